@@ -1,0 +1,1 @@
+"""Words in, words out. No policy lives here, and heavy imports stay inside the commands."""

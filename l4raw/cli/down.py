@@ -1,0 +1,72 @@
+"""`l4raw down`: stop a running balancer, and undo what a killed one has left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import click
+
+from l4raw.cli.state import State, pass_state
+
+_WAIT_S = 10.0
+_POLL_S = 0.02
+
+
+@click.command()
+@click.argument("instance", required=False)
+@pass_state
+def command(state: State, instance: str | None) -> None:
+    """Stop INSTANCE, or the only one that runs, and clean up after those that were killed.
+
+    Exits with 0 also when there is nothing to do; with 6 when INSTANCE is named and does not run.
+    """
+    from l4raw.control.errors import L4Error
+    from l4raw.control.instance import heal, running
+    from l4raw.control.lock import LOCK, default_run_dir
+
+    run_dir = default_run_dir()
+    for line in heal(run_dir):
+        click.echo(line, err=True)
+    found = {holder.instance: holder for holder in running(run_dir)}
+    if instance is None:
+        if not found:
+            click.echo("no instance is running; nothing to undo", err=True)
+            return
+        if len(found) > 1:
+            raise click.UsageError(f"several instances run: {', '.join(found)}; name one")
+        instance = next(iter(found))
+    if instance not in found:
+        raise L4Error("L4R-401", what=f"no instance {instance} is running", where=str(run_dir / instance))
+    _terminate(found[instance].pid, run_dir / instance / LOCK)
+    click.echo(f"stopped: instance {instance}", err=True)
+
+
+def _terminate(pid: int, lock: Path) -> None:
+    """SIGTERM to the holder of the lock, and wait until it has let go."""
+    from l4raw.control.errors import L4Error
+    from l4raw.control.lock import holder_of
+
+    try:
+        # First hold the process, then see that it still has the lock: its number may be another's by now.
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        holder = holder_of(lock)
+        if holder is None or holder.pid != pid:
+            return
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        until = time.monotonic() + _WAIT_S
+        while holder_of(lock) is not None:
+            if time.monotonic() > until:
+                raise L4Error(
+                    "L4R-402",
+                    what=f"process {pid} did not end within {_WAIT_S:.0f} s of SIGTERM",
+                    where=str(lock),
+                )
+            time.sleep(_POLL_S)
+    finally:
+        os.close(process)

@@ -1,0 +1,155 @@
+"""Decisions and counters as text. Data in, lines out: nothing is printed here.
+
+The comparison of a packet before and after is drawn from a Decision alone,
+so that `explain`, `up --trace` and the demo show what the packet path did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from typing import Any
+
+from l4raw.core.decision import Decision
+from l4raw.core.model import Mode
+from l4raw.core.ring import Pick
+from l4raw.core.tables import Tables, Traffic
+from l4raw.wire.abi import FORWARD, RULE_FLOW_HASH, VERDICT_NAMES
+from l4raw.wire.ethernet import format_mac
+from l4raw.wire.headers import Headers
+from l4raw.wire.ipv4 import TCP, UDP
+
+_FLAGS = "FSRPAUEC"
+_WIDTH = 22
+
+
+def headline(number: int, decision: Decision) -> str:
+    """One line: who sends what to whom, and what became of it."""
+    headers = decision.headers
+    if headers is None:
+        return f"#{number}  {decision.name}: {decision.reason}"
+    protocol = {TCP: "tcp", UDP: "udp"}.get(headers.protocol)  # type: ignore[call-overload]
+    source, destination = str(IPv4Address(headers.src)), str(IPv4Address(headers.dst))
+    if headers.l4:
+        source, destination = f"{source}:{headers.sport}", f"{destination}:{headers.dport}"
+    what = protocol or f"protocol {headers.protocol}"
+    flags = flag_names(headers) if protocol == "tcp" else ""
+    return f"#{number}  {source} -> {destination}  {what} {flags}".rstrip() + f"  {decision.name}"
+
+
+def flag_names(headers: Headers) -> str:
+    """`SYN` and the like would be longer: the letters that tcpdump prints."""
+    return "".join(letter for bit, letter in enumerate(_FLAGS) if headers.flags >> bit & 1)
+
+
+def comparison(decision: Decision) -> Iterator[str]:
+    """The frame's fields before and after, one a line; those that change are marked with `*`."""
+    headers = decision.headers
+    if headers is None:
+        return
+    changed = {field: new for field, _, _, new in decision.edits}
+    yield f"{'':16}{'before':{_WIDTH}}{'after' if decision.forwarded else ''}".rstrip()
+    for field, old in _fields(headers):
+        new = changed.get(field)
+        after = _value(field, new) if new is not None else _value(field, old)
+        mark = "  *" if new is not None else ""
+        text = f"  {field:14}{_value(field, old):{_WIDTH}}"
+        yield (text + (f"{after:{_WIDTH}}{mark}" if decision.forwarded else "")).rstrip()
+
+
+def _fields(headers: Headers) -> Iterator[tuple[str, bytes]]:
+    yield "eth.dst", headers.dst_mac
+    yield "eth.src", headers.src_mac
+    yield "ip.ttl", bytes([headers.ttl])
+    yield "ip.checksum", headers.ip_checksum.to_bytes(2, "big")
+    yield "ip.src", headers.src
+    yield "ip.dst", headers.dst
+    if headers.l4:
+        name = "tcp" if headers.protocol == TCP else "udp"
+        yield f"{name}.sport", headers.sport.to_bytes(2, "big")
+        yield f"{name}.dport", headers.dport.to_bytes(2, "big")
+        yield f"{name}.checksum", headers.l4_checksum.to_bytes(2, "big")
+
+
+def _value(field: str, data: bytes) -> str:
+    if field.startswith("eth."):
+        return format_mac(data)
+    if field in ("ip.src", "ip.dst"):
+        return str(IPv4Address(data))
+    number = int.from_bytes(data, "big")
+    return f"0x{number:04x}" if field.endswith("checksum") else str(number)
+
+
+def story(decision: Decision) -> Iterator[str]:
+    """Why: which service and backend, and how it was chosen."""
+    if decision.service is not None:
+        service = decision.service.service
+        yield f"service: {service.name} {service} {service.mode} {service.scheduler}"
+    if decision.pick is not None:
+        name = f" -> {decision.backend.backend.name}" if decision.backend else ""
+        yield f"flow: new; {pick_text(decision.pick)}{name}"
+    elif decision.flow >= 0:
+        yield f"flow: known; entry {decision.flow}"
+    if decision.backend is not None:
+        yield f"backend: {decision.backend.backend.name} {decision.backend.backend}"
+    yield f"verdict: {decision.name}: {decision.reason}"
+    if decision.verdict == FORWARD and decision.service is not None:
+        if decision.service.service.mode is Mode.DSR_L2:
+            yield "reply: goes from the backend to the client; it will not pass through this balancer"
+        else:
+            yield "reply: must pass through this balancer, which puts the VIP back as its source"
+
+
+def pick_text(pick: Pick) -> str:
+    """The scheduler's arithmetic."""
+    if pick.rule == RULE_FLOW_HASH:
+        return f"hash 0x{pick.value:08x} mod {pick.size} = slot {pick.slot}"
+    return f"turn {pick.slot + 1} of {pick.size}"
+
+
+def counters(tables: Tables, engine: dict[str, int]) -> dict[str, Any]:
+    """All counters as plain data, for JSON."""
+    policy = tables.policy
+    return {
+        "verdicts": dict(zip(VERDICT_NAMES, tables.verdicts, strict=True)),
+        "engine": engine,
+        "flow_entries": len(tables.flows),
+        "flow_capacity": tables.flows.capacity,
+        "services": [
+            {"name": entry.service.name, **_traffic(tables.services[entry.number], entry.service.mode)}
+            for entry in policy.by_index
+            if entry
+        ],
+        "backends": [
+            {
+                "service": service.service.name,
+                "name": entry.backend.name,
+                **_traffic(tables.backends[entry.number], service.service.mode),
+            }
+            for entry in policy.backends
+            if entry and (service := policy.by_index[entry.service])
+        ],
+    }
+
+
+def _traffic(traffic: Traffic, mode: Mode) -> dict[str, Any]:
+    numbers: dict[str, Any] = {
+        "flows": traffic.flows,
+        "rx_packets": traffic.packets,
+        "rx_bytes": traffic.bytes,
+    }
+    if mode is Mode.DSR_L2:
+        return numbers | {"reply_packets": None, "reply_bytes": None, "reply_reason": "dsr"}
+    return numbers | {"reply_packets": traffic.reply_packets, "reply_bytes": traffic.reply_bytes}
+
+
+def summary(data: dict[str, Any]) -> Iterator[str]:
+    """The counters for people; verdicts that never occurred are left out."""
+    for backend in data["backends"]:
+        replies = "n/a (DSR)" if backend["reply_packets"] is None else str(backend["reply_packets"])
+        yield (
+            f"  {backend['service']}/{backend['name']}: {backend['flows']} flows,"
+            f" {backend['rx_packets']} frames to it, replies seen {replies}"
+        )
+    counted = {**data["verdicts"], **data["engine"]}
+    yield "  frames: " + (", ".join(f"{name} {count}" for name, count in counted.items() if count) or "none")

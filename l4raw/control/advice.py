@@ -1,0 +1,56 @@
+"""Warnings about a configuration that is valid and may still disappoint.
+
+Pure: what is known about the host is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network
+
+from l4raw.control.errors import Problem
+from l4raw.control.settings import Config
+from l4raw.control.source import Finding, Source
+from l4raw.core.model import Backend, Mode
+
+_CONDITIONAL = (
+    "nat with one interface: clients in the subnet of the backends, if there are any, get no answer"
+)
+
+
+def one_arm_nat_warnings(
+    config: Config, subnets_of_interface: Sequence[IPv4Network] | None, source: Source | None = None
+) -> list[Problem]:
+    """L4R-141 for each nat service of a one-arm balancer whose backends may answer clients directly.
+
+    `subnets_of_interface` are the networks of the interface's addresses. With them, only backends inside one
+    of them count: those behind a router send their replies to the router. None: not known, so the warning is
+    conditional. `source` adds the place in the file.
+    """
+    if len(config.lb.interfaces) != 1:
+        return []
+    problems = []
+    for index, service in enumerate(config.services):
+        if service.mode is not Mode.NAT:
+            continue
+        if subnets_of_interface is None:
+            what = _CONDITIONAL
+        else:
+            what = _precise(service.backends, subnets_of_interface)
+        if not what:
+            continue
+        text = f'service "{service.name}": {what}'
+        if source is None:
+            problems.append(Problem("L4R-141", text, f'service "{service.name}"'))
+        else:
+            problems.append(source.problem(Finding("L4R-141", ("service", index, "mode"), text)))
+    return problems
+
+
+def _precise(backends: Sequence[Backend], subnets: Sequence[IPv4Network]) -> str:
+    """A sentence that names the subnets of clients that will not be served; empty if there are none."""
+    addresses = [IPv4Address(backend.address) for backend in backends]
+    shared = [str(subnet) for subnet in subnets if any(address in subnet for address in addresses)]
+    if not shared:
+        return ""
+    return f"nat with one interface: clients in {' or '.join(shared)}, where backends are, get no answer"

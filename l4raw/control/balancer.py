@@ -1,0 +1,199 @@
+"""The balancer: configuration, host and packet path put together, started and stopped.
+
+Each part is opened in an order in which a failure leaves nothing behind, and
+closed in the opposite one. Only here do the packet path and the host meet:
+core knows no host, and the rest of control sees no frame.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, Self
+
+from l4raw.control.arp import ArpResponder, refuse_local
+from l4raw.control.errors import L4Error
+from l4raw.control.guard import Guard
+from l4raw.control.instance import Instance
+from l4raw.control.neighbours import Neighbours
+from l4raw.control.netlink import Interface, Netlink, require_up
+from l4raw.control.settings import Config
+from l4raw.control.ssh import require_ssh_safe
+from l4raw.core.flows import FlowTable
+from l4raw.core.hashing import hash_key
+from l4raw.core.next_hops import NextHops
+from l4raw.core.states import expire
+from l4raw.core.steer import steer
+from l4raw.core.tables import Arm, Tables, compile_policy
+from l4raw.engine.base import Engine, Steer, forward
+from l4raw.engine.raw import RawEngine
+
+TICK_S: Final = 0.01
+"""How often flows are looked at for expiry, and the longest wait for a frame."""
+SWEEP: Final = 256
+"""Flow entries a tick: 0.3 ms at most, and a table of 64 MiB in 40 s."""
+_GUARD_S: Final = 1.0
+_RESOLVE_S: Final = 1.0
+_WRAP: Final = 0xFFFF_FFFF
+
+Step = Callable[[str], None]
+"""Told of each thing that was done to the host."""
+
+
+def inspect(config: Config, accept_ssh_loss: bool = False) -> list[Interface]:
+    """Look at the host before anything is changed. Facts about the interfaces, clients' side first.
+
+    Raises L4R-302 and L4R-303 for an interface that is missing or down,
+    L4R-202 for a VIP that this host has, L4R-203 for one that carries SSH.
+    """
+    with Netlink() as netlink:
+        interfaces = netlink.interfaces(config.lb.interfaces)
+        refuse_local(vips(config), netlink.local_addresses())
+    for interface in interfaces:
+        require_up(interface)
+        # A raw socket only listens: what it hears still reaches the host.
+        require_ssh_safe(interface.name, dataplane_takes_traffic=False, accept=accept_ssh_loss)
+    return interfaces
+
+
+def vips(config: Config) -> list[bytes]:
+    """The addresses to answer for, each once, in the order of the file."""
+    return list(dict.fromkeys(service.vip for service in config.services))
+
+
+class Balancer:
+    """A running balancer: `with Balancer(...) as balancer: balancer.run(...)`."""
+
+    def __init__(
+        self, config: Config, interfaces: Sequence[Interface], name: str, run_dir: Path, seed: bytes
+    ) -> None:
+        """Opens nothing. `interfaces` is what `inspect` returned, `seed` the ring seed."""
+        self.config = config
+        self.name = name
+        self.arms = tuple(Arm(interface.name, interface.mac) for interface in interfaces)
+        self.tables = Tables(self.arms, _flow_table(config.lb.flow_memory), NextHops())
+        self.engine: Engine = RawEngine(self.arms)
+        self.unresolved: list[str] = []
+        """Backends whose MAC address nobody has told yet."""
+        self.left: list[str] = []
+        """After `close`: what could not be undone, a sentence each."""
+        self.final_statistics: dict[str, int] = {}
+        """After `close`: the engine's own counters."""
+        self.conflicts: list[tuple[bytes, bytes]] = []
+        """VIPs that another host has claimed since the start, with its MAC."""
+        self._interfaces = list(interfaces)
+        self._instance = Instance(name, run_dir)
+        self._seed = seed
+        self._guard = Guard(name, config.lb.interfaces, config.services)
+        self._open = ExitStack()
+        self._started = time.monotonic()
+
+    def start(self, step: Step = lambda text: None) -> Self:
+        """Take the locks, resolve the backends, claim the VIPs and begin to listen.
+
+        Raises L4Error; then everything that was done is undone.
+        """
+        try:
+            self._start(step)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _start(self, step: Step) -> None:
+        for line in self._instance.acquire(self._interfaces):
+            step(f"heal: {line}")
+        self._open.callback(self._release)
+        step(f"lock: instance {self.name}")
+
+        backends = [backend for service in self.config.services for backend in service.backends]
+        neighbours = Neighbours(self.tables.next_hops, self._interfaces, backends)
+        neighbours.start()
+        self._open.callback(neighbours.close)
+        self.unresolved = neighbours.wait_resolved(_RESOLVE_S)
+        step(f"neighbours: {len(backends) - len(self.unresolved)} of {len(backends)} backends resolved")
+        self._install(neighbours)
+
+        responder = ArpResponder(self._interfaces[0], vips(self.config), self._conflict)
+        self._open.callback(responder.close)
+        responder.probe(neighbours.owners())
+        if self._guard.ensure():
+            step(f"nft: table netdev {self._guard.table}, because the kernel forwards packets here")
+        self._open.callback(self._guard.close)
+
+        try:
+            self.engine.open()
+        except OSError as error:
+            raise _failed(error) from error
+        self._open.callback(self._close_engine)
+        step(f"listen: packet sockets on {', '.join(arm.name for arm in self.arms)}")
+        responder.start()
+        step(f"ARP: answering for {len(vips(self.config))} VIP(s) on {self.arms[0].name}")
+
+    def _install(self, neighbours: Neighbours) -> None:
+        hops = {}
+        for service in self.config.services:
+            for backend in service.backends:
+                index = neighbours.next_hop(backend.address)
+                hops[backend.address] = index, self.tables.next_hops.arms[index]
+        policy = compile_policy(self.config.services, hops, self._seed, self.config.timeouts)
+        self.tables.install(policy)
+
+    def _conflict(self, vip: bytes, mac: bytes) -> None:
+        self.conflicts.append((vip, mac))
+
+    def run(
+        self,
+        stopping: Callable[[], bool],
+        each_second: Callable[[], None] | None = None,
+        decide: Steer = steer,
+    ) -> None:
+        """Forward until `stopping()`. Raises L4R-306 when an interface is lost, L4R-205 or L4R-206
+        when the host begins to forward packets and its copies cannot be kept out.
+        """
+        tables, engine = self.tables, self.engine
+        tick = second = 0.0
+        try:
+            while not stopping():
+                now = time.monotonic()
+                tables.now = int((now - self._started) * 1000) & _WRAP
+                if now >= tick:
+                    tick = now + TICK_S
+                    expire(tables, SWEEP)
+                    if now >= second:
+                        second = now + _GUARD_S
+                        self._guard.ensure()
+                        if each_second:
+                            each_second()
+                forward(engine, tables, TICK_S, decide)
+        except OSError as error:
+            raise _failed(error) from error
+
+    def _release(self) -> None:
+        self.left = [line for line in self._instance.release() if line.startswith("left")]
+
+    def _close_engine(self) -> None:
+        self.final_statistics = self.engine.statistics()
+        self.engine.close()
+
+    def close(self) -> None:
+        """Undo everything, last first. May be called twice."""
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _flow_table(memory: int) -> FlowTable:
+    # A bytearray of this size is zero pages until it is written.
+    return FlowTable(bytearray(memory), hash_key(os.urandom(32)))
+
+
+def _failed(error: OSError) -> L4Error:
+    return L4Error("L4R-306", what=str(error.strerror), where=error.filename)

@@ -1,0 +1,228 @@
+"""What a configuration means: values that only make sense, or not, together.
+
+Lives here: one small function for each rule. They read a draft: the document
+without the values whose shape is wrong, so that an unknown mode and a VIP given
+twice are reported together. A value that is not known breaks no rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from l4raw.control import values
+from l4raw.control.findings import label
+from l4raw.control.source import Finding
+from l4raw.control.toml_lines import Loc
+from l4raw.wire import abi
+
+
+@dataclass(slots=True)
+class DraftBackend:
+    """A backend; None: absent or wrong."""
+
+    loc: Loc
+    head: str
+    name: str | None
+    address: bytes | None
+    port: int | None
+    weight: int | None
+
+
+@dataclass(slots=True)
+class DraftService:
+    """A service; None: absent or wrong."""
+
+    loc: Loc
+    head: str
+    """How messages about it begin: `service "web": `."""
+    name: str | None
+    vip: values.Vip | None
+    mode: str | None
+    scheduler: str | None
+    has_backends: bool | None
+    backends: list[DraftBackend] = field(default_factory=list)
+
+
+class Draft:
+    """The document as far as its shape is right."""
+
+    def __init__(self, raw: dict[str, Any], wrong: frozenset[Loc]) -> None:
+        """`wrong` are the places that a message exists about already."""
+        self._raw = raw
+        self._wrong = wrong
+        self.interfaces: list[Any] = self._list(("lb", "interfaces")) or []
+        count = len(self._list(("service",)) or [])
+        self.services = [self._service(("service", index)) for index in range(count)]
+
+    def _get(self, loc: Loc, default: Any = None) -> Any:
+        """The value at `loc`, `default` if there is none, None if it or what it is in is wrong."""
+        value: Any = self._raw
+        for depth, part in enumerate(loc):
+            if loc[: depth + 1] in self._wrong:
+                return None
+            if isinstance(value, dict) and part not in value:
+                return default
+            value = value[part]
+        return value
+
+    def _list(self, loc: Loc) -> list[Any] | None:
+        value = self._get(loc, [])
+        return value if isinstance(value, list) else None
+
+    def _service(self, loc: Loc) -> DraftService:
+        vip = self._get((*loc, "vip"))
+        backends = self._list((*loc, "backends"))
+        return DraftService(
+            loc,
+            label((*loc, "name"), self._raw),
+            self._get((*loc, "name")),
+            None if vip is None else values.vip(vip),
+            self._get((*loc, "mode")),
+            self._get((*loc, "scheduler"), "maglev"),
+            None if backends is None or self._get(loc) is None else bool(backends),
+            [self._backend((*loc, "backends", index)) for index in range(len(backends or []))],
+        )
+
+    def _backend(self, loc: Loc) -> DraftBackend:
+        address = self._get((*loc, "address"))
+        return DraftBackend(
+            loc,
+            label((*loc, "name"), self._raw),
+            self._get((*loc, "name")),
+            None if address is None else values.address(address),
+            self._get((*loc, "port"), 0),
+            self._get((*loc, "weight"), 1),
+        )
+
+
+def check(draft: Draft) -> Iterator[Finding]:
+    """Everything that does not make sense, in no order."""
+    yield from _interfaces(draft)
+    yield from _repeated(
+        draft.services,
+        lambda service: service.name,
+        lambda again, first: Finding(
+            "L4R-130",
+            (*again.loc, "name"),
+            f'two services are named "{again.name}"',
+            other=(*first.loc, "name"),
+        ),
+    )
+    yield from _repeated(
+        draft.services,
+        lambda service: service.vip,
+        lambda again, first: Finding(
+            "L4R-131",
+            (*again.loc, "vip"),
+            f"{again.head}its VIP, port and protocol are also those of {first.head[:-2]}",
+            other=(*first.loc, "vip"),
+        ),
+    )
+    yield from _vips_as_backends(draft)
+    yield from _too_many(draft)
+    for service in draft.services:
+        yield from _backends(service)
+        yield from _dsr_ports(service)
+        yield from _weights(service)
+
+
+def _repeated(
+    items: list[Any], identity: Callable[[Any], Hashable | None], finding: Callable[[Any, Any], Finding]
+) -> Iterator[Finding]:
+    """A finding for each item whose identity an earlier one has."""
+    seen: dict[Hashable, Any] = {}
+    for item in items:
+        key = identity(item)
+        if key is None:
+            continue
+        if key in seen:
+            yield finding(item, seen[key])
+        else:
+            seen[key] = item
+
+
+def _interfaces(draft: Draft) -> Iterator[Finding]:
+    if len(draft.interfaces) == 2 and draft.interfaces[0] == draft.interfaces[1]:
+        name = draft.interfaces[0]
+        yield Finding(
+            "L4R-140",
+            ("lb", "interfaces", 1),
+            f'[lb]: interface "{name}" is named twice',
+            f'for one-arm: interfaces = ["{name}"]',
+        )
+
+
+def _vips_as_backends(draft: Draft) -> Iterator[Finding]:
+    vips = {service.vip.address: service for service in reversed(draft.services) if service.vip}
+    for service in draft.services:
+        for backend in service.backends:
+            owner = vips.get(backend.address) if backend.address else None
+            if owner:
+                yield Finding(
+                    "L4R-138",
+                    (*backend.loc, "address"),
+                    f"{backend.head}its address is the VIP of {owner.head[:-2]}",
+                    other=(*owner.loc, "vip"),
+                )
+
+
+def _too_many(draft: Draft) -> Iterator[Finding]:
+    total = sum(len(service.backends) for service in draft.services)
+    # Index 0 of the table means "none".
+    if total >= abi.BACKENDS:
+        what = f"there are {total} backends; at most {abi.BACKENDS - 1} are possible"
+        yield Finding("L4R-107", ("service",), what)
+
+
+def _backends(service: DraftService) -> Iterator[Finding]:
+    if service.has_backends is False:
+        yield Finding("L4R-134", (*service.loc, "backends"), f"{service.head}there are no backends")
+    yield from _repeated(
+        service.backends,
+        lambda backend: backend.name,
+        lambda again, first: Finding(
+            "L4R-132",
+            (*again.loc, "name"),
+            f'{service.head}two backends are named "{again.name}"',
+            other=(*first.loc, "name"),
+        ),
+    )
+
+    def place(backend: DraftBackend) -> Hashable | None:
+        if backend.address is None or backend.port is None:
+            return None
+        # Without a port of its own a backend is asked at the VIP's.
+        return backend.address, backend.port or (service.vip.port if service.vip else 0)
+
+    yield from _repeated(
+        service.backends,
+        place,
+        lambda again, first: Finding(
+            "L4R-133",
+            (*again.loc, "address"),
+            f"{again.head}its address and port are also those of {first.head[len(service.head) : -2]}",
+            other=(*first.loc, "address"),
+        ),
+    )
+
+
+def _dsr_ports(service: DraftService) -> Iterator[Finding]:
+    if service.mode != "dsr-l2":
+        return
+    for backend in service.backends:
+        if backend.port:
+            what = f"{backend.head}dsr-l2 cannot change the port"
+            yield Finding("L4R-135", (*backend.loc, "port"), what, key=True)
+
+
+def _weights(service: DraftService) -> Iterator[Finding]:
+    known = [backend.weight for backend in service.backends]
+    if service.scheduler in ("rr", "modulo"):
+        for backend in service.backends:
+            if backend.weight not in (1, None):
+                what = f"{backend.head}scheduler {service.scheduler} has no weights"
+                yield Finding("L4R-136", (*backend.loc, "weight"), what, key=True)
+    elif known and all(weight == 0 for weight in known):
+        yield Finding("L4R-137", (*service.loc, "backends"), f"{service.head}every backend has weight 0")

@@ -1,0 +1,188 @@
+"""Text of a configuration to values: addresses, VIPs, sizes, durations, words.
+
+Each function takes what stands in the file and gives a value, or raises
+`Refused`. Nothing here knows where in the file the text stood, or looks at two
+values at once (meaning.py does).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
+
+PROTOCOLS = {"tcp": 6, "udp": 17}
+"""IANA protocol numbers."""
+
+MAX_PORT = 65535
+
+_VIP = re.compile(r"(?P<address>\[[^\]]*\]|[^:/]*):(?P<port>[0-9]+)/(?P<protocol>\w+)")
+_QUANTITY = re.compile(r"(?P<number>[0-9]+) ?(?P<unit>[A-Za-z]+)")
+_SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+_SERVICE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# What the kernel (dev_valid_name) refuses. It also refuses more than 15 bytes, counted below.
+_INTERFACE_NAME = re.compile(r"[^\s/:\x00-\x1f\x7f]+")
+
+_UNUSABLE = (
+    ("the broadcast address", IPv4Network("255.255.255.255/32")),
+    ("in 0.0.0.0/8, which means this network", IPv4Network("0.0.0.0/8")),
+    ("a loopback address", IPv4Network("127.0.0.0/8")),
+    ("a multicast address", IPv4Network("224.0.0.0/4")),
+    ("in 240.0.0.0/4, which is reserved", IPv4Network("240.0.0.0/4")),
+)
+
+
+class Refused(ValueError):
+    """A value that is not accepted: a code, a clause to follow the name of the key, and advice.
+
+    A ValueError, so that pydantic collects it instead of stopping.
+    """
+
+    def __init__(self, code: str, what: str, fix: str = "") -> None:
+        super().__init__(what)
+        self.code = code
+        self.what = what
+        self.fix = fix
+
+
+@dataclass(frozen=True, slots=True)
+class Vip:
+    """Where a service is reached."""
+
+    address: bytes
+    """4 bytes, network order."""
+    port: int
+    """0: every port."""
+    protocol: int
+    """IANA number."""
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`; did you mean "..."?` or nothing."""
+    close = get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def word(value: str, known: Collection[str], later: Collection[str] = ()) -> str:
+    """One of the words in `known`; those in `later` exist, but not in this version.
+
+    Raises Refused: L4R-112, L4R-113.
+    """
+    if value in known:
+        return value
+    choices = ", ".join(known)
+    if value in later:
+        raise Refused("L4R-113", f'"{value}" is not in this version; it has {choices}')
+    hint = suggestion(value, (*known, *later))
+    raise Refused("L4R-112", f'"{value}" is unknown{hint}', f"use one of: {choices}")
+
+
+def address(text: str) -> bytes:
+    """An IPv4 unicast address as 4 bytes in network order. Raises Refused: L4R-109, L4R-113, L4R-139."""
+    try:
+        parsed = IPv4Address(text)
+    except AddressValueError as error:
+        raise _not_an_address(text, str(error)) from None
+    for reason, network in _UNUSABLE:
+        if parsed in network:
+            raise Refused("L4R-139", f'"{text}" is {reason}')
+    return parsed.packed
+
+
+def _not_an_address(text: str, reason: str) -> Refused:
+    if _is_ipv6(text):
+        return Refused("L4R-113", f'"{text}" is an IPv6 address; this version has IPv4')
+    host, colon, _ = text.partition(":")
+    if colon and re.fullmatch(r"[0-9.]+", host):
+        fix = f'write address = "{host}" and port as a key of its own'
+        return Refused("L4R-109", f'"{text}" is not an IPv4 address', fix)
+    if re.fullmatch(r"[0-9.]+/[0-9]+", text):
+        fix = "write it without the prefix length"
+        return Refused("L4R-109", f'"{text}" is a network, not an address', fix)
+    # ipaddress says "Octet 256 (> 255) not permitted in '10.0.0.256'": the text is already in our message.
+    detail = reason.partition(" in '")[0].partition(": '")[0]
+    return Refused("L4R-109", f'"{text}" is not an IPv4 address ({detail})')
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text.strip("[]"))
+    except AddressValueError:
+        return False
+    return True
+
+
+def vip(text: str) -> Vip:
+    """`A.B.C.D:PORT/PROTOCOL`. Raises Refused: L4R-110, -111, -112 and those of `address`."""
+    match = _VIP.fullmatch(text)
+    if match is None:
+        if _is_ipv6(text):
+            raise Refused("L4R-113", f'"{text}" is an IPv6 address; this version has IPv4')
+        raise Refused("L4R-110", f'"{text}" is not ADDRESS:PORT/PROTOCOL')
+    protocol = PROTOCOLS.get(match["protocol"])
+    if protocol is None:
+        hint = suggestion(match["protocol"], PROTOCOLS)
+        raise Refused("L4R-112", f'protocol "{match["protocol"]}" is unknown{hint}', "use tcp or udp")
+    number = int(match["port"][:9])
+    if number > MAX_PORT:
+        raise Refused("L4R-111", f"port {match['port']} is above {MAX_PORT}")
+    return Vip(address(match["address"]), number, protocol)
+
+
+def port(value: int) -> int:
+    """The port of a backend. Raises Refused L4R-111."""
+    if not 1 <= value <= MAX_PORT:
+        raise Refused("L4R-111", f"port {value} is not in 1 to {MAX_PORT}", "use a port from 1 to 65535")
+    return value
+
+
+def size(text: str, lowest: str, highest: str) -> int:
+    """Bytes of `64MiB`, between two such texts. Raises Refused: L4R-107, L4R-114."""
+    return _quantity(text, _SIZES, "a size", lowest, highest)
+
+
+def duration(text: str, lowest: str, highest: str) -> int:
+    """Milliseconds of `15m`, between two such texts. Raises Refused: L4R-107, L4R-114."""
+    return _quantity(text, _MILLISECONDS, "a duration", lowest, highest)
+
+
+def _quantity(text: str, units: dict[str, int], kind: str, lowest: str, highest: str) -> int:
+    match = _QUANTITY.fullmatch(text)
+    if match is None or match["unit"] not in units:
+        known = ", ".join(units)
+        raise Refused("L4R-114", f'"{text}" is not {kind}: a whole number and one of {known}')
+    value = int(match["number"][:18]) * units[match["unit"]]
+    if not _exact(lowest, units) <= value <= _exact(highest, units):
+        raise Refused("L4R-107", f'"{text}" is not in {lowest} to {highest}')
+    return value
+
+
+def _exact(text: str, units: dict[str, int]) -> int:
+    match = _QUANTITY.fullmatch(text)
+    assert match is not None
+    return int(match["number"]) * units[match["unit"]]
+
+
+def whole_number(value: int, lowest: int, highest: int) -> int:
+    """An int between two others. Raises Refused L4R-107."""
+    if not lowest <= value <= highest:
+        raise Refused("L4R-107", f"{value} is not in {lowest} to {highest}")
+    return value
+
+
+def service_name(text: str) -> str:
+    """The name of a service or a backend. Raises Refused L4R-115."""
+    if _SERVICE_NAME.fullmatch(text) is None:
+        raise Refused("L4R-115", f'"{text}" is not a name')
+    return text
+
+
+def interface_name(text: str) -> str:
+    """A name that Linux allows for an interface. Raises Refused L4R-115."""
+    if _INTERFACE_NAME.fullmatch(text) is None or len(text.encode()) > 15 or text in (".", ".."):
+        fix = "list the interfaces with `ip -br link`"
+        raise Refused("L4R-115", f'"{text}" cannot be the name of an interface', fix)
+    return text

@@ -1,0 +1,100 @@
+"""admit(): a new flow gets its backend and its entry, or a verdict says why not.
+
+The slow half of steer(): a frame comes here once in the life of its flow.
+Nothing is half done: whatever is refused leaves flows and next hops as they
+were.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from l4raw.core.flows import flow_key
+from l4raw.core.model import Mode
+from l4raw.core.ring import Pick
+from l4raw.core.states import seen
+from l4raw.core.tables import BackendEntry, ServiceEntry, Tables
+from l4raw.wire import ipv4, tcp
+from l4raw.wire.abi import (
+    DROP_FLOWS_FULL,
+    DROP_NEXT_HOP_UNKNOWN,
+    DROP_NEXT_HOPS_FULL,
+    DROP_NO_BACKEND,
+    DROP_NO_FLOW,
+    DROP_REPLY_KEY_TAKEN,
+    DROP_TTL,
+    FORWARD,
+    RULE_FLOW_HASH,
+    Verdict,
+)
+from l4raw.wire.headers import Headers
+
+
+class Admission(NamedTuple):
+    """FORWARD and the new flow's index, or the verdict that refuses it."""
+
+    verdict: Verdict
+    flow: int = -1
+    pick: Pick | None = None
+
+
+def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables: Tables) -> Admission:
+    """Choose a backend for the flow `key`, whose first frame came in on `arm`, and remember the choice."""
+    is_nat = service.service.mode is Mode.NAT
+    if is_nat and headers.ttl <= 1:
+        return Admission(DROP_TTL)
+    if not _opens(headers) and (is_nat or service.ring.rule != RULE_FLOW_HASH):
+        # In mid-stream a hash still finds the backend; NAT's state and a cursor's place are lost.
+        return Admission(DROP_NO_FLOW)
+    pick = service.ring.pick(key)
+    if pick is None:
+        return Admission(DROP_NO_BACKEND)
+    backend = tables.policy.backends[pick.backend]
+    assert backend is not None, "a ring names backends of its policy"
+    if tables.next_hops.macs[backend.next_hop] is None:
+        return Admission(DROP_NEXT_HOP_UNKNOWN, pick=pick)
+
+    insert = _insert_pair if is_nat else _insert_one
+    verdict, flow = insert(headers, key, arm, backend, tables)
+    if verdict == FORWARD:
+        tables.services[service.number].flows += 1
+        tables.backends[backend.number].flows += 1
+    return Admission(verdict, flow, pick)
+
+
+def _opens(headers: Headers) -> bool:
+    """Whether this frame may be the first of its flow: any but a TCP segment that is not a SYN."""
+    return headers.protocol != ipv4.TCP or headers.flags & (tcp.SYN | tcp.ACK) == tcp.SYN
+
+
+def _insert_one(
+    headers: Headers, key: bytes, arm: int, backend: BackendEntry, tables: Tables
+) -> tuple[Verdict, int]:
+    """DSR: the client's direction is all that passes here."""
+    flow = tables.flows.insert(key, seen(headers), backend.service, backend.number, 0, tables.now)
+    return (FORWARD, flow) if flow >= 0 else (DROP_FLOWS_FULL, -1)
+
+
+def _insert_pair(
+    headers: Headers, key: bytes, arm: int, backend: BackendEntry, tables: Tables
+) -> tuple[Verdict, int]:
+    """NAT: an entry for each direction, each naming the other; replies go where this frame came from."""
+    flows, state, now = tables.flows, seen(headers), tables.now
+    port = backend.backend.port or headers.dport
+    reply_key = flow_key(backend.backend.address, port, headers.src, headers.sport, headers.protocol)
+    if flows.find(reply_key) >= 0:
+        return DROP_REPLY_KEY_TAKEN, -1
+    client_hop = tables.next_hops.learn(arm, headers.src_mac)
+    if not client_hop:
+        return DROP_NEXT_HOPS_FULL, -1
+    flow = flows.insert(key, state, backend.service, backend.number, 0, now)
+    reply = (
+        flows.insert(reply_key, state, backend.service, backend.number, client_hop, now) if flow >= 0 else -1
+    )
+    if reply < 0:
+        tables.next_hops.release(client_hop)
+        if flow >= 0:
+            flows.delete(flow)
+        return DROP_FLOWS_FULL, -1
+    flows.link(flow, reply)
+    return FORWARD, flow

@@ -1,0 +1,46 @@
+"""Decision: everything that steer() found out about a frame.
+
+The engine obeys it; `explain` and the demo print the same object. Nobody
+else parses or schedules.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from l4raw.core.rewrite import Edit
+from l4raw.core.ring import Pick
+from l4raw.core.tables import BackendEntry, ServiceEntry
+from l4raw.wire.abi import REPLY, VERDICT_NAMES, VERDICT_SENTENCES, Verdict
+from l4raw.wire.headers import Headers
+
+
+class Decision(NamedTuple):
+    """A frame's fate. Only `verdict` is always there."""
+
+    verdict: Verdict
+    headers: Headers | None = None
+    service: ServiceEntry | None = None
+    backend: BackendEntry | None = None
+    flow: int = -1
+    """Index of the entry in the flow table; -1: none."""
+    pick: Pick | None = None
+    """How the backend was chosen; None: the flow was known, or there is none."""
+    edits: tuple[Edit, ...] = ()
+    arm: int = 0
+    """The arm to send it on, if it is sent."""
+
+    @property
+    def forwarded(self) -> bool:
+        """Whether the frame goes on, with its edits applied."""
+        return self.verdict <= REPLY
+
+    @property
+    def name(self) -> str:
+        """The verdict's name, as counters and metrics have it."""
+        return VERDICT_NAMES[self.verdict]
+
+    @property
+    def reason(self) -> str:
+        """The verdict's sentence, from the shared header."""
+        return VERDICT_SENTENCES[self.verdict]

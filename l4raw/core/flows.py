@@ -1,0 +1,229 @@
+"""The flow table: 64-byte entries in a flat buffer.
+
+The layout is `struct l4_flow` of native/include/l4raw_abi.h, and so is the
+way an entry is found, so that C and BPF read and write the same memory. No
+object is kept for a flow.
+
+    +--------------------+-----------------------+------------------+
+    | buckets of 4       | overflow blocks       | one byte a       |
+    | entries: entry i   | of 16 entries         | bucket: did it   |
+    | of bucket b: 4b+i  |                       | ever overflow?   |
+    +--------------------+-----------------------+------------------+
+
+A key has two candidate buckets and is put into the emptier one. When both
+are full, they are marked, and the key goes to the emptier of two overflow
+blocks; only keys of marked buckets are looked for there. Entries never move,
+so an index stays valid while the flow lives.
+
+Capacity is 70 % of the entries in buckets. Up to it no insert fails. Filling
+a table to that load overflows 0.4 % of the flows; but flows that come and go
+at that load settle at 4.8 %, a little more than half of the overflow area.
+All memory together is 97.5 bytes for each flow of the capacity.
+"""
+
+from __future__ import annotations
+
+from mmap import mmap
+from struct import Struct
+from typing import Final, NamedTuple
+
+from l4raw.core.hashing import KEY, V4_MAPPED, HashKey, flow_hash, scale, spread
+from l4raw.wire.abi import CAPACITY_PERCENT, FLOW_FREE, OVERFLOW_SHARE, OVERFLOW_SLOTS, SLOTS
+
+ENTRY: Final = Struct("=37sBHHHIIIII")
+"""Key, then the fields of `Entry`."""
+
+FIELDS: Final = (
+    ("src", 0, 16),
+    ("dst", 16, 16),
+    ("sport_be", 32, 2),
+    ("dport_be", 34, 2),
+    ("protocol", 36, 1),
+    ("state", 37, 1),
+    ("service", 38, 2),
+    ("backend", 40, 2),
+    ("next_hop", 42, 2),
+    ("peer", 44, 4),
+    ("last_seen", 48, 4),
+    ("sequence", 52, 4),
+    ("lock", 56, 4),
+    ("packets", 60, 4),
+)
+"""Name, offset and size in bytes of each field of `struct l4_flow`; a test compares them with C's."""
+
+SIZE: Final = ENTRY.size
+_KEY: Final = 37
+_STATE: Final = 37
+_PEER: Final = 44
+_LAST_SEEN: Final = 48
+_VALUES: Final = Struct("=BHHHIIIII")
+_STAMP: Final = Struct("=IIII")
+_U32: Final = Struct("=I")
+_WRAP: Final = 0xFFFF_FFFF
+_GENERATION: Final = 2
+"""The lock word counts generations above its bit 0."""
+_LINE: Final = 64
+"""Bytes of a line; the overflow marks take whole ones."""
+
+
+class Entry(NamedTuple):
+    """What an entry says of its flow, besides the key. See `struct l4_flow`."""
+
+    state: int
+    service: int
+    backend: int
+    next_hop: int
+    peer: int
+    """Index of the other direction's entry plus 1; 0: none."""
+    last_seen: int
+    sequence: int
+    lock: int
+    packets: int
+
+
+def _marks(buckets: int) -> int:
+    return -(-buckets // _LINE) * _LINE
+
+
+def _overflow(buckets: int) -> int:
+    """Entries of the overflow area: two blocks or more."""
+    blocks = max(2, -(-buckets * SLOTS // (OVERFLOW_SHARE * OVERFLOW_SLOTS)))
+    return blocks * OVERFLOW_SLOTS
+
+
+def bytes_for(buckets: int) -> int:
+    """Memory of a table with so many buckets, in bytes."""
+    return (buckets * SLOTS + _overflow(buckets)) * SIZE + _marks(buckets)
+
+
+def buckets_in(memory: int) -> int:
+    """The most buckets that fit in `memory` bytes; raises `ValueError` if that is none."""
+    buckets = memory // (SLOTS * SIZE + SLOTS * SIZE // OVERFLOW_SHARE + 1) + 1
+    while buckets > 0 and bytes_for(buckets) > memory:
+        buckets -= 1
+    if buckets <= 0:
+        raise ValueError(f"{memory} bytes hold no flow table")
+    return buckets
+
+
+class FlowTable:
+    """A flow table over `buffer`, a bytearray or mmap of `bytes_for(n)` bytes; zero bytes are an empty table."""
+
+    def __init__(self, buffer: bytearray | mmap, hash_key: HashKey) -> None:
+        self.buffer = buffer
+        self.buckets = buckets_in(len(buffer))
+        self.entries = self.buckets * SLOTS
+        self.overflow = _overflow(self.buckets)
+        self.capacity = self.entries * CAPACITY_PERCENT // 100
+        self.used = 0
+        self._swept = 0
+        self._marks = (self.entries + self.overflow) * SIZE
+        self._hash_key = hash_key
+
+    def find(self, key: bytes) -> int:
+        """Index of the entry with this 37-byte key, or -1."""
+        buffer = self.buffer
+        value = flow_hash(self._hash_key, key)
+        # Both candidates: the upper and the lower half of the hash, see scale().
+        first = (value >> 32) * self.buckets >> 32
+        second = (value & _WRAP) * self.buckets >> 32
+        for bucket in (first, second):
+            start = bucket * SLOTS * SIZE
+            for offset in range(start, start + SLOTS * SIZE, SIZE):
+                if buffer[offset : offset + _KEY] == key and buffer[offset + _STATE]:
+                    return offset // SIZE
+        if buffer[self._marks + first] and buffer[self._marks + second]:
+            for start in self._blocks(value):
+                for index in range(start, start + OVERFLOW_SLOTS):
+                    offset = index * SIZE
+                    if buffer[offset : offset + _KEY] == key and buffer[offset + _STATE]:
+                        return index
+        return -1
+
+    def insert(self, key: bytes, state: int, service: int, backend: int, next_hop: int, now: int) -> int:
+        """Add an entry for a key that is not in the table. Its index, or -1 when the table is full."""
+        if self.used >= self.capacity:
+            return -1
+        value = flow_hash(self._hash_key, key)
+        first = scale(value >> 32, self.buckets)
+        second = scale(value & _WRAP, self.buckets)
+        index = self._free_entry((first * SLOTS, second * SLOTS), SLOTS)
+        if index < 0:
+            index = self._free_entry(self._blocks(value), OVERFLOW_SLOTS)
+            if index < 0:
+                return -1
+            self.buffer[self._marks + first] = self.buffer[self._marks + second] = 1
+        generation = self.read(index).lock + _GENERATION & _WRAP
+        ENTRY.pack_into(
+            self.buffer, index * SIZE, key, state, service, backend, next_hop, 0, now, 0, generation, 0
+        )
+        self.used += 1
+        return index
+
+    def _free_entry(self, starts: tuple[int, int], count: int) -> int:
+        """The first free entry of the emptier of two runs of `count` entries, or -1 if both are full."""
+        best, most = -1, 0
+        for start in starts:
+            states = self.buffer[start * SIZE + _STATE : (start + count) * SIZE : SIZE]
+            free = states.count(FLOW_FREE)
+            if free > most:
+                best, most = start + states.index(FLOW_FREE), free
+        return best
+
+    def _blocks(self, value: int) -> tuple[int, int]:
+        """The first entries of the two overflow blocks of a key with this hash."""
+        value = spread(value)
+        blocks = self.overflow // OVERFLOW_SLOTS
+        first, second = scale(value >> 32, blocks), scale(value & _WRAP, blocks)
+        return self.entries + first * OVERFLOW_SLOTS, self.entries + second * OVERFLOW_SLOTS
+
+    def read(self, index: int) -> Entry:
+        """What the entry says, whether it is in use or not."""
+        return Entry._make(_VALUES.unpack_from(self.buffer, index * SIZE + _STATE))
+
+    def key(self, index: int) -> bytes:
+        """The 37-byte key of an entry."""
+        return bytes(self.buffer[index * SIZE : index * SIZE + _KEY])
+
+    def ends(self, index: int) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
+        """Source and destination of an entry's key, each as 4-byte address and port."""
+        _, src, _, dst, sport, dport, _ = KEY.unpack_from(self.buffer, index * SIZE)
+        return (src, sport), (dst, dport)
+
+    def link(self, index: int, other: int) -> None:
+        """Make two entries the two directions of one flow."""
+        _U32.pack_into(self.buffer, index * SIZE + _PEER, other + 1)
+        _U32.pack_into(self.buffer, other * SIZE + _PEER, index + 1)
+
+    def touch(self, index: int, entry: Entry, state: int, now: int) -> None:
+        """Count a frame at time `now` (ms) and note the state; `entry` is what read() returned just before."""
+        offset = index * SIZE
+        self.buffer[offset + _STATE] = state
+        _STAMP.pack_into(
+            self.buffer, offset + _LAST_SEEN, now, entry.sequence, entry.lock, entry.packets + 1 & _WRAP
+        )
+
+    def sweep(self, budget: int) -> list[int]:
+        """Indices in use among the next `budget` entries; call after call goes round the whole table."""
+        start = self._swept
+        stop = min(start + budget, self.entries + self.overflow)
+        self._swept = stop % (self.entries + self.overflow)
+        states = self.buffer[start * SIZE + _STATE : stop * SIZE : SIZE]
+        return [start + i for i, state in enumerate(states) if state]
+
+    def delete(self, index: int) -> None:
+        """Free the entry. The bytes of its key stay and mean nothing any more."""
+        if self.buffer[index * SIZE + _STATE] == FLOW_FREE:
+            return
+        lock = self.read(index).lock + _GENERATION & _WRAP
+        _VALUES.pack_into(self.buffer, index * SIZE + _STATE, FLOW_FREE, 0, 0, 0, 0, 0, 0, lock, 0)
+        self.used -= 1
+
+    def __len__(self) -> int:
+        """Entries in use: one for each DSR flow, two for each NAT flow."""
+        return self.used
+
+
+def flow_key(src: bytes, sport: int, dst: bytes, dport: int, protocol: int) -> bytes:
+    """The 37-byte key of an IPv4 flow; addresses are 4 bytes."""
+    return KEY.pack(V4_MAPPED, src, V4_MAPPED, dst, sport, dport, protocol)

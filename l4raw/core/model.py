@@ -1,0 +1,69 @@
+"""What an operator configures: services and their backends.
+
+Lives here: the values, frozen. Must not live here: how a file is read
+(control/config.py), how a backend is picked (schedule.py), what a frame does
+with them (steer.py).
+
+Addresses are 4 bytes in network order; ports and indices are host integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address
+
+
+class Mode(StrEnum):
+    """How a frame reaches the backend."""
+
+    DSR_L2 = "dsr-l2"
+    """Rewrite the two MAC addresses; the backend owns the VIP and answers the client itself."""
+    NAT = "nat"
+    """Rewrite the destination; the backend routes its replies back through the balancer."""
+
+
+class Scheduler(StrEnum):
+    """How a new flow picks its backend."""
+
+    MAGLEV = "maglev"
+    """Consistent hash: Eisenbud et al., "Maglev", NSDI'16, section 3.4."""
+    RR = "rr"
+    """Each in turn."""
+    MODULO = "modulo"
+    """Hash modulo the number of backends. For teaching: one backend less moves nearly every flow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A server behind a service."""
+
+    name: str
+    address: bytes
+    port: int = 0
+    """0: the port that the client asked for."""
+    weight: int = 1
+    """Share of new flows, relative to the others; 0: none."""
+
+    def __str__(self) -> str:
+        text = str(IPv4Address(self.address))
+        return f"{text}:{self.port}" if self.port else text
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A VIP, a port and a protocol, and who answers there."""
+
+    name: str
+    vip: bytes
+    port: int
+    """0: every port of the VIP that no other service names."""
+    protocol: int
+    """IANA number: 6 TCP, 17 UDP."""
+    mode: Mode
+    scheduler: Scheduler
+    backends: tuple[Backend, ...]
+
+    def __str__(self) -> str:
+        protocol = {6: "tcp", 17: "udp"}.get(self.protocol, str(self.protocol))
+        return f"{IPv4Address(self.vip)}:{self.port}/{protocol}"

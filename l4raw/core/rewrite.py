@@ -1,0 +1,98 @@
+"""Edits: what forwarding changes in a frame, as values that can be shown, then applied.
+
+The functions here compute
+edits and change nothing; `apply` writes them. So `explain` and the packet
+path cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from struct import Struct
+from typing import Final
+
+from l4raw.wire import ethernet, ipv4, tcp, udp
+from l4raw.wire.checksum import update, update_partial
+from l4raw.wire.headers import Frame, Headers
+
+Edit = tuple[str, int, bytes, bytes]
+"""Field, offset in the frame, old bytes, new bytes."""
+End = tuple[bytes, int]
+"""One end of a flow: 4-byte address and port."""
+
+_TTL_ONE: Final = 0x0100
+"""TTL is the upper half of the word that it shares with the protocol."""
+_IP: Final = ethernet.LENGTH
+
+
+def apply(frame: Frame, edits: Iterable[Edit]) -> None:
+    """Write the new bytes of every edit into `frame`."""
+    for _, offset, _, new in edits:
+        frame[offset : offset + len(new)] = new
+
+
+def dsr_l2(headers: Headers, src_mac: bytes, dst_mac: bytes) -> tuple[Edit, ...]:
+    """Direct server return on one segment: the two MAC addresses and nothing else.
+
+    The destination stays the VIP, which the backend owns. The TTL stays too:
+    the datagram has not been routed, only handed on within its segment.
+    """
+    return (
+        ("eth.dst", ethernet.DST, headers.dst_mac, dst_mac),
+        ("eth.src", ethernet.SRC, headers.src_mac, src_mac),
+    )
+
+
+def nat(
+    headers: Headers,
+    src_mac: bytes,
+    dst_mac: bytes,
+    source: End,
+    destination: End,
+    partial: bool,
+) -> tuple[Edit, ...]:
+    """Give the frame another source and destination (4-byte address, port) and route it on.
+
+    RFC 3022 for what is translated, RFC 1812 section 5.3.1 for the TTL, RFC
+    1624 for the sums. `partial`: the TCP or UDP checksum holds the
+    pseudo-header's sum only, for a network card to complete.
+    """
+    src, sport = source
+    dst, dport = destination
+    l4 = headers.l4
+    name, checksum_at = ("tcp", tcp.CHECKSUM) if headers.protocol == ipv4.TCP else ("udp", udp.CHECKSUM)
+    edits = [
+        ("eth.dst", ethernet.DST, headers.dst_mac, dst_mac),
+        ("eth.src", ethernet.SRC, headers.src_mac, src_mac),
+    ]
+    addresses = 0
+    if src != headers.src:
+        edits.append(("ip.src", _IP + ipv4.SRC, headers.src, src))
+        addresses = int.from_bytes(src) - int.from_bytes(headers.src)
+    if dst != headers.dst:
+        edits.append(("ip.dst", _IP + ipv4.DST, headers.dst, dst))
+        addresses += int.from_bytes(dst) - int.from_bytes(headers.dst)
+    # TCP and UDP have their ports in the same place.
+    if sport != headers.sport:
+        edits.append((name + ".sport", l4 + tcp.SPORT, _u16(headers.sport), _u16(sport)))
+    if dport != headers.dport:
+        edits.append((name + ".dport", l4 + tcp.DPORT, _u16(headers.dport), _u16(dport)))
+
+    ip_sum = update(headers.ip_checksum, addresses - _TTL_ONE)
+    edits.append(("ip.ttl", _IP + ipv4.TTL, _u8(headers.ttl), _u8(headers.ttl - 1)))
+    edits.append(("ip.checksum", _IP + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(ip_sum)))
+    l4_sum = headers.l4_checksum
+    if partial:
+        new_sum = update_partial(l4_sum, addresses)
+    elif l4_sum == udp.NO_CHECKSUM and name == "udp":
+        return tuple(edits)
+    else:
+        new_sum = update(l4_sum, addresses + sport - headers.sport + dport - headers.dport)
+        if new_sum == udp.NO_CHECKSUM and name == "udp":
+            new_sum = udp.ZERO
+    edits.append((name + ".checksum", l4 + checksum_at, _u16(l4_sum), _u16(new_sum)))
+    return tuple(edits)
+
+
+_u8: Final = Struct("!B").pack
+_u16: Final = Struct("!H").pack

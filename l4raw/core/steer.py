@@ -1,0 +1,113 @@
+"""steer(): what becomes of a frame. Start reading here.
+
+    parse          bytes -> headers, or the verdict that says what is wrong
+    whose is it?   to a VIP: find the service; else maybe a backend's reply
+    known flow?    its entry names the backend
+    new flow?      the service's ring names one, and an entry remembers it
+    rewrite        the edits that send it there
+    verdict        exactly one, for every frame
+
+The frame is only read: the caller applies the edits, if it is to be sent.
+What changes is the tables: flows, next hops, the cursor of a ring. This page
+is what a class reads and what production runs; a faster executor repeats its
+decisions over the same tables.
+"""
+
+from __future__ import annotations
+
+from l4raw.core import rewrite
+from l4raw.core.admit import admit
+from l4raw.core.decision import Decision
+from l4raw.core.flows import flow_key
+from l4raw.core.states import after, seen
+from l4raw.core.tables import Tables
+from l4raw.wire.abi import (
+    DROP_FRAGMENT,
+    DROP_NEXT_HOP_UNKNOWN,
+    DROP_NO_SERVICE,
+    DROP_PROTOCOL,
+    DROP_TTL,
+    FORWARD,
+    PASS_NOT_OURS,
+    PASS_OTHER_MAC,
+    REPLY,
+)
+from l4raw.wire.headers import Frame, Headers, parse
+
+
+def steer(frame: bytes | Frame, arm: int, partial: bool, tables: Tables) -> Decision:
+    """Decide what becomes of `frame`, which came in on `arm`.
+
+    `partial`: its TCP or UDP checksum covers the pseudo-header only, because
+    the sender left the rest to its network card.
+    """
+    headers = parse(frame)
+    if isinstance(headers, int):
+        return Decision(headers)
+    if headers.dst_mac != tables.arms[arm].mac:
+        return Decision(PASS_OTHER_MAC, headers)
+    if headers.dst in tables.policy.vips:
+        return _to_vip(headers, arm, partial, tables)
+    return _from_backend(headers, partial, tables)
+
+
+def _to_vip(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decision:
+    """A client's frame: on to the backend of its flow."""
+    if headers.fragment:
+        return Decision(DROP_FRAGMENT, headers)
+    if not headers.l4:
+        return Decision(DROP_PROTOCOL, headers)
+    policy, flows, hops = tables.policy, tables.flows, tables.next_hops
+    service = policy.find(headers.dst, headers.dport, headers.protocol)
+    if service is None:
+        return Decision(DROP_NO_SERVICE, headers)
+
+    key = flow_key(headers.src, headers.sport, headers.dst, headers.dport, headers.protocol)
+    flow, pick = flows.find(key), None
+    if flow < 0:
+        verdict, flow, pick = admit(headers, key, arm, service, tables)
+        if flow < 0:
+            return Decision(verdict, headers, service, pick=pick)
+    entry = flows.read(flow)
+    backend = policy.backends[entry.backend]
+    assert backend is not None, "a flow's backend stays in the policy"
+    if entry.peer and headers.ttl <= 1:  # RFC 1812 section 5.3.1; only NAT routes
+        return Decision(DROP_TTL, headers, service, backend, flow)
+    flows.touch(flow, entry, after(entry.state, seen(headers)), tables.now)
+
+    own_mac, mac = tables.arms[backend.arm].mac, hops.macs[backend.next_hop]
+    if mac is None:
+        return Decision(DROP_NEXT_HOP_UNKNOWN, headers, service, backend, flow)
+    if entry.peer:
+        edits = _as_flipped(headers, own_mac, mac, flows.ends(entry.peer - 1), partial)
+    else:
+        edits = rewrite.dsr_l2(headers, own_mac, mac)
+    return Decision(FORWARD, headers, service, backend, flow, pick, edits, backend.arm)
+
+
+def _from_backend(headers: Headers, partial: bool, tables: Tables) -> Decision:
+    """Not to a VIP: the reply of a NAT flow if its full key is known, else none of our business."""
+    flows, hops = tables.flows, tables.next_hops
+    if not headers.l4:
+        return Decision(PASS_NOT_OURS, headers)
+    flow = flows.find(flow_key(headers.src, headers.sport, headers.dst, headers.dport, headers.protocol))
+    if flow < 0:
+        return Decision(PASS_NOT_OURS, headers)
+    entry = flows.read(flow)
+    mac, arm = hops.macs[entry.next_hop], hops.arms[entry.next_hop]
+    if mac is None:  # a client's entry, whose VIP the policy has lost
+        return Decision(PASS_NOT_OURS, headers)
+    service, backend = tables.policy.by_index[entry.service], tables.policy.backends[entry.backend]
+    if headers.ttl <= 1:  # RFC 1812 section 5.3.1
+        return Decision(DROP_TTL, headers, service, backend, flow)
+    flows.touch(flow, entry, after(entry.state, seen(headers)), tables.now)
+    edits = _as_flipped(headers, tables.arms[arm].mac, mac, flows.ends(entry.peer - 1), partial)
+    return Decision(REPLY, headers, service, backend, flow, None, edits, arm)
+
+
+def _as_flipped(
+    headers: Headers, src_mac: bytes, dst_mac: bytes, peer: tuple[rewrite.End, rewrite.End], partial: bool
+) -> tuple[rewrite.Edit, ...]:
+    """NAT: the rewrite of one direction is the other direction's key, with source and destination exchanged."""
+    source, destination = peer
+    return rewrite.nat(headers, src_mac, dst_mac, destination, source, partial)

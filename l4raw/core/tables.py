@@ -1,0 +1,162 @@
+"""What steer() may read and change, in one place.
+
+`Policy` is compiled from the configuration and replaced as a whole; nothing
+in it changes once a frame may see it, but for the cursor of a ring. Flows,
+next hops and counters live beside it and stay when the policy is replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from l4raw.core.flows import FlowTable
+from l4raw.core.model import Backend, Service
+from l4raw.core.next_hops import NextHops
+from l4raw.core.ring import Ring, build
+from l4raw.wire.abi import (
+    BACKENDS,
+    FLOW_CLOSING,
+    FLOW_ESTABLISHED,
+    FLOW_STATES,
+    FLOW_SYN,
+    FLOW_UDP,
+    SERVICES,
+    VERDICT_COUNT,
+)
+
+
+class Arm(NamedTuple):
+    """One of the balancer's interfaces: 0 the clients' side, the last the backends' side."""
+
+    name: str
+    mac: bytes
+
+
+class Timeouts(NamedTuple):
+    """How long a flow may be silent, in ms."""
+
+    syn: int = 60_000
+    established: int = 900_000
+    closing: int = 120_000
+    udp: int = 300_000
+
+
+class BackendEntry(NamedTuple):
+    """A backend as the tables know it."""
+
+    number: int
+    service: int
+    backend: Backend
+    next_hop: int
+    arm: int
+
+
+class ServiceEntry(NamedTuple):
+    """A service as the tables know it."""
+
+    number: int
+    service: Service
+    ring: Ring
+    timeouts: tuple[int, ...]
+    """By flow state, in ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Compiled configuration. Indices keep their meaning from one policy to the next."""
+
+    services: dict[tuple[bytes, int, int], ServiceEntry]
+    """By VIP, port (0: every port) and protocol."""
+    vips: frozenset[bytes]
+    by_index: tuple[ServiceEntry | None, ...]
+    backends: tuple[BackendEntry | None, ...]
+    """By index, those of earlier policies included: their flows may live on."""
+
+    def find(self, vip: bytes, port: int, protocol: int) -> ServiceEntry | None:
+        """The service of a destination: the one that names the port, else the one for every port."""
+        services = self.services
+        return services.get((vip, port, protocol)) or services.get((vip, 0, protocol))
+
+
+NO_POLICY = Policy({}, frozenset(), (None,), (None,))
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Counters of one service or backend."""
+
+    flows: int = 0
+    packets: int = 0
+    bytes: int = 0
+    reply_packets: int = 0
+    reply_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Tables:
+    """All state of the packet path."""
+
+    arms: tuple[Arm, ...]
+    flows: FlowTable
+    next_hops: NextHops
+    policy: Policy = NO_POLICY
+    now: int = 0
+    """Milliseconds modulo 2^32, advanced by whoever owns the clock."""
+    verdicts: list[int] = field(default_factory=lambda: [0] * VERDICT_COUNT)
+    services: list[Traffic] = field(default_factory=lambda: [Traffic()])
+    """By index of the service; like the next one as long as the policy's list."""
+    backends: list[Traffic] = field(default_factory=lambda: [Traffic()])
+
+    def install(self, policy: Policy) -> None:
+        """Make `policy` the one in force, from the next frame on."""
+        self.services.extend(Traffic() for _ in range(len(policy.by_index) - len(self.services)))
+        self.backends.extend(Traffic() for _ in range(len(policy.backends) - len(self.backends)))
+        self.policy = policy
+
+
+def compile_policy(
+    services: Sequence[Service],
+    hops: Mapping[bytes, tuple[int, int]],
+    seed: bytes,
+    timeouts: Mapping[str, Timeouts] | None = None,
+    previous: Policy = NO_POLICY,
+) -> Policy:
+    """Turn services into tables.
+
+    `hops` gives the next hop's index and arm for a backend's address, `seed`
+    is the ring seed, `timeouts` goes by service name. Services and backends
+    that `previous` knows keep their indices, and a ring its cursor. Raises
+    `OverflowError` past the limits of the shared header.
+    """
+    by_index = list(previous.by_index)
+    backends = list(previous.backends)
+    service_index = {entry.service.name: entry.number for entry in by_index if entry}
+    backend_index = {(e.service, e.backend.address, e.backend.port): e.number for e in backends if e}
+    table = {}
+    for service in services:
+        index = service_index.setdefault(service.name, len(by_index))
+        numbered = []
+        for backend in service.backends:
+            number = backend_index.setdefault((index, backend.address, backend.port), len(backends))
+            backends[number : number + 1] = [BackendEntry(number, index, backend, *hops[backend.address])]
+            numbered.append((number, backend))
+        before = by_index[index] if index < len(by_index) else None
+        ring = build(service.scheduler, numbered, seed, before.ring.cursor if before else 0)
+        limits = _by_state((timeouts or {}).get(service.name, Timeouts()))
+        entry = ServiceEntry(index, service, ring, limits)
+        by_index[index : index + 1] = [entry]
+        table[service.vip, service.port, service.protocol] = entry
+    if len(by_index) > SERVICES or len(backends) > BACKENDS:
+        raise OverflowError(f"more than {SERVICES - 1} services or {BACKENDS - 1} backends")
+    return Policy(table, frozenset(s.vip for s in services), tuple(by_index), tuple(backends))
+
+
+def _by_state(timeouts: Timeouts) -> tuple[int, ...]:
+    limits = [0] * FLOW_STATES
+    limits[FLOW_SYN] = timeouts.syn
+    limits[FLOW_ESTABLISHED] = timeouts.established
+    limits[FLOW_CLOSING] = timeouts.closing
+    limits[FLOW_UDP] = timeouts.udp
+    return tuple(limits)

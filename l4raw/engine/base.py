@@ -1,0 +1,85 @@
+"""What an engine is, and the loop that every one of them serves.
+
+An engine that needs a fifth verb shows that the core leaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol, Self
+
+from l4raw.core.decision import Decision
+from l4raw.core.rewrite import apply
+from l4raw.core.steer import steer
+from l4raw.core.tables import Tables
+from l4raw.wire.abi import DROP_TX, FORWARD, REPLY, Verdict
+from l4raw.wire.headers import Frame
+
+
+class Received(NamedTuple):
+    """A frame as an engine hands it out; valid until the next one is taken."""
+
+    frame: Frame
+    """From the destination MAC on; edited in place."""
+    arm: int
+    partial: bool
+    """The TCP or UDP checksum holds the sum of the pseudo-header only (CHECKSUM_PARTIAL in the kernel)."""
+    packet: Frame
+    """What the engine itself needs to send it on: the frame and whatever it keeps in front."""
+
+
+class Engine(Protocol):
+    """Moves frames. `open` is the constructor's work done late: it may raise `OSError`."""
+
+    def open(self) -> Self:
+        """Start receiving on every arm. Raises `OSError` that names the operation and the interface."""
+
+    def poll(self, timeout: float) -> Iterator[Received]:
+        """Frames that have arrived, a burst an arm at most; waits up to `timeout` seconds for the first."""
+
+    def send(self, received: Received, arm: int) -> bool:
+        """Send a received frame, as it is now, on `arm`. False: no room, the frame is dropped.
+
+        Never waits: a queue that is full stays full for microseconds, and
+        waiting would turn one slow egress into latency for all.
+        """
+
+    def close(self) -> None:
+        """Stop and give everything back; may be called twice."""
+
+    def statistics(self) -> dict[str, int]:
+        """Counters that only the engine knows, such as frames lost before it could read them."""
+
+
+Steer = Callable[[Frame, int, bool, Tables], Decision]
+
+
+def forward(engine: Engine, tables: Tables, timeout: float, decide: Steer = steer) -> None:
+    """Take the frames that have arrived, and for each: decide, edit, send, count.
+
+    `decide` is `steer`, or something that calls it and looks at the result.
+    """
+    for received in engine.poll(timeout):
+        frame, arm, partial, _ = received
+        decision = decide(frame, arm, partial, tables)
+        verdict = decision.verdict
+        if verdict <= REPLY:
+            apply(frame, decision.edits)
+            if not engine.send(received, decision.arm):
+                verdict = DROP_TX
+        count(tables, decision, verdict, len(frame))
+
+
+def count(tables: Tables, decision: Decision, verdict: Verdict, size: int) -> None:
+    """Add one frame of `size` bytes, Ethernet header included, to the counters of its verdict and its flow."""
+    tables.verdicts[verdict] += 1
+    if verdict > REPLY:
+        return
+    assert decision.service is not None and decision.backend is not None, "a forwarded frame has both"
+    for traffic in (tables.services[decision.service.number], tables.backends[decision.backend.number]):
+        if verdict == FORWARD:
+            traffic.packets += 1
+            traffic.bytes += size
+        else:
+            traffic.reply_packets += 1
+            traffic.reply_bytes += size

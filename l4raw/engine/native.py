@@ -1,0 +1,64 @@
+"""The compiled module, if there is one.
+
+Lives here: the only import of `l4raw._native` in the project, the check that
+it was compiled from the same header as l4raw/wire/abi.py, and one sentence
+about it. Must not live here: a decision that differs with and without it;
+everything that both can do behaves the same.
+
+`ffi` and `lib` are cffi's, or None. Ask `available()` before using them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from l4raw.wire import abi
+
+_REASON_FILE = Path(__file__).resolve().parent.parent / "native_not_built.txt"
+"""Written by setup.py when it could not compile."""
+
+
+def _load() -> tuple[Any, Any, str]:
+    """Return cffi's `ffi` and `lib` (or None and None), and the sentence for `status`."""
+    try:
+        from l4raw._native import ffi, lib
+    except ImportError as error:
+        return None, None, f"not built: {_why_not(error)}"
+    again = "install l4raw again"
+    if (version := lib.l4_abi_version()) != abi.ABI_VERSION:
+        return None, None, f"not usable: it has ABI {version}, l4raw has ABI {abi.ABI_VERSION}; {again}"
+    try:
+        # cffi compares a struct's layout with the compiler's when it is first used, not before.
+        for name in ffi.list_types()[1]:
+            ffi.sizeof(f"struct {name}")
+    except ffi.error as error:
+        return None, None, f"not usable: {error}; {again}"
+    return ffi, lib, f"built, ABI {version}"
+
+
+def _why_not(error: ImportError) -> str:
+    """Return what setup.py recorded, or what the import said."""
+    try:
+        return _REASON_FILE.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        if isinstance(error, ModuleNotFoundError):
+            return f"no module {error.name}; `make build` or `pip install .` builds it"
+        return str(error)
+
+
+ffi, lib, _STATUS = _load()
+
+
+def available() -> bool:
+    """Whether `ffi` and `lib` can be used."""
+    return lib is not None
+
+
+def status() -> str:
+    """One sentence for a person: "built, ABI 1", or "not built: " and the reason."""
+    return _STATUS
+
+
+if __name__ == "__main__":
+    print(f"native part: {status()}")

@@ -1,0 +1,173 @@
+"""The raw engine: AF_PACKET sockets in plain Python (packet(7)).
+
+A packet socket is a tap: it gets a copy of each frame, and the kernel keeps
+its own. So this engine takes nothing away from the host; that the kernel
+does not act on its copy too is the business of control/guard.py.
+
+Frames come and go with a virtio-net header in front (PACKET_VNET_HDR). It
+says what a sender on this machine left undone: a checksum to be completed,
+a super-frame of up to 64 KiB to be cut into segments. Sending it along
+unchanged passes that work on to whoever can do it. Without it, a veth at its
+defaults would hand us frames with wrong sums and none that is longer than
+the MTU could be sent.
+
+     0      1         2         4         6           8             10
+     +------+---------+---------+---------+-----------+-------------+-------
+     |flags |gso_type | hdr_len |gso_size |csum_start |csum_offset  | frame
+     +------+---------+---------+---------+-----------+-------------+-------
+     (struct virtio_net_hdr of <linux/virtio_net.h>, host byte order)
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from ctypes import addressof, create_string_buffer
+from struct import Struct
+from typing import Final, Self
+
+from l4raw.core.tables import Arm
+from l4raw.engine.base import Received
+from l4raw.wire import ethernet
+from l4raw.wire.abi import BURST
+
+# <linux/if_packet.h>; the socket module has none of these.
+_SOL_PACKET: Final = 263
+_PACKET_STATISTICS: Final = 6
+_PACKET_VNET_HDR: Final = 15
+_PACKET_IGNORE_OUTGOING: Final = 23
+_ETH_P_ALL: Final = 3
+
+_VNET_HEADER: Final = 10
+_NEEDS_CSUM: Final = 1
+_BUFFER: Final = 1 << 17
+"""A super-frame has up to 65,535 bytes of IPv4 datagram."""
+_SOCKET_BUFFER: Final = 8 << 20
+"""Bytes, for a burst of super-frames while Python is elsewhere."""
+
+# <asm-generic/socket.h>
+_SO_ATTACH_FILTER: Final = 26
+_SO_SNDBUFFORCE: Final = 32
+_SO_RCVBUFFORCE: Final = 33
+
+_BUSY: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENETDOWN})
+
+# Classic BPF, as <linux/filter.h> has it: (code, jump if true, jump if false, operand).
+# Frames for other machines, frames with a VLAN tag (the kernel keeps the tag
+# beside the frame, so it would be lost) and what is not IPv4 never wake us.
+_LOAD_BYTE: Final = 0x30
+_LOAD_HALF: Final = 0x28
+_JUMP_IF_EQUAL: Final = 0x15
+_RETURN: Final = 0x06
+_EXTRA: Final = 0x1_0000_0000 - 0x1000  # SKF_AD_OFF
+_FILTER: Final = (
+    (_LOAD_BYTE, 0, 0, _EXTRA + 4),  # SKF_AD_PKTTYPE
+    (_JUMP_IF_EQUAL, 0, 5, socket.PACKET_HOST),
+    (_LOAD_BYTE, 0, 0, _EXTRA + 48),  # SKF_AD_VLAN_TAG_PRESENT
+    (_JUMP_IF_EQUAL, 0, 3, 0),
+    (_LOAD_HALF, 0, 0, ethernet.TYPE),
+    (_JUMP_IF_EQUAL, 0, 1, ethernet.IPV4),
+    (_RETURN, 0, 0, 0xFFFF_FFFF),
+    (_RETURN, 0, 0, 0),
+)
+_INSTRUCTION: Final = Struct("=HBBI")
+_PROGRAM: Final = Struct("@HP")
+
+
+class RawEngine:
+    """Receives on and sends from packet sockets, one for each arm.
+
+    Needs CAP_NET_RAW in the network namespace, and nothing else of the host.
+    """
+
+    def __init__(self, arms: Sequence[Arm]) -> None:
+        self._arms = tuple(arms)
+        self._sockets: list[socket.socket] = []
+        self._epoll = select.epoll()
+        self._by_fd: dict[int, tuple[int, socket.socket]] = {}
+        self._buffer = bytearray(_BUFFER)
+        self._view = memoryview(self._buffer)
+        self._lost = 0
+
+    def open(self) -> Self:
+        """Open a socket for each arm; raises `OSError` with the interface's name and the operation."""
+        for number, arm in enumerate(self._arms):
+            try:
+                sock = _packet_socket(arm.name)
+            except OSError as error:
+                self.close()
+                raise OSError(error.errno, f"opening a packet socket: {error.strerror}", arm.name) from error
+            self._sockets.append(sock)
+            self._by_fd[sock.fileno()] = number, sock
+            self._epoll.register(sock.fileno(), select.EPOLLIN)
+        return self
+
+    def poll(self, timeout: float) -> Iterator[Received]:
+        """Frames that have arrived; each is valid until the next is taken, since all share one buffer."""
+        buffer, view = self._buffer, self._view
+        for fd, _ in self._epoll.poll(timeout):
+            arm, sock = self._by_fd[fd]
+            receive = sock.recv_into
+            for _ in range(BURST):
+                try:
+                    size = receive(buffer)
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno == errno.ENETDOWN:  # reported once; frames come again when it is up
+                        break
+                    raise OSError(
+                        error.errno, f"receiving: {error.strerror}", self._arms[arm].name
+                    ) from error
+                yield Received(view[_VNET_HEADER:size], arm, bool(buffer[0] & _NEEDS_CSUM), view[:size])
+
+    def send(self, received: Received, arm: int) -> bool:
+        """Send with the virtio-net header that the frame came with."""
+        try:
+            self._sockets[arm].send(received.packet)
+        except OSError as error:
+            if error.errno in _BUSY:
+                return False
+            raise OSError(error.errno, f"sending: {error.strerror}", self._arms[arm].name) from error
+        return True
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._by_fd.clear()
+        self._epoll.close()
+        while self._sockets:
+            self._sockets.pop().close()
+
+    def statistics(self) -> dict[str, int]:
+        """`receive_lost`: frames that the kernel dropped because we did not read fast enough."""
+        for sock in self._sockets:
+            # struct tpacket_stats: frames, drops; reading resets them.
+            self._lost += int.from_bytes(
+                sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)[4:8], sys.byteorder
+            )
+        return {"receive_lost": self._lost}
+
+
+def _packet_socket(interface: str) -> socket.socket:
+    """A packet socket that receives frames of `interface` for this machine. Raises `OSError`."""
+    # Protocol 0: nothing is received before the filter and the options are in place.
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+    try:
+        sock.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+        sock.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        code = create_string_buffer(b"".join(_INSTRUCTION.pack(*line) for line in _FILTER))
+        program = _PROGRAM.pack(len(_FILTER), addressof(code))
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        for force, option in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, force, _SOCKET_BUFFER)
+            except PermissionError:  # CAP_NET_ADMIN of the host, which a user namespace does not give
+                sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER)
+        sock.bind((interface, _ETH_P_ALL))
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,43 @@
+"""Ethernet II: IEEE 802.3, clause 3.2.
+
+     0                 6                 12    14
+     +-----------------+-----------------+-----+----------------
+     | destination MAC | source MAC      | type| payload
+     +-----------------+-----------------+-----+----------------
+
+Lives here: offsets and EtherTypes. A frame has no checksum here: the network
+card adds and removes it.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final, NewType
+
+EtherType = NewType("EtherType", int)
+
+IPV4: Final = EtherType(0x0800)
+ARP: Final = EtherType(0x0806)
+
+DST: Final = 0
+SRC: Final = 6
+TYPE: Final = 12
+LENGTH: Final = 14
+"""Bytes of the header."""
+
+HEADER: Final = Struct("!6s6sH")
+
+BROADCAST: Final = b"\xff" * 6
+
+
+def format_mac(mac: bytes) -> str:
+    """`02:00:00:00:00:0b` for six bytes."""
+    return mac.hex(":")
+
+
+def parse_mac(text: str) -> bytes:
+    """Six bytes for `02:00:00:00:00:0b`; raises `ValueError` for anything else."""
+    mac = bytes.fromhex(text.replace(":", ""))
+    if len(mac) != 6:
+        raise ValueError(f"{text!r} is no MAC address")
+    return mac

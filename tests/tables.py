@@ -1,0 +1,90 @@
+"""Tables by name, for vectors and tests: the addresses that tests/vectors/make.py uses."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from l4raw.core.flows import FlowTable
+from l4raw.core.hashing import hash_key
+from l4raw.core.model import Backend, Mode, Scheduler, Service
+from l4raw.core.next_hops import NextHops
+from l4raw.core.tables import Arm, Tables, compile_policy
+from l4raw.wire.ethernet import parse_mac
+from l4raw.wire.ipv4 import TCP, UDP
+
+CLIENT_MAC = parse_mac("02:00:00:00:00:01")
+OUR_MACS = (parse_mac("02:00:00:00:00:02"), parse_mac("02:00:00:00:00:03"))
+SEED = b"ring seed of the tests"
+
+
+def ip(text: str) -> bytes:
+    """Four bytes for a dotted address."""
+    return IPv4Address(text).packed
+
+
+VIP = ip("10.77.0.100")
+
+
+def backends(count: int = 3, port: int = 0) -> tuple[Backend, ...]:
+    """b1, b2, ... at 10.78.0.11 and on."""
+    return tuple(Backend(f"b{i}", ip(f"10.78.0.{10 + i}"), port) for i in range(1, count + 1))
+
+
+def service(
+    mode: Mode = Mode.DSR_L2,
+    scheduler: Scheduler = Scheduler.RR,
+    *,
+    name: str = "web",
+    port: int = 80,
+    protocol: int = TCP,
+    members: tuple[Backend, ...] | None = None,
+) -> Service:
+    """A service on the VIP."""
+    chosen = backends() if members is None else members
+    return Service(name, VIP, port, protocol, mode, scheduler, chosen)
+
+
+def make_tables(
+    services: list[Service], arms: int = 1, *, memory: int = 1 << 16, hops: NextHops | None = None
+) -> Tables:
+    """Tables with these services installed; each backend's MAC is 02:00:00:00:00:<last byte of its address>."""
+    next_hops = NextHops() if hops is None else hops
+    own = tuple(Arm(f"eth{i}", OUR_MACS[i]) for i in range(arms))
+    where = {}
+    for each in {b.address for s in services for b in s.backends}:
+        where[each] = (next_hops.pin(arms - 1, CLIENT_MAC[:5] + each[3:]), arms - 1)
+    tables = Tables(own, FlowTable(bytearray(memory), hash_key(b"table key of the tests")), next_hops)
+    tables.install(compile_policy(services, where, SEED))
+    return tables
+
+
+def tables_named(name: str) -> Tables:
+    """The tables that a vector asks for."""
+    dsr = [service(), service(name="dns", port=53, protocol=UDP)]
+    nat = [
+        service(Mode.NAT, members=backends(port=8080)),
+        service(Mode.NAT, name="dns", port=53, protocol=UDP, members=backends(port=5300)),
+    ]
+    match name:
+        case "dsr":
+            return make_tables(dsr)
+        case "dsr-two-arm":
+            return make_tables(dsr, arms=2)
+        case "dsr-port-0":
+            return make_tables(
+                [service(members=backends()[1:]), service(name="all", port=0, members=backends(1))]
+            )
+        case "dsr-unknown-mac":
+            tables = make_tables(dsr)
+            for index in range(1, len(tables.next_hops.macs)):
+                tables.next_hops.set_mac(index, None)
+            return tables
+        case "nat":
+            return make_tables(nat, arms=2)
+        case "nat-two-vips":
+            one = backends(1, port=8080)
+            return make_tables(
+                [service(Mode.NAT, members=one), service(Mode.NAT, name="other", port=81, members=one)],
+                arms=2,
+            )
+    raise ValueError(name)

@@ -1,0 +1,61 @@
+"""Flows end by being silent."""
+
+from __future__ import annotations
+
+import pytest
+
+from l4raw.core.model import Mode
+from l4raw.core.states import expire
+from l4raw.core.tables import Tables
+from tests.tables import make_tables, service
+from tests.unit.test_steer import decide, reply, request
+
+WRAP = 1 << 32
+
+
+def sweep(tables: Tables, now: int) -> int:
+    tables.now = now % WRAP
+    return expire(tables, tables.flows.entries + tables.flows.overflow)
+
+
+@pytest.mark.parametrize("start", [0, WRAP - 30_000], ids=["zero", "clock wraps"])
+@pytest.mark.parametrize(("flags", "timeout"), [("S", 60_000), ("SA", 900_000), ("SAF", 120_000)])
+def test_each_state_has_its_timeout(start: int, flags: str, timeout: int) -> None:
+    tables = make_tables([service()])
+    tables.now = start
+    for flag in flags:
+        decide(tables, request(flags=flag if flag != "F" else "FA"))
+    assert sweep(tables, start + timeout) == 0
+    assert sweep(tables, start + timeout + 1) == 1
+    assert len(tables.flows) == 0
+
+
+def test_both_directions_of_a_nat_flow_go_together_and_either_keeps_it() -> None:
+    tables = make_tables([service(Mode.NAT)], arms=2)
+    decide(tables, request())
+    decide(tables, request(flags="A"))
+    tables.now = 800_000
+    assert decide(tables, reply(flags="A"), 1).name == "reply"
+    assert sweep(tables, 1_700_000) == 0, "the backend spoke 900 s ago"
+    assert len(tables.next_hops) == 4
+    assert sweep(tables, 1_700_001) == 1
+    assert len(tables.flows) == 0
+    assert len(tables.next_hops) == 3, "the client's next hop went with its last flow"
+
+
+def test_a_reset_from_either_side_closes_the_flow() -> None:
+    tables = make_tables([service(Mode.NAT)], arms=2)
+    decide(tables, request())
+    decide(tables, request(flags="A"))
+    decide(tables, reply(flags="A"), 1)
+    decide(tables, reply(flags="R"), 1)
+    assert sweep(tables, 120_001) == 1
+
+
+def test_a_small_budget_goes_round_the_whole_table() -> None:
+    tables = make_tables([service()])
+    for port in range(300):
+        decide(tables, request(port))
+    tables.now = 60_001
+    rounds = -(-(tables.flows.entries + tables.flows.overflow) // 64)
+    assert sum(expire(tables, 64) for _ in range(rounds)) == 300

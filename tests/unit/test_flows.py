@@ -1,0 +1,126 @@
+"""The flow table keeps its promises: what is in it is found, and up to its capacity nothing is refused."""
+
+from __future__ import annotations
+
+import random
+from mmap import mmap
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from l4raw.core.flows import ENTRY, SIZE, FlowTable, buckets_in, bytes_for, flow_key
+from l4raw.core.hashing import hash_key
+
+KEY = hash_key(b"flows")
+
+
+def keys(count: int, seed: int = 1) -> list[bytes]:
+    """Keys as clients make them: few addresses, ports that count up."""
+    rng = random.Random(seed)
+    sources = [rng.randbytes(4) for _ in range(count // 500 + 1)]
+    return [flow_key(sources[i // 500], 1024 + i % 500, b"\x0a\x4d\0\x64", 80, 6) for i in range(count)]
+
+
+def test_an_entry_is_one_line() -> None:
+    assert ENTRY.size == SIZE == 64
+
+
+@pytest.mark.parametrize("memory", [1 << 14, 1 << 16, 1 << 20, 12_345_678])
+def test_memory_is_used_and_never_exceeded(memory: int) -> None:
+    buckets = buckets_in(memory)
+    assert bytes_for(buckets) <= memory < bytes_for(buckets + 1)
+    assert buckets_in(bytes_for(buckets)) == buckets
+
+
+def test_too_little_memory_is_an_error() -> None:
+    with pytest.raises(ValueError, match="1000 bytes"):
+        buckets_in(1000)
+
+
+@pytest.mark.parametrize("memory", [1 << 15, 1 << 18, 1 << 22])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_insert_fails_below_the_capacity_and_the_next_one_does(memory: int, seed: int) -> None:
+    table = FlowTable(bytearray(memory), hash_key(bytes([seed])))
+    flows = keys(table.capacity + 1, seed)
+    inserted = [table.insert(key, 1, 1, 1, 0, 0) for key in flows]
+    assert min(inserted[:-1]) >= 0 and inserted[-1] == -1
+    assert len(set(inserted)) == len(flows)
+    assert all(table.find(key) == index for key, index in zip(flows, inserted, strict=True))
+    assert memory / table.capacity <= 100 or memory < 1 << 17, "bytes a flow"
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("memory", [1 << 15, 1 << 18])
+@pytest.mark.parametrize("oldest", [True, False], ids=["oldest goes", "any goes"])
+def test_no_insert_fails_while_flows_come_and_go_at_capacity(memory: int, seed: int, oldest: bool) -> None:
+    """Far more flows overflow than while a table fills for the first time: see the module's text."""
+    table = FlowTable(bytearray(memory), hash_key(bytes([seed])))
+    rng = random.Random(seed)
+    live: list[bytes] = []
+    overflowed = 0
+    for number, key in enumerate(keys(table.capacity * 8, seed)):
+        if len(live) == table.capacity:
+            gone = live.pop(0 if oldest else rng.randrange(len(live)))
+            table.delete(table.find(gone))
+        live.append(key)
+        index = table.insert(key, 1, 1, 1, 0, 0)
+        assert index >= 0, number
+        overflowed = max(overflowed, sum(table.buffer[table.entries * SIZE + 37 :: SIZE][: table.overflow]))
+    assert overflowed < table.overflow * 0.9
+    assert all(table.find(key) >= 0 for key in live)
+
+
+def test_it_works_in_mapped_memory() -> None:
+    with mmap(-1, bytes_for(64)) as memory:
+        table = FlowTable(memory, KEY)
+        key = keys(1)[0]
+        index = table.insert(key, 1, 2, 3, 4, 5)
+        assert table.find(key) == index and table.key(index) == key
+        assert table.read(index)[:6] == (1, 2, 3, 4, 0, 5)
+
+
+def test_the_same_steps_give_the_same_bytes() -> None:
+    one, two = (FlowTable(bytearray(1 << 16), KEY) for _ in range(2))
+    for table in (one, two):
+        indices = [table.insert(key, 1, 1, 1, 0, 7) for key in keys(300)]
+        table.link(indices[0], indices[1])
+        table.delete(indices[5])
+    assert one.buffer == two.buffer
+
+
+class Machine(RuleBasedStateMachine):
+    """The table against a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = FlowTable(bytearray(bytes_for(4)), KEY)
+        self.model: dict[bytes, int] = {}
+
+    @rule(number=st.integers(0, 40))
+    def insert(self, number: int) -> None:
+        key = keys(41)[number]
+        if key in self.model:
+            return
+        index = self.table.insert(key, 1, number, 0, 0, 0)
+        assert (index < 0) == (len(self.model) >= self.table.capacity)
+        if index >= 0:
+            self.model[key] = index
+
+    @rule(number=st.integers(0, 40))
+    def delete(self, number: int) -> None:
+        index = self.model.pop(keys(41)[number], -1)
+        if index >= 0:
+            self.table.delete(index)
+            self.table.delete(index)  # a second time changes nothing
+
+    @invariant()
+    def finds_what_is_there_and_nothing_else(self) -> None:
+        for key in keys(41):
+            assert self.table.find(key) == self.model.get(key, -1)
+        assert len(self.table) == len(self.model)
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)

@@ -1,0 +1,102 @@
+"""Schedulers: what the paper promises of Maglev, and exact turns for the rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from l4raw.core.flows import flow_key
+from l4raw.core.model import Backend, Scheduler
+from l4raw.core.ring import build, maglev
+from l4raw.wire.abi import MAGLEV_SLOTS
+from tests.tables import ip
+
+
+def numbered(weights: list[int]) -> list[tuple[int, Backend]]:
+    return [
+        (i + 1, Backend(f"b{i}", ip(f"10.0.{i // 250}.{i % 250 + 1}"), weight=w))
+        for i, w in enumerate(weights)
+    ]
+
+
+def shares(weights: list[int], seed: bytes = b"seed") -> Counter[int]:
+    return Counter(maglev(numbered(weights), seed))
+
+
+def test_maglev_gives_each_backend_its_even_share() -> None:
+    counts = shares([1] * 10)
+    assert sum(counts.values()) == MAGLEV_SLOTS
+    assert max(counts.values()) - min(counts.values()) <= 1
+
+
+@pytest.mark.parametrize("weights", [[1, 2], [3, 1, 1], [100, 1], [10, 20, 30, 40], [2, 2, 2]])
+def test_maglev_shares_follow_the_weights(weights: list[int]) -> None:
+    counts = shares(weights)
+    for index, weight in enumerate(weights, start=1):
+        assert abs(counts[index] - MAGLEV_SLOTS * weight / sum(weights)) <= weight + 1
+
+
+def test_weight_zero_takes_no_new_flow() -> None:
+    for scheduler in Scheduler:
+        ring = build(scheduler, numbered([1, 0, 1]), b"seed")
+        assert set(ring.slots) == {1, 3}
+
+
+def test_losing_one_of_ten_backends_moves_few_other_flows() -> None:
+    """NSDI'16 section 5.3: little disruption, where modulo moves nearly all."""
+    before, after = numbered([1] * 10), numbered([1] * 10)[:-1]
+    maglev_before, maglev_after = maglev(before, b"seed"), maglev(after, b"seed")
+    moved = sum(a != b for a, b in zip(maglev_before, maglev_after, strict=True) if a != 10)
+    assert moved / MAGLEV_SLOTS < 0.02
+    slots = range(90_000)
+    assert sum(s % 10 != s % 9 for s in slots if s % 10 != 9) / len(slots) > 0.7
+
+
+def test_the_group_agrees_whatever_the_backends_are_called_and_another_seed_does_not() -> None:
+    backends = numbered([1, 1, 1])
+    renamed = [(i, Backend("x" + b.name, b.address)) for i, b in backends]
+    assert maglev(backends, b"one") == maglev(renamed, b"one")
+    same = sum(a == b for a, b in zip(maglev(backends, b"one"), maglev(backends, b"two"), strict=True))
+    assert same / MAGLEV_SLOTS < 0.5
+
+
+def test_a_small_ring_as_the_papers_section_3_4_builds_it() -> None:
+    """Offsets and skips walk the slots; each backend in turn takes its next free one. Computed here the slow way."""
+    backends = numbered([1, 1, 1])
+    size = 7
+    ring = maglev(backends, b"seed", size)
+    from l4raw.core.ring import _permutation
+
+    walks = [
+        iter([(o + j * s) % size for j in range(size)])
+        for o, s in (_permutation(b, b"seed", size) for _, b in backends)
+    ]
+    expected: dict[int, int] = {}
+    while len(expected) < size:
+        for (index, _), walk in zip(backends, walks, strict=True):
+            if len(expected) < size:
+                slot = next(slot for slot in walk if slot not in expected)
+                expected[slot] = index
+    assert list(ring) == [expected[slot] for slot in range(size)]
+
+
+def test_rr_turns_and_keeps_its_place() -> None:
+    ring = build(Scheduler.RR, numbered([1, 1, 1]), b"seed", cursor=4)
+    picks = [ring.pick(b"") for _ in range(4)]
+    assert [pick.backend for pick in picks if pick] == [2, 3, 1, 2]
+
+
+def test_a_hash_picks_the_same_slot_again_and_spreads_clients() -> None:
+    for scheduler in (Scheduler.MAGLEV, Scheduler.MODULO):
+        ring = build(scheduler, numbered([1] * 4), b"seed")
+        flows = [flow_key(ip("10.1.2.3"), port, ip("10.77.0.100"), 80, 6) for port in range(1024, 5024)]
+        first = [ring.pick(flow) for flow in flows]
+        assert first == [ring.pick(flow) for flow in flows]
+        counts = Counter(pick.backend for pick in first if pick)
+        assert all(850 < count < 1150 for count in counts.values()), counts
+
+
+def test_no_backends_no_pick() -> None:
+    for scheduler in Scheduler:
+        assert build(scheduler, [], b"seed").pick(b"\0" * 37) is None

@@ -1,0 +1,153 @@
+"""What steer() does beyond single frames: flows that stay, tables that fill, policies that change."""
+
+from __future__ import annotations
+
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.l2 import Ether
+
+from l4raw.core.decision import Decision
+from l4raw.core.flows import flow_key
+from l4raw.core.model import Backend, Mode, Scheduler
+from l4raw.core.next_hops import NextHops
+from l4raw.core.steer import steer
+from l4raw.core.tables import Tables, compile_policy
+from l4raw.wire.abi import FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_SYN
+from tests.tables import SEED, VIP, backends, ip, make_tables, service
+
+
+def request(
+    sport: int = 1000, flags: str = "S", src: str = "10.77.0.1", mac: str = "02:00:00:00:00:01"
+) -> bytes:
+    ether = Ether(src=mac, dst="02:00:00:00:00:02")
+    return bytes(ether / IP(src=src, dst="10.77.0.100") / TCP(sport=sport, dport=80, flags=flags))
+
+
+def reply(dport: int = 1000, flags: str = "SA", src: str = "10.78.0.11") -> bytes:
+    ether = Ether(src="02:00:00:00:00:0b", dst="02:00:00:00:00:03")
+    return bytes(ether / IP(src=src, dst="10.77.0.1") / TCP(sport=80, dport=dport, flags=flags))
+
+
+def backend_of(decision: Decision) -> str:
+    assert decision.forwarded and decision.backend is not None, decision.name
+    return decision.backend.backend.name
+
+
+def decide(tables: Tables, frame: bytes, arm: int = 0) -> Decision:
+    return steer(frame, arm, False, tables)
+
+
+def test_rr_takes_each_backend_in_turn() -> None:
+    tables = make_tables([service()])
+    assert [backend_of(decide(tables, request(port))) for port in range(6)] == ["b1", "b2", "b3"] * 2
+
+
+def test_known_flows_stay_when_rr_has_moved_on_and_when_the_ring_is_swapped() -> None:
+    for mode in Mode:
+        tables = make_tables([service(mode)], arms=2)
+        chosen = {port: backend_of(decide(tables, request(port))) for port in range(1000, 1100)}
+        hops = {b.address: (i + 1, 1) for i, b in enumerate(sorted(backends(), key=lambda b: b.address))}
+        hops |= {ip("10.78.0.14"): (tables.next_hops.pin(1, b"\x02\0\0\0\0\x0e"), 1)}
+        other = service(mode, Scheduler.MAGLEV, members=(*backends()[1:], Backend("b4", ip("10.78.0.14"))))
+        tables.install(compile_policy([other], hops, SEED, previous=tables.policy))
+        again = {port: backend_of(decide(tables, request(port, "A"))) for port in chosen}
+        assert again == chosen
+        assert all(decide(tables, request(port, "A")).pick is None for port in chosen)
+        new = {backend_of(decide(tables, request(port))) for port in range(2000, 2100)}
+        assert new == {"b2", "b3", "b4"}
+
+
+def test_a_policy_without_the_vip_leaves_its_frames_to_the_kernel() -> None:
+    tables = make_tables([service(Mode.NAT)], arms=2)
+    decide(tables, request())
+    tables.install(compile_policy([], {}, SEED, previous=tables.policy))
+    assert decide(tables, request(flags="A")).name == "pass_not_ours"
+    assert decide(tables, reply(), 1).name == "reply", "the flow lives on"
+
+
+def test_a_service_that_changes_its_mode_keeps_the_old_one_for_known_flows() -> None:
+    tables = make_tables([service(Mode.DSR_L2)])
+    decide(tables, request())
+    hops = {b.address: (i + 1, 0) for i, b in enumerate(sorted(backends(), key=lambda b: b.address))}
+    tables.install(compile_policy([service(Mode.NAT)], hops, SEED, previous=tables.policy))
+    assert [edit[0] for edit in decide(tables, request(flags="A")).edits] == ["eth.dst", "eth.src"]
+    assert "ip.dst" in [edit[0] for edit in decide(tables, request(2000)).edits]
+
+
+def test_replies_go_to_the_mac_that_the_first_frame_came_from() -> None:
+    tables = make_tables([service(Mode.NAT)], arms=2)
+    decide(tables, request(1000, mac="02:00:00:00:00:aa"))
+    decide(tables, request(1000, "A", mac="02:00:00:00:00:bb"))
+    answer = decide(tables, reply(1000), arm=1)
+    assert answer.name == "reply" and answer.arm == 0
+    assert answer.edits[0] == ("eth.dst", 0, b"\x02\0\0\0\0\x03", b"\x02\0\0\0\0\xaa")
+
+
+def test_no_backend_takes_new_flows() -> None:
+    tables = make_tables([service(members=(Backend("b1", ip("10.78.0.11"), weight=0),))])
+    assert decide(tables, request()).name == "drop_no_backend"
+
+
+def test_a_full_flow_table_refuses_new_flows_and_keeps_the_old_ones() -> None:
+    for mode, each in ((Mode.DSR_L2, 1), (Mode.NAT, 2)):
+        tables = make_tables([service(mode)], arms=2, memory=1 << 15)
+        room = tables.flows.capacity // each
+        names = {decide(tables, request(port)).name for port in range(room)}
+        assert names == {"forward"}
+        assert {decide(tables, request(port)).name for port in range(room, room + 9)} == {"drop_flows_full"}
+        assert len(tables.flows) == room * each
+        assert decide(tables, request(5, "A")).name == "forward"
+        assert len(tables.next_hops) == 3 + (1 if mode is Mode.NAT else 0)
+
+
+def test_a_full_next_hop_table_refuses_new_nat_flows() -> None:
+    tables = make_tables([service(Mode.NAT)], arms=2, hops=NextHops(limit=4))
+    assert decide(tables, request(1)).name == "forward"
+    assert decide(tables, request(2, mac="02:00:00:00:00:99")).name == "drop_next_hops_full"
+    assert decide(tables, request(3)).name == "forward"
+    assert len(tables.flows) == 4
+
+
+def test_a_backend_whose_mac_is_lost_drops_known_flows_until_it_is_back() -> None:
+    tables = make_tables([service(members=backends(1))])
+    decide(tables, request())
+    tables.next_hops.set_mac(1, None)
+    assert decide(tables, request(flags="A")).name == "drop_next_hop_unknown"
+    tables.next_hops.set_mac(1, b"\x02\0\0\0\0\x77")
+    assert decide(tables, request(flags="A")).edits[0][3] == b"\x02\0\0\0\0\x77"
+
+
+def test_maglev_finds_the_backend_of_an_unknown_flow_in_mid_stream() -> None:
+    one, two = (make_tables([service(scheduler=Scheduler.MAGLEV)]) for _ in range(2))
+    for port in range(50):
+        assert backend_of(decide(one, request(port))) == backend_of(decide(two, request(port, "A")))
+
+
+def test_states_follow_what_is_seen() -> None:
+    tables = make_tables([service()])
+    flow = decide(tables, request()).flow
+    steps = [("S", FLOW_SYN), ("A", FLOW_ESTABLISHED), ("S", FLOW_ESTABLISHED), ("FA", FLOW_CLOSING)]
+    for flags, state in [*steps, ("A", FLOW_CLOSING), ("S", FLOW_SYN), ("R", FLOW_CLOSING)]:
+        decide(tables, request(flags=flags))
+        assert tables.flows.read(flow).state == state, flags
+
+
+def test_steer_notes_time_and_counts_packets() -> None:
+    tables = make_tables([service()])
+    tables.now = 5
+    flow = decide(tables, request()).flow
+    tables.now = 9
+    decide(tables, request(flags="A"))
+    entry = tables.flows.read(flow)
+    assert (entry.last_seen, entry.packets) == (9, 2)
+
+
+def test_udp_and_tcp_with_the_same_addresses_are_two_flows() -> None:
+    tables = make_tables([service(), service(name="u", protocol=17)])
+    decide(tables, request(7))
+    ether = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+    decide(tables, bytes(ether / IP(src="10.77.0.1", dst="10.77.0.100") / UDP(sport=7, dport=80)))
+    assert len(tables.flows) == 2
+    client = ip("10.77.0.1")
+    assert tables.flows.find(flow_key(client, 7, VIP, 80, 6)) != tables.flows.find(
+        flow_key(client, 7, VIP, 80, 17)
+    )

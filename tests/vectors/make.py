@@ -1,0 +1,300 @@
+"""Write the vector files next to this one.
+
+Both sides of a vector, the frame that comes in and the one that must go out,
+are built by scapy from fields that a person wrote here; l4raw takes no part
+in it. Run by hand when a story is added: `python tests/vectors/make.py`.
+The files are what the tests read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet, Raw
+
+CLIENT_MAC, OUR_MAC, OUR_MAC_1 = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"
+B1_MAC, B2_MAC = "02:00:00:00:00:0b", "02:00:00:00:00:0c"
+CLIENT, VIP, B1, B2 = "10.77.0.1", "10.77.0.100", "10.78.0.11", "10.78.0.12"
+
+
+def to_vip(l4: Packet, **ip: object) -> Packet:
+    """A client's frame to the VIP."""
+    return Ether(src=CLIENT_MAC, dst=OUR_MAC) / IP(**{"src": CLIENT, "dst": VIP, "id": 7} | ip) / l4
+
+
+def syn(**tcp: object) -> Packet:
+    """A SYN as Linux sends it, options included."""
+    options = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1, 0)), ("NOP", None), ("WScale", 7)]
+    return TCP(**{"sport": 41022, "dport": 80, "flags": "S", "seq": 1000, "options": options} | tcp)
+
+
+def dsr(frame: Packet, mac: str = B1_MAC, own: str = OUR_MAC) -> Packet:
+    """What direct server return must make of it: two MAC addresses, nothing else."""
+    out = frame.copy()
+    out.src, out.dst = own, mac
+    return Ether(bytes(out))
+
+
+def nat(frame: Packet, dst: str = B1, dport: int = 8080, mac: str = B1_MAC, own: str = OUR_MAC_1) -> Packet:
+    """What NAT must make of a request; every checksum computed anew."""
+    out = frame.copy()
+    out.src, out.dst = own, mac
+    out[IP].dst, out[IP].ttl = dst, out[IP].ttl - 1
+    l4 = out[TCP] if TCP in out else out[UDP]
+    l4.dport = dport
+    keep_zero = UDP in out and frame[UDP].chksum == 0
+    del out[IP].chksum
+    if not keep_zero:
+        del l4.chksum
+    return Ether(bytes(out))
+
+
+def from_backend(l4: Packet, src: str = B1, mac: str = B1_MAC, own: str = OUR_MAC_1, **ip: object) -> Packet:
+    """A backend's reply on its way through the balancer."""
+    return Ether(src=mac, dst=own) / IP(**{"src": src, "dst": CLIENT, "id": 9} | ip) / l4
+
+
+def nat_reply(frame: Packet, sport: int = 80, mac: str = CLIENT_MAC, own: str = OUR_MAC) -> Packet:
+    """What NAT must make of a reply."""
+    out = frame.copy()
+    out.src, out.dst = own, mac
+    out[IP].src, out[IP].ttl = VIP, out[IP].ttl - 1
+    l4 = out[TCP] if TCP in out else out[UDP]
+    l4.sport = sport
+    del out[IP].chksum, l4.chksum
+    return Ether(bytes(out))
+
+
+class Story:
+    """One vector file: a name, a reason, and frames in order."""
+
+    def __init__(self, name: str, tables: str, why: str) -> None:
+        self.name, self.tables, self.why = name, tables, why
+        self.steps: list[str] = []
+
+    def step(
+        self,
+        frame: Packet | bytes,
+        verdict: str,
+        out: Packet | None = None,
+        arm: int = 0,
+        out_arm: int = 0,
+        partial: bool = False,
+        note: str = "",
+    ) -> Story:
+        """Add a frame and what must become of it."""
+        lines = ["[[step]]"]
+        if note:
+            lines.append(f"# {note}")
+        lines += [f"arm = {arm}", f"frame = {_hex(bytes(frame))}", f'verdict = "{verdict}"']
+        if partial:
+            lines.append("partial = true")
+        if out is not None:
+            lines += [f"out_arm = {out_arm}", f"out = {_hex(bytes(out))}"]
+        self.steps.append("\n".join(lines))
+        return self
+
+    def write(self) -> None:
+        """Write `name.toml`."""
+        head = f'name = "{self.name}"\ntables = "{self.tables}"\nwhy = """\n{self.why}"""\n'
+        path = Path(__file__).with_name(self.name + ".toml")
+        path.write_text("# Written by make.py.\n" + head + "\n" + "\n\n".join(self.steps) + "\n")
+
+
+def _hex(data: bytes) -> str:
+    rows = [data[i : i + 32].hex(" ", -2) for i in range(0, len(data), 32)]
+    return '"""\n' + "\n".join(rows) + '"""'
+
+
+def fixed(frame: Packet) -> Packet:
+    """The frame with all computed fields filled in."""
+    return Ether(bytes(frame))
+
+
+def partial_sum(frame: Packet) -> Packet:
+    """The frame as a sender with checksum offload leaves it: the field holds the pseudo-header's sum."""
+    out = Ether(bytes(frame))
+    l4 = out[TCP] if TCP in out else out[UDP]
+    words = bytes.fromhex("".join(f"{int(b):02x}" for a in (out[IP].src, out[IP].dst) for b in a.split(".")))
+    total = sum(int.from_bytes(words[i : i + 2], "big") for i in range(0, 8, 2)) + out[IP].proto + len(l4)
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    l4.chksum = total
+    return Ether(bytes(out))
+
+
+def nat_partial(frame: Packet, **to: object) -> Packet:
+    """NAT of a partial frame: the field holds the new pseudo-header's sum."""
+    return partial_sum(nat(frame, **to))  # type: ignore[arg-type]
+
+
+def _forwarding() -> list[Story]:
+    first, ack = fixed(to_vip(syn())), fixed(to_vip(TCP(sport=41022, dport=80, flags="A", seq=1001, ack=1)))
+    second = fixed(to_vip(syn(sport=41023)))
+    dns = fixed(to_vip(UDP(sport=5353, dport=53) / Raw(b"query")))
+    zero = fixed(to_vip(UDP(sport=5353, dport=53, chksum=0) / Raw(b"query")))
+    options = fixed(to_vip(syn(), options=b"\x94\x04\x00\x00"))
+    padded = bytes(to_vip(UDP(sport=5353, dport=53) / Raw(b"q"))) + b"\xa5" * 17
+    reply = fixed(from_backend(TCP(sport=8080, dport=41022, flags="SA", seq=5, ack=1001)))
+    answer = fixed(from_backend(UDP(sport=5300, dport=5353) / Raw(b"answer")))
+    return [
+        Story(
+            "dsr_syn_and_ack", "dsr", "A flow keeps its backend while rr moves on. Only MAC addresses change."
+        )
+        .step(first, "forward", dsr(first))
+        .step(second, "forward", dsr(second, B2_MAC))
+        .step(ack, "forward", dsr(ack)),
+        Story(
+            "dsr_two_arms", "dsr-two-arm", "Out through the backends' arm, with that arm's MAC as source."
+        ).step(first, "forward", dsr(first, own=OUR_MAC_1), out_arm=1),
+        Story("dsr_udp", "dsr", "UDP needs no handshake: any first datagram makes the flow.").step(
+            dns, "forward", dsr(dns)
+        ),
+        Story("dsr_ip_options", "dsr", "IHL 6: the ports are 4 bytes later (RFC 791 section 3.1).").step(
+            options, "forward", dsr(options)
+        ),
+        Story("dsr_ttl_1", "dsr", "Direct server return does not route: a TTL of 1 is enough.").step(
+            fixed(to_vip(syn(), ttl=1)), "forward", dsr(fixed(to_vip(syn(), ttl=1)))
+        ),
+        Story(
+            "dsr_every_port", "dsr-port-0", "A VIP with port 0 takes every port that no other service names."
+        )
+        .step(fixed(to_vip(syn(dport=8443))), "forward", dsr(fixed(to_vip(syn(dport=8443)))))
+        .step(first, "forward", dsr(first, B2_MAC), note="port 80 has a service of its own, with b2"),
+        Story(
+            "dsr_partial",
+            "dsr",
+            "A partial checksum stays as it is: whoever completes it sees the same addresses.",
+        ).step(partial_sum(first), "forward", dsr(partial_sum(first)), partial=True),
+        Story(
+            "nat_there_and_back", "nat", "Destination there, source back; both sums; TTL one less each way."
+        )
+        .step(first, "forward", nat(first), out_arm=1)
+        .step(reply, "reply", nat_reply(reply), arm=1),
+        Story("nat_udp", "nat", "The same for UDP, to another port of the backend.")
+        .step(dns, "forward", nat(dns, dport=5300), out_arm=1)
+        .step(answer, "reply", nat_reply(answer, sport=53), arm=1),
+        Story(
+            "nat_udp_no_checksum", "nat", "UDP checksum 0 means none was computed (RFC 768): it stays 0."
+        ).step(zero, "forward", nat(zero, dport=5300), out_arm=1),
+        Story("nat_padding", "nat", "Ethernet padding is no part of the datagram and stays as it is.").step(
+            padded,
+            "forward",
+            _pad(nat(fixed(to_vip(UDP(sport=5353, dport=53) / Raw(b"q"))), dport=5300)),
+            out_arm=1,
+        ),
+        Story(
+            "nat_partial", "nat", "A partial sum covers addresses but no ports (kernel: CHECKSUM_PARTIAL)."
+        ).step(partial_sum(first), "forward", nat_partial(first), out_arm=1, partial=True),
+        Story("nat_options", "nat", "IP options are kept; the header's sum covers them.").step(
+            options, "forward", nat(options), out_arm=1
+        ),
+    ]
+
+
+def _pad(frame: Packet) -> bytes:
+    return bytes(frame) + b"\xa5" * 17  # type: ignore[return-value]
+
+
+def _checksum_zero() -> list[Story]:
+    """UDP datagrams whose checksum, computed, is 0 before or after translation."""
+    stories = []
+    for value in range(65_536):
+        frame = fixed(to_vip(UDP(sport=5353, dport=53) / Raw(value.to_bytes(2, "big"))))
+        out = nat(frame, dport=5300)
+        if out[UDP].chksum == 0xFFFF:
+            why = "A computed UDP checksum of 0 is sent as 0xffff (RFC 768)."
+            stories.append(
+                Story("nat_udp_sum_becomes_zero", "nat", why).step(frame, "forward", out, out_arm=1)
+            )
+            break
+    for value in range(65_536):
+        frame = fixed(to_vip(syn(seq=value)))
+        if nat(frame)[TCP].chksum == 0:
+            why = "TCP has no such rule: 0x0000, which RFC 1624 equation 3 gives and equation 2 did not."
+            story = Story("nat_tcp_sum_becomes_zero", "nat", why)
+            stories.append(story.step(frame, "forward", nat(frame), out_arm=1))
+            break
+    assert len(stories) == 2
+    return stories
+
+
+def _refused() -> list[Story]:
+    first = fixed(to_vip(syn()))
+    ack = fixed(to_vip(TCP(sport=41022, dport=80, flags="A")))
+    broken = bytearray(bytes(first))
+    broken[24] ^= 1
+    short_offset = fixed(to_vip(TCP(sport=1, dport=80, dataofs=4)))
+    stories = [
+        Story("refused_protocols", "dsr", "What cannot be steered by ports is counted by what it is.")
+        .step(fixed(to_vip(ICMP())), "drop_protocol")
+        .step(fixed(to_vip(syn(dport=81))), "drop_no_service")
+        .step(fixed(to_vip(syn(), flags="MF")), "drop_fragment", note="a first fragment")
+        .step(fixed(to_vip(Raw(b"x" * 32), proto=6, frag=100)), "drop_fragment", note="a later one"),
+        Story(
+            "refused_malformed",
+            "dsr",
+            "RFC 1812 section 5.2.2, RFC 9293 and RFC 768: what a header must fulfil.",
+        )
+        .step(bytes(first)[:13], "drop_short")
+        .step(bytes(first)[:33], "drop_short")
+        .step(bytes(broken), "drop_ip_checksum")
+        .step(fixed(to_vip(syn(), version=6)), "drop_ip_version")
+        .step(fixed(to_vip(syn(), ihl=4)), "drop_ip_header_length")
+        .step(fixed(to_vip(syn(), len=19)), "drop_ip_length")
+        .step(fixed(to_vip(syn(), len=200)), "drop_ip_length")
+        .step(fixed(to_vip(Raw(b"\0" * 19), proto=6)), "drop_short")
+        .step(fixed(to_vip(Raw(b"\0" * 7), proto=17)), "drop_short")
+        .step(short_offset, "drop_tcp_offset")
+        .step(fixed(to_vip(TCP(sport=1, dport=80, dataofs=15))), "drop_tcp_offset")
+        .step(fixed(to_vip(UDP(sport=1, dport=53, len=7))), "drop_udp_length")
+        .step(fixed(to_vip(UDP(sport=1, dport=53, len=9))), "drop_udp_length"),
+        Story("not_ours", "nat", "Everything else is left to the kernel.")
+        .step(Ether(src=CLIENT_MAC, dst="ff:ff:ff:ff:ff:ff") / ARP(pdst=VIP), "pass_not_ipv4")
+        .step(Ether(src=CLIENT_MAC, dst=B1_MAC) / IP(bytes(first[IP])), "pass_other_mac")
+        .step(
+            fixed(Ether(src=CLIENT_MAC, dst=OUR_MAC) / IP(src=CLIENT, dst="10.77.0.2") / syn()),
+            "pass_not_ours",
+        )
+        .step(
+            fixed(from_backend(TCP(sport=8080, dport=4000, flags="SA"))),
+            "pass_not_ours",
+            arm=1,
+            note="no such flow",
+        ),
+        Story(
+            "nat_ttl_1",
+            "nat",
+            "A router may not forward a datagram whose TTL reaches zero (RFC 1812 section 5.3.1).",
+        )
+        .step(fixed(to_vip(syn(), ttl=1)), "drop_ttl")
+        .step(fixed(to_vip(syn(), ttl=0)), "drop_ttl")
+        .step(first, "forward", nat(first), out_arm=1)
+        .step(
+            fixed(to_vip(TCP(sport=41022, dport=80, flags="A"), ttl=1)), "drop_ttl", note="a known flow too"
+        )
+        .step(fixed(from_backend(TCP(sport=8080, dport=41022, flags="SA"), ttl=1)), "drop_ttl", arm=1),
+        Story("no_flow", "nat", "In mid-stream NAT's state is lost: never a guess.").step(
+            ack, "drop_no_flow"
+        ),
+        Story("no_flow_rr", "dsr", "A cursor cannot know where an unknown flow went.").step(
+            ack, "drop_no_flow"
+        ),
+        Story(
+            "reply_key_taken", "nat-two-vips", "Two VIPs, one backend port: replies could not be told apart."
+        )
+        .step(first, "forward", nat(first), out_arm=1)
+        .step(fixed(to_vip(syn(dport=81))), "drop_reply_key_taken"),
+        Story(
+            "no_backend", "dsr-unknown-mac", "Nothing is remembered of a flow that cannot be forwarded."
+        ).step(first, "drop_next_hop_unknown"),
+    ]
+    return stories
+
+
+if __name__ == "__main__":
+    for story in _forwarding() + _checksum_zero() + _refused():
+        story.write()
+        print(story.name)
