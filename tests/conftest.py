@@ -53,3 +53,16 @@ def user_namespaces_missing() -> str | None:
     if APPARMOR.exists() and APPARMOR.read_text().strip() == "1":
         hint = "; kernel.apparmor_restrict_unprivileged_userns is 1"
     return f"no user namespace with a network: {done.stderr.strip()}{hint}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests recorded under the name "figure", such as rates.
+
+    Here and not beside those tests: with workers, only this file is loaded where the summary is printed.
+    """
+    passed = terminalreporter.getreports("passed")
+    figures = [value for report in passed for name, value in report.user_properties if name == "figure"]
+    if figures:
+        terminalreporter.section("figures")
+        for line in sorted(set(map(str, figures))):
+            terminalreporter.write_line(line)

@@ -47,7 +47,7 @@ def service(
 def make_tables(
     services: list[Service], arms: int = 1, *, memory: int = 1 << 16, hops: NextHops | None = None
 ) -> Tables:
-    """Tables with these services installed; each backend's MAC is 02:00:00:00:00:<last byte of its address>."""
+    """Tables with these services; a backend's MAC is 02:00:00:00:00 and the last byte of its address."""
     next_hops = NextHops() if hops is None else hops
     own = tuple(Arm(f"eth{i}", OUR_MACS[i]) for i in range(arms))
     where = {}

@@ -5,7 +5,6 @@ The namespaces belong to this process and go with it, also by SIGKILL.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +17,7 @@ from l4raw.control.settings import Config
 
 
 def run_demo(mode: str, up: Callable[[Config], None], state: State) -> None:
-    """Build the network of `mode` ("dsr" or "nat"), start the servers, and call `up` where the balancer is."""
+    """Build the network of `mode` ("dsr", "nat") and its servers, and call `up` where the balancer is."""
     from l4raw.netns import Log, NamespaceError, dsr, nat
     from l4raw.netns.servers import web
 
@@ -46,4 +45,3 @@ def run_demo(mode: str, up: Callable[[Config], None], state: State) -> None:
         from l4raw.control.errors import L4Error
 
         raise L4Error("L4R-301", what=str(error), where="network namespace") from error
-    sys.stdout.flush()

@@ -21,13 +21,15 @@ _POLL_S = 0.02
 def command(state: State, instance: str | None) -> None:
     """Stop INSTANCE, or the only one that runs, and clean up after those that were killed.
 
-    Exits with 0 also when there is nothing to do; with 6 when INSTANCE is named and does not run.
+    Exits with 0 also when there is nothing to do; with 6 when INSTANCE is named and neither ran nor was
+    killed.
     """
     from l4raw.control.errors import L4Error
     from l4raw.control.instance import heal, running
     from l4raw.control.lock import LOCK, default_run_dir
 
     run_dir = default_run_dir()
+    known = instance is not None and (run_dir / instance / LOCK).exists()
     for line in heal(run_dir):
         click.echo(line, err=True)
     found = {holder.instance: holder for holder in running(run_dir)}
@@ -39,6 +41,8 @@ def command(state: State, instance: str | None) -> None:
             raise click.UsageError(f"several instances run: {', '.join(found)}; name one")
         instance = next(iter(found))
     if instance not in found:
+        if known and not (run_dir / instance).exists():
+            return  # It was killed, and has been cleaned up after just now.
         raise L4Error("L4R-401", what=f"no instance {instance} is running", where=str(run_dir / instance))
     _terminate(found[instance].pid, run_dir / instance / LOCK)
     click.echo(f"stopped: instance {instance}", err=True)
@@ -58,7 +62,7 @@ def _terminate(pid: int, lock: Path) -> None:
         holder = holder_of(lock)
         if holder is None or holder.pid != pid:
             return
-        signal.pidfd_send_signal(process, signal.SIGTERM)
+        _signal(process, pid)
         until = time.monotonic() + _WAIT_S
         while holder_of(lock) is not None:
             if time.monotonic() > until:
@@ -70,3 +74,17 @@ def _terminate(pid: int, lock: Path) -> None:
             time.sleep(_POLL_S)
     finally:
         os.close(process)
+
+
+def _signal(process: int, pid: int) -> None:
+    from l4raw.control.errors import L4Error
+
+    try:
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+    except PermissionError as error:
+        raise L4Error(
+            "L4R-301",
+            what=f"may not stop process {pid} of another user",
+            why="only root and the user who started it may.",
+            fix="run it with sudo",
+        ) from error

@@ -1,7 +1,8 @@
 """`l4raw explain`: what a thing means.
 
-Each kind of thing has an explainer. It looks at the text, returns False when
-the text is not of its kind, and prints and returns True when it is.
+A small kind of thing has an explainer here. It looks at the text, returns
+False when the text is not of its kind, and prints and returns True when it is.
+What is left can only be frames: explain_frame.py.
 """
 
 from __future__ import annotations
@@ -40,14 +41,29 @@ EXPLAINERS: tuple[Callable[[str, State], bool], ...] = (explain_code,)
 
 
 @click.command()
-@click.argument("what", required=False)
+@click.argument("what", nargs=-1)
+@click.option("--count", metavar="N", type=click.IntRange(min=1), help="The first N frames of a capture.")
 @pass_state
-def command(state: State, what: str | None) -> None:
-    """Explain an error code such as L4R-203. Without one, list them."""
-    if what is None:
+def command(state: State, what: tuple[str, ...], count: int | None) -> None:
+    """Explain an error code, or what becomes of a frame. Without WHAT, list the error codes.
+
+    \b
+    WHAT is one of
+      L4R-203                                   an error code
+      "0200 0000 0002 0200 0000 0001 0800 ..."  a frame in hex
+      FILE.pcap                                 each frame of a pcap or pcapng file
+      "10.77.0.1:41022 -> 10.77.0.100:80/tcp"   the first frame of such a flow
+
+    Frames are decided as a balancer would that has just been started with the configuration: that of
+    -c, else $L4RAW_CONFIG, else ./l4raw.toml, else /etc/l4raw/l4raw.toml. Needs no root and no network.
+    """
+    text = " ".join(what)
+    if not text:
         _list_codes(state)
-    elif not any(explainer(what, state) for explainer in EXPLAINERS):
-        raise click.UsageError(f'"{what}" is not an error code; `l4raw explain` lists them')
+    elif not any(explainer(text, state) for explainer in EXPLAINERS):
+        from l4raw.cli.explain_frame import explain_frames
+
+        explain_frames(text, count, state)
 
 
 def _list_codes(state: State) -> None:

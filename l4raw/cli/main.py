@@ -25,7 +25,7 @@ COMMANDS = {
     "down": ("l4raw.cli.down", "Stop a balancer and undo what a killed one has left."),
     "check": ("l4raw.cli.check", "Tell whether a configuration file is right."),
     "config": ("l4raw.cli.config", "Print a configuration file to start from."),
-    "explain": ("l4raw.cli.explain", "Explain an error code."),
+    "explain": ("l4raw.cli.explain", "Explain an error code, or what becomes of a frame."),
     "version": ("l4raw.cli.version", "Print the versions of l4raw and of what it runs on."),
 }
 """Name: the module, and the line that `l4raw --help` prints without importing it."""

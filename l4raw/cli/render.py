@@ -39,7 +39,12 @@ def headline(number: int, decision: Decision) -> str:
 
 def flag_names(headers: Headers) -> str:
     """`SYN` and the like would be longer: the letters that tcpdump prints."""
-    return "".join(letter for bit, letter in enumerate(_FLAGS) if headers.flags >> bit & 1)
+    return flag_letters(headers.flags)
+
+
+def flag_letters(flags: int) -> str:
+    """The same for the byte of TCP's flags."""
+    return "".join(letter for bit, letter in enumerate(_FLAGS) if flags >> bit & 1)
 
 
 def comparison(decision: Decision) -> Iterator[str]:
@@ -81,7 +86,13 @@ def _value(field: str, data: bytes) -> str:
 
 
 def story(decision: Decision) -> Iterator[str]:
-    """Why: which service and backend, and how it was chosen."""
+    """Why: which service and backend, how it was chosen, and what became of the frame."""
+    yield from choice(decision)
+    yield from fate(decision)
+
+
+def choice(decision: Decision) -> Iterator[str]:
+    """Which service and backend, and how it was chosen."""
     if decision.service is not None:
         service = decision.service.service
         yield f"service: {service.name} {service} {service.mode} {service.scheduler}"
@@ -92,6 +103,10 @@ def story(decision: Decision) -> Iterator[str]:
         yield f"flow: known; entry {decision.flow}"
     if decision.backend is not None:
         yield f"backend: {decision.backend.backend.name} {decision.backend.backend}"
+
+
+def fate(decision: Decision) -> Iterator[str]:
+    """The verdict in words, and the way of the reply."""
     yield f"verdict: {decision.name}: {decision.reason}"
     if decision.verdict == FORWARD and decision.service is not None:
         if decision.service.service.mode is Mode.DSR_L2:
@@ -116,7 +131,7 @@ def counters(tables: Tables, engine: dict[str, int]) -> dict[str, Any]:
         "flow_entries": len(tables.flows),
         "flow_capacity": tables.flows.capacity,
         "services": [
-            {"name": entry.service.name, **_traffic(tables.services[entry.number], entry.service.mode)}
+            {"name": entry.service.name, **_traffic(_of_service(tables, entry.number), entry.service.mode)}
             for entry in policy.by_index
             if entry
         ],
@@ -130,6 +145,16 @@ def counters(tables: Tables, engine: dict[str, int]) -> dict[str, Any]:
             if entry and (service := policy.by_index[entry.service])
         ],
     }
+
+
+def _of_service(tables: Tables, number: int) -> Traffic:
+    """The sum over the service's backends."""
+    total = Traffic()
+    for entry in tables.policy.backends:
+        if entry and entry.service == number:
+            for name in Traffic.__slots__:
+                setattr(total, name, getattr(total, name) + getattr(tables.backends[entry.number], name))
+    return total
 
 
 def _traffic(traffic: Traffic, mode: Mode) -> dict[str, Any]:

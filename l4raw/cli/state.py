@@ -67,7 +67,8 @@ def _options(hidden: bool) -> list[click.Option]:
             "-c",
             "--config",
             text="The configuration file.",
-            type=click.Path(path_type=Path),
+            # Not click's to judge: a file that cannot be read is L4R-102, not wrong usage.
+            type=click.Path(path_type=Path, readable=False),
             metavar="FILE",
             allow_from_autoenv=False,
         ),

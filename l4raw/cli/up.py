@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from l4raw.cli import output
+from l4raw.cli.signals import StopFlag, Stopping, stop_flag
 from l4raw.cli.state import State, pass_state
+from l4raw.control.errors import L4Error
 
 if TYPE_CHECKING:
+    from l4raw.cli.foreground import Foreground
     from l4raw.control.balancer import Balancer
     from l4raw.control.netlink import Interface
     from l4raw.control.settings import Config
@@ -24,8 +23,22 @@ if TYPE_CHECKING:
     from l4raw.engine.base import Steer
 
 
+_DATAPLANES = ("auto", "raw")
+_LATER = ("af_xdp", "xdp")
+"""Of the configuration's contract, and not built."""
+
+
+def _dataplane(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """The word of --dataplane. Raises L4R-304 for one that this version does not have."""
+    if value in _LATER:
+        raise L4Error("L4R-304", what=f"dataplane {value} is not in this version", where="--dataplane")
+    if value not in (None, *_DATAPLANES):
+        raise click.BadParameter(f'"{value}" is unknown; there are {", ".join(_DATAPLANES)}')
+    return value
+
+
 @click.command()
-@click.option("--dataplane", type=click.Choice(["auto", "raw"]), help="Instead of what the file says.")
+@click.option("--dataplane", metavar="auto|raw", callback=_dataplane, help="Instead of what the file says.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done to the host, and do nothing.")
 @click.option(
     "--demo", type=click.Choice(["dsr", "nat"]), help="Make a network of namespaces and balance in it."
@@ -53,20 +66,23 @@ def command(
 
     The configuration is the file of -c, else $L4RAW_CONFIG, else ./l4raw.toml, else /etc/l4raw/l4raw.toml.
     """
-    if demo:
-        from l4raw.cli.demo import run_demo
+    with stop_flag() as stopping:
+        if demo:
+            from l4raw.cli.demo import run_demo
 
-        run_demo(demo, lambda config: _up(state, config, "", instance, False, trace, dry_run), state)
-        return
-    from l4raw.control.config import load
+            def up(config: Config) -> None:
+                _up(state, config, "", instance, False, trace, dry_run, stopping)
 
-    loaded = load(state.config, os.environ)
-    config = loaded.config
-    if dataplane:
-        config = replace(config, lb=replace(config.lb, dataplane=dataplane))
-    output.print_warnings([w for w in loaded.warnings if w.code != "L4R-141"], state)
-    origin = f"configuration: {loaded.path} ({loaded.found_by})"
-    _up(state, config, origin, instance, "lose-ssh" in accept_risk, trace, dry_run)
+            run_demo(demo, up, state)
+            return
+        from l4raw.control.config import load
+
+        loaded = load(state.config, os.environ)
+        config = loaded.config
+        if dataplane:
+            config = replace(config, lb=replace(config.lb, dataplane=dataplane))
+        origin = f"configuration: {loaded.path} ({loaded.found_by})"
+        _up(state, config, origin, instance, "lose-ssh" in accept_risk, trace, dry_run, stopping)
 
 
 def _up(
@@ -77,43 +93,78 @@ def _up(
     accept_ssh: bool,
     trace: int,
     dry_run: bool,
+    stopping: StopFlag,
 ) -> None:
     """Inspect, plan, start, run, stop."""
+    from l4raw.cli.foreground import Foreground
     from l4raw.control import plan
     from l4raw.control.balancer import Balancer, inspect
     from l4raw.control.instance import default_name
     from l4raw.control.lock import default_run_dir
+    from l4raw.control.privileges import CAP_NET_ADMIN, CAP_NET_RAW, keep_only
     from l4raw.control.seed import ring_seed, state_dir
 
-    say = _speaker(state)
-    if origin:
-        say(origin)
+    foreground = Foreground(state)
+    # Whatever `up` can be refused for comes before the first word: then the error is the first line.
     interfaces = inspect(config, accept_ssh)
     name = instance or default_name(interfaces[0].name)
-    run_dir = default_run_dir()
-    _warn_one_arm_nat(config, interfaces, state)
-    for line in plan.describe(config, interfaces, name, run_dir, state_dir(os.environ)):
-        say(line)
+    run_dir, states = default_run_dir(), state_dir(os.environ)
+    lines = list(plan.describe(config, interfaces, name, run_dir, states))
     if dry_run:
-        say("dry run: nothing was changed")
+        if origin:
+            foreground.say(origin)
+        _warn_one_arm_nat(config, interfaces, state)
+        foreground.plan_only(lines)
+        foreground.say("dry run: nothing was changed")
         return
     seed = config.lb.ring_seed
-    key = seed.encode() if seed is not None else ring_seed(state_dir(os.environ))
+    key = seed.encode() if seed is not None else lambda: ring_seed(states)
     try:
         balancer = Balancer(config, interfaces, name, run_dir, key)
     except ValueError as error:
         raise click.UsageError(f"--instance: {error}") from error
-    with _stop_signals() as stopping:
-        with balancer.start(lambda text: say(f"  {text}")):
-            _ready(balancer, state)
-            with _live(balancer, state) as each_second:
-                balancer.run(stopping, each_second, _traced(trace, state))
-        _stopped(balancer, state)
+
+    def locked(healed: Sequence[str]) -> None:
+        if origin:  # the demo goes on to take its network down, for which it needs more
+            keep_only((CAP_NET_ADMIN, CAP_NET_RAW))
+        for text in (*filter(None, [origin]), *(f"heal: {line}" for line in healed)):
+            foreground.say(text)
+        _warn_one_arm_nat(config, interfaces, state)
+        foreground.say("\n".join(lines))
+
+    _run(balancer, foreground, trace, stopping, locked)
 
 
-def _speaker(state: State) -> Callable[[str], None]:
-    """Messages go to stderr; none with --quiet."""
-    return lambda text: None if state.quiet else click.echo(text, err=True, color=output.color(state))
+def _run(
+    balancer: Balancer,
+    foreground: Foreground,
+    trace: int,
+    stopping: StopFlag,
+    locked: Callable[[Sequence[str]], None],
+) -> None:
+    """Forward until a signal comes, or until that is not possible any more: then it raises the error.
+
+    `locked` is called when all locks are held, with what was healed.
+    """
+
+    def step(text: str) -> None:
+        foreground.say(f"  {text}")
+        stopping.check()
+
+    try:
+        with balancer:
+            locked(balancer.lock())
+            balancer.start(step)
+            foreground.ready(balancer)
+            try:
+                balancer.run(stopping, lambda: foreground.each_second(balancer), _traced(trace, foreground))
+            except L4Error:
+                balancer.close()
+                foreground.stopped(balancer)
+                raise
+    except Stopping:
+        pass
+    foreground.stopped(balancer)
 
 
 def _warn_one_arm_nat(config: Config, interfaces: Sequence[Interface], state: State) -> None:
@@ -128,73 +179,8 @@ def _warn_one_arm_nat(config: Config, interfaces: Sequence[Interface], state: St
     output.print_warnings(one_arm_nat_warnings(config, subnets), state)
 
 
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether SIGINT, SIGTERM or SIGHUP has come. The first one stops, the second is deadly."""
-    received: list[int] = []
-
-    def remember(number: int, frame: object) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, remember) for number in wanted}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _ready(balancer: Balancer, state: State) -> None:
-    """The one line that says that frames are forwarded now."""
-    services = [
-        {"name": s.name, "vip": str(s), "mode": s.mode.value, "backends": len(s.backends)}
-        for s in balancer.config.services
-    ]
-    arms = [arm.name for arm in balancer.arms]
-    if state.json:
-        _event("ready", instance=balancer.name, dataplane="raw", interfaces=arms, services=services)
-    else:
-        names = ", ".join(f"{s['name']} {s['vip']} {s['mode']}" for s in services)
-        click.echo(f"ready: {names} over raw on {', '.join(arms)} (instance {balancer.name})")
-    sys.stdout.flush()
-    if balancer.unresolved and not (state.quiet or state.json):
-        click.echo(f"warning: nobody answers ARP for {', '.join(balancer.unresolved)} yet", err=True)
-
-
-@contextmanager
-def _live(balancer: Balancer, state: State) -> Iterator[Callable[[], None] | None]:
-    """A line that is redrawn each second, on a terminal only."""
-    if state.json or state.quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield None
-        return
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    tables = balancer.tables
-    last = [sum(tables.verdicts)]
-    with Live(
-        console=Console(stderr=True, no_color=output.color(state) is False), auto_refresh=False
-    ) as live:
-
-        def redraw() -> None:
-            total = sum(tables.verdicts)
-            flows = sum(traffic.flows for traffic in tables.services)
-            text = (
-                f"{total - last[0]:,} frames/s   {total:,} frames   {flows:,} flows since start"
-                f"   {len(tables.flows):,} entries   Ctrl-C stops"
-            )
-            last[0] = total
-            live.update(Text(text), refresh=True)
-
-        yield redraw
-
-
-def _traced(count: int, state: State) -> Steer:
-    """steer(), and the first `count` forwarded frames on stdout; afterwards nothing but steer()'s own time."""
+def _traced(count: int, foreground: Foreground) -> Steer:
+    """steer(), and the first `count` forwarded frames on stdout; plain steer() if there are none to show."""
     from l4raw.core.steer import steer
 
     if count <= 0:
@@ -206,38 +192,7 @@ def _traced(count: int, state: State) -> Steer:
         decision = steer(*arguments)
         if seen < count and decision.forwarded:
             seen += 1
-            _show(seen, decision, state)
+            foreground.frame(seen, decision)
         return decision
 
     return decide
-
-
-def _show(number: int, decision: Decision, state: State) -> None:
-    from l4raw.cli import render
-
-    if state.json:
-        edits = [
-            {"field": f, "offset": o, "old": old.hex(), "new": new.hex()} for f, o, old, new in decision.edits
-        ]
-        _event(
-            "frame", number=number, verdict=decision.name, edits=edits, text=render.headline(number, decision)
-        )
-    else:
-        lines = [render.headline(number, decision), *render.comparison(decision), *render.story(decision)]
-        click.echo("\n".join(lines))
-    sys.stdout.flush()
-
-
-def _stopped(balancer: Balancer, state: State) -> None:
-    from l4raw.cli import render
-
-    data = render.counters(balancer.tables, balancer.final_statistics)
-    if state.json:
-        _event("stopped", instance=balancer.name, left=len(balancer.left), counters=data)
-    elif not state.quiet:
-        click.echo("\n".join(["stopped.", *render.summary(data), *balancer.left]), err=True)
-        click.echo(f"host is as it was; {len(balancer.left)} items left", err=True)
-
-
-def _event(event: str, **facts: object) -> None:
-    click.echo(json.dumps({"schema": "l4raw.up/1", "event": event, **facts}))

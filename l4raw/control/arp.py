@@ -40,6 +40,8 @@ _SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23  # linux/socket.h, linux/if_packe
 
 Frame = bytes | bytearray | memoryview
 
+Owners = Callable[[], Mapping[bytes, str]]
+
 Conflict = Callable[[bytes, bytes], None]
 """Called by the thread with a VIP and the MAC of the host that claims it too."""
 
@@ -105,15 +107,15 @@ class ArpResponder:
         self._thread: threading.Thread | None = None
         self._socket = _open(interface)
 
-    def probe(self, owners: Mapping[bytes, str] | None = None) -> None:
+    def probe(self, owners: Owners = dict) -> None:
         """Ask three times, in 0.3 s for all VIPs together, whether somebody has one. Raises L4R-201.
 
-        `owners`: names of known MACs (of the backends), to tell whose fault it is.
+        `owners` is called only then: names of known MACs (of the backends), to tell whose fault it is.
         """
         for _ in range(PROBES):
             for vip in self._vips:
                 self._send(probe_frame(vip, self._mac))
-            self._listen(time.monotonic() + PROBE_INTERVAL_S, owners or {})
+            self._listen(time.monotonic() + PROBE_INTERVAL_S, owners)
 
     def start(self) -> None:
         """Announce every VIP once and answer from now on."""
@@ -131,14 +133,14 @@ class ArpResponder:
             self._thread.join()
         self._socket.close()
 
-    def _listen(self, until: float, owners: Mapping[bytes, str]) -> None:
+    def _listen(self, until: float, owners: Owners) -> None:
         while (left := until - time.monotonic()) > 0:
             if not select.select([self._socket], [], [], left)[0]:
                 return
             frame = self._receive()
             found = claim(frame, self._vips, self._mac) or _rival(frame, self._vips, self._mac)
             if found:
-                raise _owned(self._interface.name, *found, owners)
+                raise _owned(self._interface.name, *found, owners())
 
     def _run(self, ended: int) -> None:
         try:

@@ -7,8 +7,11 @@ core knows no host, and the rest of control sees no frame.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,14 +19,15 @@ from typing import Final, Self
 
 from l4raw.control.arp import ArpResponder, refuse_local
 from l4raw.control.errors import L4Error
-from l4raw.control.guard import Guard
-from l4raw.control.instance import Instance
-from l4raw.control.neighbours import Neighbours
+from l4raw.control.guard import Guard, require_nft
+from l4raw.control.instance import Instance, heal
+from l4raw.control.neighbours import Neighbours, next_address
 from l4raw.control.netlink import Interface, Netlink, require_up
 from l4raw.control.settings import Config
 from l4raw.control.ssh import require_ssh_safe
 from l4raw.core.flows import FlowTable
 from l4raw.core.hashing import hash_key
+from l4raw.core.model import Backend
 from l4raw.core.next_hops import NextHops
 from l4raw.core.states import expire
 from l4raw.core.steer import steer
@@ -40,23 +44,44 @@ _RESOLVE_S: Final = 1.0
 _WRAP: Final = 0xFFFF_FFFF
 
 Step = Callable[[str], None]
-"""Told of each thing that was done to the host."""
+"""Told of each thing that was done to the host. During the start, what it raises ends it."""
 
 
 def inspect(config: Config, accept_ssh_loss: bool = False) -> list[Interface]:
-    """Look at the host before anything is changed. Facts about the interfaces, clients' side first.
+    """Look at the host and the segment, change nothing. Facts about the interfaces, clients' side first.
 
-    Raises L4R-302 and L4R-303 for an interface that is missing or down,
-    L4R-202 for a VIP that this host has, L4R-203 for one that carries SSH.
+    Raises what `up` can be refused for before it has begun: L4R-302 and L4R-303 for an interface that
+    is missing or down, L4R-203 for one that carries SSH, L4R-202 for a VIP that this host has and
+    L4R-201 for one that another has, L4R-305 for a backend out of reach, L4R-206 for a host that
+    forwards without nft, L4R-301 without the rights.
     """
     with Netlink() as netlink:
         interfaces = netlink.interfaces(config.lb.interfaces)
         refuse_local(vips(config), netlink.local_addresses())
-    for interface in interfaces:
-        require_up(interface)
-        # A raw socket only listens: what it hears still reaches the host.
-        require_ssh_safe(interface.name, dataplane_takes_traffic=False, accept=accept_ssh_loss)
+        for interface in interfaces:
+            require_up(interface)
+            # A raw socket only listens: what it hears still reaches the host.
+            require_ssh_safe(interface.name, dataplane_takes_traffic=False, accept=accept_ssh_loss)
+        for backend in _backends(config):
+            next_address(netlink, interfaces[-1], backend)
+        netlink.require_admin()
+    require_nft(config.lb.interfaces)
+    with contextlib.closing(ArpResponder(interfaces[0], vips(config))) as responder:
+        responder.probe(lambda: _owners(config, interfaces))
     return interfaces
+
+
+def _backends(config: Config) -> list[Backend]:
+    return [backend for service in config.services for backend in service.backends]
+
+
+def _owners(config: Config, interfaces: Sequence[Interface]) -> dict[bytes, str]:
+    """The MACs of the backends that answer within a second, with their names."""
+    neighbours = Neighbours(NextHops(), interfaces, _backends(config))
+    with contextlib.closing(neighbours):
+        neighbours.start()
+        neighbours.wait_resolved(_RESOLVE_S)
+        return neighbours.owners()
 
 
 def vips(config: Config) -> list[bytes]:
@@ -68,9 +93,18 @@ class Balancer:
     """A running balancer: `with Balancer(...) as balancer: balancer.run(...)`."""
 
     def __init__(
-        self, config: Config, interfaces: Sequence[Interface], name: str, run_dir: Path, seed: bytes
+        self,
+        config: Config,
+        interfaces: Sequence[Interface],
+        name: str,
+        run_dir: Path,
+        seed: bytes | Callable[[], bytes],
     ) -> None:
-        """Opens nothing. `interfaces` is what `inspect` returned, `seed` the ring seed."""
+        """Opens nothing. `interfaces` is what `inspect` returned.
+
+        `seed` is the ring seed, or what gives it when the locks are held. Raises `ValueError` for a
+        name that is no file name.
+        """
         self.config = config
         self.name = name
         self.arms = tuple(Arm(interface.name, interface.mac) for interface in interfaces)
@@ -82,21 +116,46 @@ class Balancer:
         """After `close`: what could not be undone, a sentence each."""
         self.final_statistics: dict[str, int] = {}
         """After `close`: the engine's own counters."""
-        self.conflicts: list[tuple[bytes, bytes]] = []
-        """VIPs that another host has claimed since the start, with its MAC."""
+        self.conflicts: deque[tuple[bytes, bytes]] = deque()
+        """VIPs that another host claims too, with its MAC; whoever tells it takes it out."""
         self._interfaces = list(interfaces)
+        self._run_dir = run_dir
         self._instance = Instance(name, run_dir)
         self._seed = seed
         self._guard = Guard(name, config.lb.interfaces, config.services)
+        self._step: Step = lambda text: None
         self._open = ExitStack()
+        self._locked = False
         self._started = time.monotonic()
 
+    def lock(self) -> list[str]:
+        """Take the locks. A sentence for each thing that an instance which died had left, and is undone now.
+
+        Raises L4R-204 for an interface or a name in use, L4R-205 for a foreign object under our name,
+        L4R-301 where this user may not write; then nothing is held.
+        """
+        healed = [line for line in heal(self._run_dir) if not line.startswith("left")]
+        healed += self._instance.acquire(self._interfaces)
+        self._locked = True
+        self._open.callback(self._release)
+        try:
+            self._guard.refuse_foreign()
+            if callable(self._seed):
+                self._seed = self._seed()
+        except BaseException:
+            self.close()
+            raise
+        return healed
+
     def start(self, step: Step = lambda text: None) -> Self:
-        """Take the locks, resolve the backends, claim the VIPs and begin to listen.
+        """Resolve the backends, claim the VIPs and begin to listen; takes the locks unless `lock` did.
 
         Raises L4Error; then everything that was done is undone.
         """
+        self._step = step
         try:
+            for line in [] if self._locked else self.lock():
+                step(f"heal: {line}")
             self._start(step)
         except BaseException:
             self.close()
@@ -104,12 +163,8 @@ class Balancer:
         return self
 
     def _start(self, step: Step) -> None:
-        for line in self._instance.acquire(self._interfaces):
-            step(f"heal: {line}")
-        self._open.callback(self._release)
         step(f"lock: instance {self.name}")
-
-        backends = [backend for service in self.config.services for backend in service.backends]
+        backends = _backends(self.config)
         neighbours = Neighbours(self.tables.next_hops, self._interfaces, backends)
         neighbours.start()
         self._open.callback(neighbours.close)
@@ -119,10 +174,8 @@ class Balancer:
 
         responder = ArpResponder(self._interfaces[0], vips(self.config), self._conflict)
         self._open.callback(responder.close)
-        responder.probe(neighbours.owners())
-        if self._guard.ensure():
-            step(f"nft: table netdev {self._guard.table}, because the kernel forwards packets here")
         self._open.callback(self._guard.close)
+        self._keep_kernel_out()
 
         try:
             self.engine.open()
@@ -139,6 +192,7 @@ class Balancer:
             for backend in service.backends:
                 index = neighbours.next_hop(backend.address)
                 hops[backend.address] = index, self.tables.next_hops.arms[index]
+        assert isinstance(self._seed, bytes), "lock() has made it"
         policy = compile_policy(self.config.services, hops, self._seed, self.config.timeouts)
         self.tables.install(policy)
 
@@ -165,14 +219,34 @@ class Balancer:
                     expire(tables, SWEEP)
                     if now >= second:
                         second = now + _GUARD_S
-                        self._guard.ensure()
+                        self._look_at_host()
                         if each_second:
                             each_second()
                 forward(engine, tables, TICK_S, decide)
         except OSError as error:
             raise _failed(error) from error
 
+    def _look_at_host(self) -> None:
+        """Raises L4R-306 if an interface has been deleted: its sockets do not tell."""
+        for interface in self._interfaces:
+            try:
+                socket.if_indextoname(interface.index)
+            except OSError as error:
+                raise L4Error(
+                    "L4R-306",
+                    what=f"{interface.name} was deleted while the balancer ran",
+                    where=interface.name,
+                    why="its frames do not come any more, also not those of a new interface of that name.",
+                    fix="make the interface again, then start again",
+                ) from error
+        self._keep_kernel_out()
+
+    def _keep_kernel_out(self) -> None:
+        if self._guard.ensure():
+            self._step(f"nft: table netdev {self._guard.table}, because the kernel forwards packets here")
+
     def _release(self) -> None:
+        self._locked = False
         self.left = [line for line in self._instance.release() if line.startswith("left")]
 
     def _close_engine(self) -> None:
@@ -191,8 +265,12 @@ class Balancer:
 
 
 def _flow_table(memory: int) -> FlowTable:
-    # A bytearray of this size is zero pages until it is written.
-    return FlowTable(bytearray(memory), hash_key(os.urandom(32)))
+    try:
+        # A bytearray of this size is zero pages until it is written.
+        buffer = bytearray(memory)
+    except MemoryError:
+        raise L4Error("L4R-307", what=f"no {memory >> 20} MiB for the flow table", where="[lb]") from None
+    return FlowTable(buffer, hash_key(os.urandom(32)))
 
 
 def _failed(error: OSError) -> L4Error:

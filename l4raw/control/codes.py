@@ -52,6 +52,13 @@ _SAFETY = (
         " A netdev ingress rule of nftables would drop that copy.",
         "install nftables, or turn forwarding off: sysctl -w net.ipv4.ip_forward=0",
     ),
+    Code(
+        "L4R-207",
+        "another host claims a VIP while the balancer runs",
+        "clients that believe it send their frames there. l4raw has announced the VIP again (RFC 5227 2.4).",
+        "find that host by its MAC address and take the VIP from it, or stop this balancer: l4raw down",
+        warning=True,
+    ),
 )
 
 _HOST = (
@@ -91,6 +98,12 @@ _HOST = (
         "the kernel refused a call that l4raw needs.",
         "the message has the kernel's reason; `ip -d link show dev NAME` shows the state of the interface",
     ),
+    Code(
+        "L4R-307",
+        "not enough memory",
+        "all memory for flows is reserved at the start, so that it cannot run out under load.",
+        "lower flow_memory in [lb]: 64MiB is enough for 700,000 DSR flows",
+    ),
 )
 
 _RUNTIME = (
@@ -106,6 +119,12 @@ _RUNTIME = (
         "an unexpected error inside l4raw",
         "this is a mistake in l4raw, not in what you did.",
         "report it with the crash file, which has the traceback and the versions",
+    ),
+    Code(
+        "L4R-403",
+        "the capture cannot be read",
+        "it does not exist, may not be read by this user, or is no pcap or pcapng file of Ethernet frames.",
+        "check the path; `tcpdump -i eth1 -w FILE ip` writes one",
     ),
 )
 

@@ -99,7 +99,7 @@ class Guard:
         if not any(forwards(interface) for interface in self._interfaces):
             return False
         self.close()
-        self._refuse_foreign()
+        self.refuse_foreign()
         self._load()
         return True
 
@@ -118,8 +118,13 @@ class Guard:
             nft.wait()
         nft.stderr.close()
 
-    def _refuse_foreign(self) -> None:
-        """Raises L4R-205 if the table exists and does not go: it is not one of a process just killed."""
+    def refuse_foreign(self) -> None:
+        """Raises L4R-205 if the table exists and does not go: it is not one of a process just killed.
+
+        Looks only where the kernel forwards; elsewhere no table is made.
+        """
+        if not any(forwards(interface) for interface in self._interfaces):
+            return
         until = time.monotonic() + _VANISH_S
         while _exists(self.table):
             if time.monotonic() > until:
@@ -158,6 +163,12 @@ class Guard:
             time.sleep(_POLL_S)
         self.close()
         raise _unusable(f"nft did not load the table within {_LOAD_S:.0f} s")
+
+
+def require_nft(interfaces: Iterable[str]) -> None:
+    """Raises L4R-206 where the kernel forwards what arrives on one of them and nft cannot be used."""
+    if any(forwards(interface) for interface in interfaces):
+        _exists("")
 
 
 def forwards(interface: str) -> bool:

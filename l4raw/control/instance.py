@@ -32,6 +32,11 @@ def default_name(interface: str) -> str:
     return f"{interface}@{inode}"
 
 
+def interface_file(interface: Interface) -> str:
+    """Names an interface among those of all network namespaces."""
+    return f"{netns_inode()}-{interface.index}"
+
+
 class Instance:
     """A running balancer. `acquire`, use its `journal`, `release`."""
 
@@ -72,7 +77,7 @@ class Instance:
         return report
 
     def _take_interface(self, interface: Interface, us: Holder) -> None:
-        lock = Lock(self._run_dir, INTERFACES, f"{netns_inode()}-{interface.index}")
+        lock = Lock(self._run_dir, INTERFACES, interface_file(interface))
         if not lock.take(_WAIT_S):
             raise _in_use(f"{interface.name} is in use by another instance", interface.name, lock.holder)
         lock.write(us)
@@ -109,12 +114,26 @@ def heal(run_dir: Path) -> list[str]:
         for lock in [Lock(run_dir, name, file) for file in files]:
             try:
                 if lock.take():
-                    report += [] if name == INTERFACES else _after_crash(lock, Journal(lock.folder))
+                    report += [] if name == INTERFACES else _heal(lock)
                     lock.drop()
             except L4Error as error:
                 lock.close()
-                report.append(f"left: {error.where} ({error.what})")
+                report.append(f"left: {error.what}")
+    # Whoever was killed between making this folder and a file in it has left it empty.
+    with contextlib.suppress(OSError):
+        os.rmdir(run_dir / INTERFACES)
     return report
+
+
+def _heal(lock: Lock) -> list[str]:
+    journal = Journal(lock.folder)
+    if journal.elsewhere():
+        raise L4Error(
+            "L4R-205",
+            what=f"{lock.path.parent.name} has steps to undo in another network namespace: l4raw down, there",
+            where=str(lock.path),
+        )
+    return _after_crash(lock, journal)
 
 
 def _after_crash(lock: Lock, journal: Journal) -> list[str]:

@@ -17,7 +17,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -64,6 +64,15 @@ def netns_inode() -> int:
     return os.stat("/proc/thread-self/ns/net").st_ino
 
 
+def _namespaces() -> set[int]:
+    """The network namespaces that processes are in, as far as they may be seen, and the named ones."""
+    found = set()
+    for path in (*Path("/proc").glob("[0-9]*/ns/net"), *Path("/run/netns").glob("*")):
+        with suppress(OSError):
+            found.add(path.stat().st_ino)
+    return found
+
+
 class Journal:
     """The journal of one instance, in its run folder. The caller holds the instance's lock."""
 
@@ -106,6 +115,12 @@ class Journal:
         else:
             os.fsync(self._folder)
         return report
+
+    def elsewhere(self) -> bool:
+        """Is there a step that can only be undone in another network namespace, one that still exists?"""
+        records = [record for line in self._lines() if (record := Record.read(line))]
+        others = {r.netns for r in records if r.boot_id == self._boot_id} - {self._netns}
+        return bool(others) and not others.isdisjoint(_namespaces())
 
     def close(self) -> None:
         """Give back the descriptor; the file stays."""

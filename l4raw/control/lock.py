@@ -113,9 +113,6 @@ class Lock:
         """One attempt. Raises FileNotFoundError if the last holder removed it meanwhile."""
         with _refusals(self.path):
             self._open()
-        facts = os.fstat(self._file)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
-            raise _foreign(self.path, "not a regular file of this user")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             taken = True
@@ -130,10 +127,15 @@ class Lock:
         self._run_dir.parent.mkdir(parents=True, exist_ok=True)
         self._run, made = _open_folder(self._run_dir, None)
         self._made_run_dir |= made
-        self.folder, _ = _open_folder(Path(self.path.parent.name), self._run)
-        if self.path.parent.name != INTERFACES and set(os.listdir(self.folder)) - {LOCK, JOURNAL}:
+        self.folder, _ = _open_folder(self.path.parent, self._run)
+        names = set(os.listdir(self.folder))
+        if self.path.parent.name != INTERFACES and names - {LOCK, JOURNAL}:
             raise _foreign(self.path.parent, "it has files that no instance makes")
+        for name in names & {self.path.name, JOURNAL}:
+            facts = os.stat(name, dir_fd=self.folder, follow_symlinks=False)
+            _require_our_file(self.path.with_name(name), facts)
         self._file = os.open(self.path.name, _FILE, 0o640, dir_fd=self.folder)
+        _require_our_file(self.path, os.fstat(self._file))
 
     def write(self, holder: Holder) -> None:
         """Say who we are. We hold the lock."""
@@ -177,18 +179,38 @@ def holder_of(lock: Path) -> Holder | None:
 
 
 def _open_folder(path: Path, parent: int | None) -> tuple[int, bool]:
-    """Make it if need be; (descriptor, whether it was made). Raises L4R-205 unless it is ours alone."""
-    made = True
+    """Make it if need be; (descriptor, whether it was made). Raises L4R-205 unless it is ours alone.
+
+    `parent` is the descriptor of the folder that it is in; None: go by the path.
+    """
+    name, made = (path if parent is None else path.name), True
     try:
-        os.mkdir(path, 0o750, dir_fd=parent)
+        os.mkdir(name, 0o750, dir_fd=parent)
     except FileExistsError:
         made = False
-    folder = os.open(path, _FOLDER, dir_fd=parent)
-    facts = os.fstat(folder)
-    if facts.st_uid == os.geteuid() and not facts.st_mode & _OTHERS_MAY_WRITE:
-        return folder, made
-    os.close(folder)
-    raise _foreign(path, "it belongs to another user, or others may write to it")
+        # Root without CAP_DAC_OVERRIDE may look at what it may not open.
+        _require_ours(path, os.stat(name, dir_fd=parent, follow_symlinks=False))
+    folder = os.open(name, _FOLDER, dir_fd=parent)
+    try:
+        _require_ours(path, os.fstat(folder))
+    except L4Error:
+        os.close(folder)
+        raise
+    return folder, made
+
+
+def _require_our_file(path: Path, facts: os.stat_result) -> None:
+    """Raises L4R-205 unless it is a regular file of this user."""
+    if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
+        raise _foreign(path, "not a regular file of this user")
+
+
+def _require_ours(path: Path, facts: os.stat_result) -> None:
+    """Raises L4R-205 unless it is a folder of this user in which nobody else may write."""
+    if not stat.S_ISDIR(facts.st_mode):
+        raise _foreign(path, "it is no folder")
+    if facts.st_uid != os.geteuid() or facts.st_mode & _OTHERS_MAY_WRITE:
+        raise _foreign(path, "it belongs to another user, or others may write to it")
 
 
 @contextlib.contextmanager

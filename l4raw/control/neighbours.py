@@ -69,7 +69,7 @@ class Neighbours:
         self._hop_of_backend: dict[bytes, _Hop] = {}
         with Netlink() as netlink:
             for backend in backends:
-                via = _next_address(netlink, self._arm, backend)
+                via = next_address(netlink, self._arm, backend)
                 if via not in self._hops:
                     self._hops[via] = _Hop(via, next_hops.pin(len(arms) - 1))
                 hop = self._hop_of_backend[backend.address] = self._hops[via]
@@ -161,7 +161,7 @@ class Neighbours:
             self._changed(", ".join(hop.names), change.mac)
 
 
-def _next_address(netlink: Netlink, arm: Interface, backend: Backend) -> bytes:
+def next_address(netlink: Netlink, arm: Interface, backend: Backend) -> bytes:
     """The address on the link to send to for `backend`: its own, or a gateway's. Raises L4R-305."""
     address = socket.inet_ntoa(backend.address)
     route = netlink.route(backend.address)

@@ -140,6 +140,18 @@ class Netlink:
         """Every IPv4 address of this host, and the name of its interface."""
         return {address: _interface_name(index) for index, address, _ in self._addresses()}
 
+    def require_admin(self) -> None:
+        """Raises L4R-301 unless this process may change the network, which resolving a backend counts as."""
+        from pyroute2.netlink.exceptions import NetlinkError
+
+        try:
+            # A request that names no neighbour: the kernel looks at the sender's rights before it says so.
+            self._ip.neigh("del", family=socket.AF_INET)
+        except NetlinkError as error:
+            if error.code in (errno.EPERM, errno.EACCES):
+                what = "may not change the network: no CAP_NET_ADMIN in this network namespace"
+                raise L4Error("L4R-301", what=what) from None
+
     def route(self, address: bytes) -> Route | None:
         """The kernel's route to `address`; None: it has none."""
         from pyroute2.netlink.exceptions import NetlinkError

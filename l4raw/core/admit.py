@@ -57,7 +57,6 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
     insert = _insert_pair if is_nat else _insert_one
     verdict, flow = insert(headers, key, arm, backend, tables)
     if verdict == FORWARD:
-        tables.services[service.number].flows += 1
         tables.backends[backend.number].flows += 1
     return Admission(verdict, flow, pick)
 

@@ -107,7 +107,7 @@ def buckets_in(memory: int) -> int:
 
 
 class FlowTable:
-    """A flow table over `buffer`, a bytearray or mmap of `bytes_for(n)` bytes; zero bytes are an empty table."""
+    """A flow table over `buffer`, a bytearray or mmap; zero bytes are an empty table."""
 
     def __init__(self, buffer: bytearray | mmap, hash_key: HashKey) -> None:
         self.buffer = buffer
@@ -179,7 +179,7 @@ class FlowTable:
 
     def read(self, index: int) -> Entry:
         """What the entry says, whether it is in use or not."""
-        return Entry._make(_VALUES.unpack_from(self.buffer, index * SIZE + _STATE))
+        return tuple.__new__(Entry, _VALUES.unpack_from(self.buffer, index * SIZE + _STATE))
 
     def key(self, index: int) -> bytes:
         """The 37-byte key of an entry."""
@@ -196,7 +196,7 @@ class FlowTable:
         _U32.pack_into(self.buffer, other * SIZE + _PEER, index + 1)
 
     def touch(self, index: int, entry: Entry, state: int, now: int) -> None:
-        """Count a frame at time `now` (ms) and note the state; `entry` is what read() returned just before."""
+        """Count a frame at time `now` (ms) and note the state; `entry` is what read() has just returned."""
         offset = index * SIZE
         self.buffer[offset + _STATE] = state
         _STAMP.pack_into(

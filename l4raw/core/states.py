@@ -11,7 +11,7 @@ from typing import Final
 
 from l4raw.core.tables import Tables
 from l4raw.wire import ipv4, tcp
-from l4raw.wire.abi import FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_FREE, FLOW_SYN, FLOW_UDP
+from l4raw.wire.abi import FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_FREE, FLOW_STATES, FLOW_SYN, FLOW_UDP
 from l4raw.wire.headers import Headers
 
 _WRAP: Final = 0xFFFF_FFFF
@@ -19,15 +19,17 @@ _WRAP: Final = 0xFFFF_FFFF
 
 def seen(headers: Headers) -> int:
     """What this frame by itself says."""
-    if headers.protocol != ipv4.TCP:
-        return FLOW_UDP
-    if headers.flags & (tcp.FIN | tcp.RST):
+    return _of_flags(headers.flags) if headers.protocol == ipv4.TCP else FLOW_UDP
+
+
+def _of_flags(flags: int) -> int:
+    if flags & (tcp.FIN | tcp.RST):
         return FLOW_CLOSING
-    return FLOW_SYN if headers.flags & tcp.SYN else FLOW_ESTABLISHED
+    return FLOW_SYN if flags & tcp.SYN else FLOW_ESTABLISHED
 
 
 def after(state: int, now_seen: int) -> int:
-    """The state that follows `state`.
+    """The state that follows `state` when a frame says `now_seen`.
 
     Closing ends only with a new SYN: the last ACK of a closed connection
     does not open it again. A SYN inside an established flow is not believed,
@@ -38,6 +40,16 @@ def after(state: int, now_seen: int) -> int:
     if now_seen == FLOW_SYN and state == FLOW_ESTABLISHED:
         return FLOW_ESTABLISHED
     return now_seen
+
+
+FIN_SYN_RST: Final = tcp.FIN | tcp.SYN | tcp.RST
+NEXT_STATE: Final = tuple(
+    tuple(
+        FLOW_UDP if state == FLOW_UDP else after(state, _of_flags(flags)) for flags in range(FIN_SYN_RST + 1)
+    )
+    for state in range(FLOW_STATES)
+)
+"""after() as a table, by state and the three flags that matter: one look-up instead of two calls a frame."""
 
 
 def expire(tables: Tables, budget: int) -> int:

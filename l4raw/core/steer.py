@@ -19,7 +19,7 @@ from l4raw.core import rewrite
 from l4raw.core.admit import admit
 from l4raw.core.decision import Decision
 from l4raw.core.flows import flow_key
-from l4raw.core.states import after, seen
+from l4raw.core.states import FIN_SYN_RST, NEXT_STATE
 from l4raw.core.tables import Tables
 from l4raw.wire.abi import (
     DROP_FRAGMENT,
@@ -73,7 +73,7 @@ def _to_vip(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decisi
     assert backend is not None, "a flow's backend stays in the policy"
     if entry.peer and headers.ttl <= 1:  # RFC 1812 section 5.3.1; only NAT routes
         return Decision(DROP_TTL, headers, service, backend, flow)
-    flows.touch(flow, entry, after(entry.state, seen(headers)), tables.now)
+    flows.touch(flow, entry, NEXT_STATE[entry.state][headers.flags & FIN_SYN_RST], tables.now)
 
     own_mac, mac = tables.arms[backend.arm].mac, hops.macs[backend.next_hop]
     if mac is None:
@@ -100,7 +100,7 @@ def _from_backend(headers: Headers, partial: bool, tables: Tables) -> Decision:
     service, backend = tables.policy.by_index[entry.service], tables.policy.backends[entry.backend]
     if headers.ttl <= 1:  # RFC 1812 section 5.3.1
         return Decision(DROP_TTL, headers, service, backend, flow)
-    flows.touch(flow, entry, after(entry.state, seen(headers)), tables.now)
+    flows.touch(flow, entry, NEXT_STATE[entry.state][headers.flags & FIN_SYN_RST], tables.now)
     edits = _as_flipped(headers, tables.arms[arm].mac, mac, flows.ends(entry.peer - 1), partial)
     return Decision(REPLY, headers, service, backend, flow, None, edits, arm)
 
@@ -108,6 +108,6 @@ def _from_backend(headers: Headers, partial: bool, tables: Tables) -> Decision:
 def _as_flipped(
     headers: Headers, src_mac: bytes, dst_mac: bytes, peer: tuple[rewrite.End, rewrite.End], partial: bool
 ) -> tuple[rewrite.Edit, ...]:
-    """NAT: the rewrite of one direction is the other direction's key, with source and destination exchanged."""
+    """NAT: the rewrite of one direction is the other one's key, source and destination exchanged."""
     source, destination = peer
     return rewrite.nat(headers, src_mac, dst_mac, destination, source, partial)

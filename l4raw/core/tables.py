@@ -85,7 +85,7 @@ NO_POLICY = Policy({}, frozenset(), (None,), (None,))
 
 @dataclass(slots=True)
 class Traffic:
-    """Counters of one service or backend."""
+    """Counters of one backend in one service. Bytes are those of frames, Ethernet header included."""
 
     flows: int = 0
     packets: int = 0
@@ -105,13 +105,11 @@ class Tables:
     now: int = 0
     """Milliseconds modulo 2^32, advanced by whoever owns the clock."""
     verdicts: list[int] = field(default_factory=lambda: [0] * VERDICT_COUNT)
-    services: list[Traffic] = field(default_factory=lambda: [Traffic()])
-    """By index of the service; like the next one as long as the policy's list."""
     backends: list[Traffic] = field(default_factory=lambda: [Traffic()])
+    """By number of the backend; a service's traffic is that of its backends."""
 
     def install(self, policy: Policy) -> None:
         """Make `policy` the one in force, from the next frame on."""
-        self.services.extend(Traffic() for _ in range(len(policy.by_index) - len(self.services)))
         self.backends.extend(Traffic() for _ in range(len(policy.backends) - len(self.backends)))
         self.policy = policy
 

@@ -71,15 +71,15 @@ def forward(engine: Engine, tables: Tables, timeout: float, decide: Steer = stee
 
 
 def count(tables: Tables, decision: Decision, verdict: Verdict, size: int) -> None:
-    """Add one frame of `size` bytes, Ethernet header included, to the counters of its verdict and its flow."""
+    """Add one frame of `size` bytes to the counters of its verdict and, if it was sent, its backend."""
     tables.verdicts[verdict] += 1
     if verdict > REPLY:
         return
-    assert decision.service is not None and decision.backend is not None, "a forwarded frame has both"
-    for traffic in (tables.services[decision.service.number], tables.backends[decision.backend.number]):
-        if verdict == FORWARD:
-            traffic.packets += 1
-            traffic.bytes += size
-        else:
-            traffic.reply_packets += 1
-            traffic.reply_bytes += size
+    assert decision.backend is not None, "a forwarded frame has a backend"
+    traffic = tables.backends[decision.backend.number]
+    if verdict == FORWARD:
+        traffic.packets += 1
+        traffic.bytes += size
+    else:
+        traffic.reply_packets += 1
+        traffic.reply_bytes += size

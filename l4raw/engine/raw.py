@@ -53,8 +53,6 @@ _SO_ATTACH_FILTER: Final = 26
 _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
 
-_BUSY: Final = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENETDOWN})
-
 # Classic BPF, as <linux/filter.h> has it: (code, jump if true, jump if false, operand).
 # Frames for other machines, frames with a VLAN tag (the kernel keeps the tag
 # beside the frame, so it would be lost) and what is not IPv4 never wake us.
@@ -122,16 +120,16 @@ class RawEngine:
                     raise OSError(
                         error.errno, f"receiving: {error.strerror}", self._arms[arm].name
                     ) from error
-                yield Received(view[_VNET_HEADER:size], arm, bool(buffer[0] & _NEEDS_CSUM), view[:size])
+                yield Received(view[_VNET_HEADER:size], arm, buffer[0] & _NEEDS_CSUM != 0, view[:size])
 
     def send(self, received: Received, arm: int) -> bool:
         """Send with the virtio-net header that the frame came with."""
         try:
             self._sockets[arm].send(received.packet)
-        except OSError as error:
-            if error.errno in _BUSY:
-                return False
-            raise OSError(error.errno, f"sending: {error.strerror}", self._arms[arm].name) from error
+        except OSError:
+            # EAGAIN, ENOBUFS: no room. ENETDOWN. EMSGSIZE, EINVAL: this frame does not fit this
+            # interface. None of them may stop a balancer, least of all one that a sender can cause.
+            return False
         return True
 
     def close(self) -> None:

@@ -73,7 +73,7 @@ DROP_REPLY_KEY_TAKEN: Final = Verdict(20)
 DROP_TTL: Final = Verdict(21)
 """TTL would reach zero (RFC 1812 5.3.1)"""
 DROP_TX: Final = Verdict(22)
-"""the egress interface took no more frames"""
+"""the egress interface did not take it: its queue is full, it is down, or its MTU is too small"""
 VERDICT_COUNT: Final = 23
 
 # enum l4_mode
@@ -142,6 +142,6 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "the flow table is full",
     "its replies would look like those of another flow",
     "TTL would reach zero (RFC 1812 5.3.1)",
-    "the egress interface took no more frames",
+    "the egress interface did not take it: its queue is full, it is down, or its MTU is too small",
 )
 """By verdict: what a person is told."""

@@ -9,14 +9,11 @@ is 0, and 0xffff otherwise.
 
 from __future__ import annotations
 
-from struct import Struct
 from typing import Final
 
 from l4raw.wire.ipv4 import IpProto
 
 ONES: Final = 0xFFFF
-
-_HEADER_WORDS: Final = Struct("!10H")
 
 
 def fold(total: int) -> int:
@@ -25,21 +22,17 @@ def fold(total: int) -> int:
 
 
 def add(data: bytes | bytearray | memoryview) -> int:
-    """Sum of the 16-bit words of `data`, not folded; an odd last byte counts as its word's upper half."""
-    if len(data) & 1:
-        data = bytes(data) + b"\0"
-    return sum(memoryview(data).cast("B")[0::2]) * 256 + sum(memoryview(data).cast("B")[1::2])
+    """A number that is the sum of the 16-bit words of `data`, modulo 65,535, and 0 only if all of them are.
 
-
-def header_is_valid(frame: bytes | bytearray | memoryview, offset: int, length: int) -> bool:
-    """Whether the IPv4 header of `length` bytes at `offset` sums to "all ones" (RFC 1071, section 1, step 3).
-
-    The caller has checked that the frame holds `length` bytes.
+    It is simply all bytes as one big number: 2^16 is 1 here. An odd last
+    byte is the upper half of its word (RFC 1071, section 4.1).
     """
-    if length == _HEADER_WORDS.size:
-        words: tuple[int, ...] = _HEADER_WORDS.unpack_from(frame, offset)
-        return sum(words) % ONES == 0
-    return add(frame[offset : offset + length]) % ONES == 0
+    return int.from_bytes(data, "big") << (len(data) & 1) * 8
+
+
+def header_is_valid(header: bytes | bytearray | memoryview) -> bool:
+    """Whether an IPv4 header, its checksum included, sums to "all ones" (RFC 1071, section 1, step 3)."""
+    return int.from_bytes(header, "big") % ONES == 0
 
 
 def checksum(data: bytes | bytearray | memoryview, start: int = 0) -> int:

@@ -46,6 +46,10 @@ class Headers(NamedTuple):
     fragment: bool
 
 
+_new = tuple.__new__
+"""Makes a NamedTuple without its constructor, which takes 150 ns more."""
+
+
 def parse(frame: bytes | Frame) -> Headers | Verdict:
     """Read the headers of an Ethernet frame, or say with a verdict why they cannot be read.
 
@@ -73,42 +77,60 @@ def parse(frame: bytes | Frame) -> Headers | Verdict:
         header_length = (version_ihl & 0xF) * 4
         if header_length < ipv4.LENGTH or header_length > room:
             return DROP_IP_HEADER_LENGTH
-    if not header_is_valid(frame, ethernet.LENGTH, header_length):
+    if not header_is_valid(frame[ethernet.LENGTH : ethernet.LENGTH + header_length]):
         return DROP_IP_CHECKSUM
     if total < header_length or total > room:
         return DROP_IP_LENGTH
 
-    sport, dport, flags, l4_checksum, l4 = 0, 0, 0, 0, 0
-    is_fragment = fragment & ipv4.IS_FRAGMENT != 0
-    if not is_fragment:
-        payload = total - header_length
-        if protocol == ipv4.TCP:
-            l4 = ethernet.LENGTH + header_length
-            if payload < tcp.LENGTH:
-                return DROP_SHORT
-            sport, dport, offset, flags, l4_checksum = tcp.HEADER.unpack_from(frame, l4)
-            data_offset = offset >> 4 << 2
-            if data_offset < tcp.LENGTH or data_offset > payload:
-                return DROP_TCP_OFFSET
-        elif protocol == ipv4.UDP:
-            l4 = ethernet.LENGTH + header_length
-            if payload < udp.HEADER_LENGTH:
-                return DROP_SHORT
-            sport, dport, length, l4_checksum = udp.HEADER.unpack_from(frame, l4)
-            if length < udp.HEADER_LENGTH or length > payload:
-                return DROP_UDP_LENGTH
-    return Headers(
-        dst_mac,
-        src_mac,
-        src,
-        dst,
-        protocol,
-        sport,
-        dport,
-        flags,
-        ttl,
-        ip_checksum,
-        l4_checksum,
-        l4,
-        is_fragment,
+    l4, is_fragment = ethernet.LENGTH + header_length, fragment & ipv4.IS_FRAGMENT != 0
+    fields: tuple[int, int, int, int] | Verdict = (0, 0, 0, 0)
+    if is_fragment:
+        l4 = 0
+    elif protocol == ipv4.TCP:
+        fields = _tcp(frame, l4, total - header_length)
+    elif protocol == ipv4.UDP:
+        fields = _udp(frame, l4, total - header_length)
+    else:
+        l4 = 0
+    if isinstance(fields, int):
+        return fields
+    sport, dport, flags, l4_checksum = fields
+    return _new(
+        Headers,
+        (
+            dst_mac,
+            src_mac,
+            src,
+            dst,
+            protocol,
+            sport,
+            dport,
+            flags,
+            ttl,
+            ip_checksum,
+            l4_checksum,
+            l4,
+            is_fragment,
+        ),
     )
+
+
+def _tcp(frame: bytes | Frame, l4: int, payload: int) -> tuple[int, int, int, int] | Verdict:
+    """Ports, flags and checksum of a segment of `payload` bytes (RFC 9293, section 3.1)."""
+    if payload < tcp.LENGTH:
+        return DROP_SHORT
+    sport, dport, offset, flags, checksum = tcp.HEADER.unpack_from(frame, l4)
+    data_offset = offset >> 4 << 2
+    if data_offset < tcp.LENGTH or data_offset > payload:
+        return DROP_TCP_OFFSET
+    return sport, dport, flags, checksum
+
+
+def _udp(frame: bytes | Frame, l4: int, payload: int) -> tuple[int, int, int, int] | Verdict:
+    """Ports, no flags, and checksum of a datagram in `payload` bytes (RFC 768)."""
+    if payload < udp.HEADER_LENGTH:
+        return DROP_SHORT
+    sport, dport, length, checksum = udp.HEADER.unpack_from(frame, l4)
+    if length < udp.HEADER_LENGTH or length > payload:
+        return DROP_UDP_LENGTH
+    return sport, dport, 0, checksum

@@ -76,7 +76,7 @@ enum l4_limit {
 	_(DROP_FLOWS_FULL, "the flow table is full") \
 	_(DROP_REPLY_KEY_TAKEN, "its replies would look like those of another flow") \
 	_(DROP_TTL, "TTL would reach zero (RFC 1812 5.3.1)") \
-	_(DROP_TX, "the egress interface took no more frames")
+	_(DROP_TX, "the egress interface did not take it: its queue is full, it is down, or its MTU is too small")
 
 #define L4_VERDICT_ENUM(name, sentence) L4_##name,
 enum l4_verdict { L4_VERDICTS(L4_VERDICT_ENUM) L4_VERDICT_COUNT };

@@ -319,7 +319,7 @@ def test_the_probe_finds_the_owner_and_names_a_backend(net: Net) -> None:
             arp.probe()
         assert (caught.value.code, caught.value.exit_code) == ("L4R-201", 4)
         with pytest.raises(L4Error, match=rf"backend web-1 \({owner}\) answers ARP") as caught:
-            arp.probe({ethernet.parse_mac(owner): "web-1"})
+            arp.probe(lambda: {ethernet.parse_mac(owner): "web-1"})
         assert "arp_ignore=1" in caught.value.fix
         assert "arp_announce=2" in caught.value.fix
     net.client.sysctl("net.ipv4.conf.all.arp_ignore", 1)

@@ -1,4 +1,4 @@
-"""The one invariant: any bytes give exactly one verdict, never an exception, and change nothing unless forwarded."""
+"""The invariant: any bytes give exactly one verdict, no exception, and change nothing unless forwarded."""
 
 from __future__ import annotations
 

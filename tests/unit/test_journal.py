@@ -224,7 +224,7 @@ def test_heal_cleans_up_after_the_dead_and_leaves_the_living(run_dir: Path) -> N
     try:
         (run_dir / "a-file").write_text("not ours")
         assert heal(run_dir) == [
-            f"left: {run_dir}/a-file/lock ({run_dir}/a-file/lock was not made by l4raw: Not a directory)",
+            f"left: {run_dir}/a-file was not made by l4raw: it is no folder",
             f"instance dead (process {dead.pid}, on eth6, eth7) ended without cleaning up; done now",
         ]
         assert sorted(os.listdir(run_dir)) == ["a-file", "alive", "interfaces"]

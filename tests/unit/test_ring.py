@@ -62,7 +62,7 @@ def test_the_group_agrees_whatever_the_backends_are_called_and_another_seed_does
 
 
 def test_a_small_ring_as_the_papers_section_3_4_builds_it() -> None:
-    """Offsets and skips walk the slots; each backend in turn takes its next free one. Computed here the slow way."""
+    """Offset and skip walk the slots; each backend in turn takes its next free one. Here, the slow way."""
     backends = numbered([1, 1, 1])
     size = 7
     ring = maglev(backends, b"seed", size)

@@ -1,0 +1,162 @@
+"""What people and programs see of a balancer that runs in the foreground.
+
+stdout has the data: one line that starts with `ready` and the frames that were
+asked for; with --json, JSON Lines. stderr has all else. Nobody who stops
+reading stops the balancer. Must not live here: what is done (up.py), and how
+counters and frames read (render.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from socket import inet_ntoa
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from l4raw.cli import output, render
+from l4raw.cli.state import State
+from l4raw.control.errors import Problem
+from l4raw.wire.ethernet import format_mac
+
+if TYPE_CHECKING:
+    from l4raw.control.balancer import Balancer
+    from l4raw.core.decision import Decision
+
+SCHEMA: Final = "l4raw.up/1"
+_REMIND_S: Final = 600.0
+"""A conflict that lasts is told again after this time."""
+_ERASE_LINE: Final = "\r\x1b[K"
+
+
+class Foreground:
+    """Prints. No method raises OSError: who read has gone, and the clients are still there."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._line_shown = False
+        self._frames_before = 0
+        self._told: dict[tuple[bytes, bytes], float] = {}
+
+    def say(self, text: str) -> None:
+        """A message, unless --quiet."""
+        if not self._state.quiet:
+            self._echo(text, err=True)
+
+    def plan_only(self, lines: list[str]) -> None:
+        """The plan as data: that of a dry run."""
+        if self._state.json:
+            self._event("plan", lines=lines)
+        else:
+            self._echo("\n".join(lines))
+
+    def ready(self, balancer: Balancer) -> None:
+        """The one line that says that frames are forwarded now."""
+        services = [
+            {"name": s.name, "vip": str(s), "mode": s.mode.value, "backends": len(s.backends)}
+            for s in balancer.config.services
+        ]
+        arms = [arm.name for arm in balancer.arms]
+        if self._state.json:
+            self._event(
+                "ready",
+                instance=balancer.name,
+                dataplane="raw",
+                interfaces=arms,
+                services=services,
+                unresolved=balancer.unresolved,
+            )
+            return
+        names = ", ".join(f"{s['name']} {s['vip']} {s['mode']}" for s in services)
+        self._echo(f"ready: {names} over raw on {', '.join(arms)} (instance {balancer.name})")
+        if balancer.unresolved:
+            self.say(f"warning: nobody answers ARP for {', '.join(balancer.unresolved)} yet")
+
+    def each_second(self, balancer: Balancer) -> None:
+        """What is new, and the line that is redrawn, on a terminal only."""
+        while balancer.conflicts:
+            self._conflict(balancer.arms[0].name, *balancer.conflicts.popleft())
+        if not (self._state.json or self._state.quiet) and _is_terminal():
+            self._draw(balancer)
+
+    def _conflict(self, interface: str, vip: bytes, mac: bytes) -> None:
+        now = time.monotonic()
+        if self._told.get((vip, mac), now) > now:
+            return
+        self._told[vip, mac] = now + _REMIND_S
+        problem = Problem(
+            "L4R-207",
+            f"the host {format_mac(mac)} claims the VIP {inet_ntoa(vip)} too",
+            where=f"{interface}, {format_mac(mac)}",
+        )
+        if self._state.json:
+            self._event("warning", **problem.as_dict())
+        else:
+            self.say(output.format_problem(problem))
+
+    def _draw(self, balancer: Balancer) -> None:
+        tables = balancer.tables
+        total = sum(tables.verdicts)
+        flows = sum(traffic.flows for traffic in tables.backends)
+        text = (
+            f"{total - self._frames_before:,} frames/s   {total:,} frames   {flows:,} flows since start"
+            f"   {len(tables.flows):,} entries   Ctrl-C stops"
+        )
+        self._frames_before = total
+        try:
+            # One column less: a full line would make the terminal begin another. 0: it does not know.
+            width = (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
+            sys.stderr.write(_ERASE_LINE + text[:width])
+            sys.stderr.flush()
+            self._line_shown = True
+        except OSError:
+            _to_nowhere(sys.stderr.fileno())
+
+    def frame(self, number: int, decision: Decision) -> None:
+        """A frame that was forwarded, before and after."""
+        text = [render.headline(number, decision), *render.comparison(decision), *render.story(decision)]
+        if not self._state.json:
+            self._echo("\n".join(text))
+            return
+        edits = [
+            {"field": f, "offset": o, "old": old.hex(), "new": new.hex()} for f, o, old, new in decision.edits
+        ]
+        self._event("frame", number=number, verdict=decision.name, edits=edits, text=text)
+
+    def stopped(self, balancer: Balancer) -> None:
+        """The counters, and what could not be undone."""
+        left = balancer.left
+        data = render.counters(balancer.tables, balancer.final_statistics)
+        if self._state.json:
+            self._event("stopped", instance=balancer.name, left=len(left), counters=data)
+            return
+        self.say("\n".join(["stopped.", *render.summary(data), *left]))
+        self.say(f"{'host is not as it was' if left else 'host is as it was'}; {len(left)} items left")
+
+    def _event(self, event: str, **facts: object) -> None:
+        self._echo(json.dumps({"schema": SCHEMA, "event": event, **facts}))
+
+    def _echo(self, text: str, err: bool = False) -> None:
+        color = output.color(self._state)
+        try:
+            if self._line_shown:
+                self._line_shown = False
+                sys.stderr.write(_ERASE_LINE)
+                sys.stderr.flush()
+            click.echo(text, err=err, color=color)
+        except OSError:
+            _to_nowhere(2 if err else 1)
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _to_nowhere(descriptor: int) -> None:
+    """So that the next words, and what is still in Python's buffer, do not fail again."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)

@@ -1,0 +1,141 @@
+"""What a decision does not say by itself: what it narrowly missed, and how its checksums came about.
+
+Lives here: sentences and numbers made from a Decision that was taken. Must not
+live here: a second opinion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address
+from typing import Any, Final
+
+from l4raw.cli import fields, render
+from l4raw.control.whatif import NONE, PARTIAL, WRONG, Outcome
+from l4raw.core.decision import Decision
+from l4raw.core.model import Mode
+from l4raw.core.tables import Tables
+from l4raw.wire import abi, ipv4
+from l4raw.wire.checksum import ONES
+from l4raw.wire.ethernet import format_mac
+from l4raw.wire.headers import Headers
+
+_PROTOCOLS: Final = {ipv4.TCP: "tcp", ipv4.UDP: "udp"}
+_MOST: Final = 8
+"""So many of a kind are named in a sentence."""
+
+
+def near(outcome: Outcome, tables: Tables) -> Iterator[str]:
+    """Why not: the numbers of a malformed frame, or what there is instead of what the frame asked for."""
+    decision, headers = outcome.decision, outcome.decision.headers
+    detail = fields.detail(outcome.before, decision.verdict)
+    if detail:
+        yield f"malformed: {detail}"
+    if headers is None:
+        return
+    match decision.verdict:
+        case abi.DROP_NO_SERVICE | abi.DROP_PROTOCOL:
+            there = ", ".join(_services(headers.dst, tables))
+            what = f"{headers.dport}/" if headers.l4 else "protocol "
+            name = _PROTOCOLS.get(ipv4.IpProto(headers.protocol), str(headers.protocol))
+            yield f"near miss: no service on {what}{name}; this VIP has {there}"
+        case abi.DROP_NO_FLOW:
+            yield _no_flow(decision, headers)
+        case abi.PASS_OTHER_MAC:
+            arm = tables.arms[outcome.arm]
+            yield f"near miss: {arm.name} has the MAC {format_mac(arm.mac)}"
+        case abi.PASS_NOT_OURS:
+            yield _not_ours(headers, tables)
+
+
+def _services(vip: bytes, tables: Tables) -> list[str]:
+    """`80/tcp (web)` for each service of a VIP."""
+    return _some(
+        f"{service.port or 'every port'}/{_PROTOCOLS.get(ipv4.IpProto(service.protocol))} ({service.name})"
+        for entry in tables.policy.services.values()
+        if (service := entry.service).vip == vip
+    )
+
+
+def _no_flow(decision: Decision, headers: Headers) -> str:
+    assert decision.service is not None, "only a service's frame lacks a flow"
+    service = decision.service.service
+    state = "its state" if service.mode is Mode.NAT else f"the turn of {service.scheduler}"
+    flags = render.flag_names(headers) or "none"
+    return f"flow: unknown; flags {flags} do not open one, and {state} cannot be guessed in mid-stream"
+
+
+def _not_ours(headers: Headers, tables: Tables) -> str:
+    backend = next((b for b in tables.policy.backends if b and b.backend.address == headers.src), None)
+    if backend is not None:
+        name = backend.backend.name
+        return f"near miss: it comes from backend {name}, but is no reply of a flow that was seen before"
+    known = ", ".join(_some(str(IPv4Address(vip)) for vip in sorted(tables.policy.vips)))
+    return f"near miss: {IPv4Address(headers.dst)} is no VIP; there is {known}"
+
+
+def _some(texts: Iterable[str]) -> list[str]:
+    found = list(texts)
+    return found if len(found) <= _MOST else [*found[:_MOST], f"and {len(found) - _MOST} more"]
+
+
+_COVERED: Final = {
+    "ip.checksum": ("ip.src", "ip.dst", "ip.ttl"),
+    "tcp.checksum": ("ip.src", "ip.dst", "tcp.sport", "tcp.dport"),
+    "udp.checksum": ("ip.src", "ip.dst", "udp.sport", "udp.dport"),
+}
+"""Of what forwarding changes, what a checksum covers: RFC 791, 9293, 768."""
+_UPPER_HALF: Final = ("ip.ttl",)
+"""Fields of one byte that are the upper half of their 16-bit word."""
+
+
+def sums(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    """What was done to each checksum of a forwarded frame: a record each, with its `text`."""
+    decision = outcome.decision
+    if not decision.forwarded:
+        return
+    changed = {name: (old, new) for name, _, old, new in decision.edits}
+    for name in _COVERED:
+        if name in changed:
+            yield _updated(name, decision, changed, outcome.l4_sum == PARTIAL and name != "ip.checksum")
+    untouched = not changed.keys() & _COVERED.keys()
+    if untouched:
+        yield _note("checksums: untouched, for nothing that they cover has changed")
+    assert decision.headers is not None, "what was forwarded has headers"
+    name = f"{_PROTOCOLS[ipv4.IpProto(decision.headers.protocol)]}.checksum"
+    if outcome.l4_sum == NONE and not untouched:
+        yield _note(f"{name}: 0, so the sender computed none, and it stays so (RFC 768)")
+    elif outcome.l4_sum == WRONG:
+        yield _note(f"{name}: wrong for these bytes as they came in, and so it stays: only an end may judge")
+    elif outcome.l4_sum == PARTIAL:
+        yield _note(f"{name}: holds the pseudo-header's sum; the sender left the rest to its network card")
+
+
+def _note(text: str) -> dict[str, Any]:
+    return {"field": None, "text": text}
+
+
+def _updated(
+    name: str, decision: Decision, changed: dict[str, tuple[bytes, bytes]], partial: bool
+) -> dict[str, Any]:
+    """RFC 1624, section 3, equation 3, with the numbers of this frame."""
+    old, new = (int.from_bytes(data, "big") for data in changed[name])
+    change = 0
+    for field in _COVERED[name]:
+        if field in changed and not (partial and field.endswith("port")):
+            was, now = (int.from_bytes(data, "big") for data in changed[field])
+            change += (now - was) << (8 if field in _UPPER_HALF else 0)
+    # One's complement addition is addition modulo 65,535.
+    change %= ONES
+    if partial:
+        how = f"0x{old:04x} + 0x{change:04x} = 0x{new:04x} (partial: addresses only, no complement)"
+    else:
+        how = f"~(~0x{old:04x} + 0x{change:04x}) = 0x{new:04x} (RFC 1624)"
+    return {
+        "field": name,
+        "old": f"{old:04x}",
+        "change": f"{change:04x}",
+        "new": f"{new:04x}",
+        "partial": partial,
+        "text": f"{name}: {how}; the words that it covers changed by 0x{change:04x}",
+    }

@@ -1,0 +1,201 @@
+"""What would the balancer do with these frames? The real tables and the real steer(), without a host.
+
+Lives here: tables from a configuration, with stand-ins for what only a running
+balancer knows, and a record of what became of a frame. Must not live here: a
+decision, which is steer()'s, and how it reads, which is the command line's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from l4raw.control.seed import FILE, state_dir
+from l4raw.control.settings import Config
+from l4raw.core.decision import Decision
+from l4raw.core.flows import FlowTable
+from l4raw.core.hashing import hash_key
+from l4raw.core.next_hops import NextHops
+from l4raw.core.steer import steer
+from l4raw.core.tables import Arm, Tables, compile_policy
+from l4raw.engine.base import forward
+from l4raw.engine.replay import ReplayEngine
+from l4raw.wire import ethernet, ipv4, tcp, udp
+from l4raw.wire.checksum import add, checksum, fold, pseudo_header
+from l4raw.wire.headers import Frame, Headers, parse
+
+OWN_MACS: Final = (ethernet.parse_mac("02:ba:00:00:00:00"), ethernet.parse_mac("02:ba:00:00:00:01"))
+BACKEND_MAC: Final = "02:be:00:00:{:02x}:{:02x}"
+CLIENT_MAC: Final = ethernet.parse_mac("02:c1:00:00:00:01")
+"""Stand-ins, locally administered (IEEE 802, clause 8.4), so that they are nobody's."""
+
+_FLOW_MEMORY: Final = 64 << 20
+"""Bytes at most: enough for 700,000 flows of a capture."""
+_SYS: Final = Path("/sys/class/net")
+_GROUP: Final = 0x01
+"""The bit of a MAC's first byte that makes it a group address."""
+
+RIGHT, WRONG, PARTIAL, NONE = "right", "wrong", "partial", "none"
+"""What a TCP or UDP checksum is. PARTIAL: the pseudo-header's sum, the rest left to the network card."""
+
+
+class Outcome(NamedTuple):
+    """What became of a frame."""
+
+    decision: Decision
+    before: bytes
+    after: bytes | None
+    """None: it was not sent."""
+    arm: int
+    """Where it came in."""
+    l4_sum: str | None
+    """RIGHT, WRONG, PARTIAL or NONE (sent without one); None: there is no such field."""
+
+
+@dataclass(slots=True)
+class WhatIf:
+    """Tables of a balancer that has just been started and sees one frame after the other."""
+
+    tables: Tables
+    assumptions: list[str]
+    """What had to be assumed, a sentence each."""
+    _backends: frozenset[bytes]
+    _learned: dict[int, bytes] = field(default_factory=dict)
+
+    def see(self, frame: bytes) -> Outcome:
+        """Decide, and apply what was decided. Flows are remembered until the next frame."""
+        headers = parse(frame)
+        arm, l4_sum = 0, None
+        if not isinstance(headers, int):
+            arm, l4_sum = self._place(headers), state_of_sum(frame, headers)
+        engine = ReplayEngine([frame], arm, partial=l4_sum == PARTIAL)
+        seen: list[Decision] = []
+
+        def decide(data: bytes | Frame, arm: int, partial: bool, tables: Tables) -> Decision:
+            seen.append(steer(data, arm, partial, tables))
+            return seen[-1]
+
+        forward(engine, self.tables, 0, decide)
+        after = engine.sent[0].frame if engine.sent else None
+        return Outcome(seen[0], frame, after, arm, l4_sum)
+
+    def own_mac(self) -> bytes:
+        """The MAC of the clients' arm as far as it is known now."""
+        return self.tables.arms[0].mac
+
+    def _place(self, headers: Headers) -> int:
+        """The arm that the frame came in on; whose MAC is the one that it was sent to.
+
+        Only a frame to a VIP, or from a backend, tells our MAC: the first one of an arm does.
+        """
+        arms = self.tables.arms
+        to_vip, from_backend = headers.dst in self.tables.policy.vips, headers.src in self._backends
+        arm = len(arms) - 1 if from_backend and not to_vip else 0
+        mac = self._learned.get(arm)
+        if mac is None:
+            mac = headers.dst_mac
+            if to_vip or from_backend:
+                self._learned[arm] = mac
+            else:
+                mac = _local_mac(arms[arm].name) or (arms[arm].mac if mac[0] & _GROUP else mac)
+        self.tables.arms = (*arms[:arm], Arm(arms[arm].name, mac), *arms[arm + 1 :])
+        return arm
+
+
+def build(config: Config, environ: Mapping[str, str]) -> WhatIf:
+    """Tables for `config`, with stand-ins for every MAC address; nothing is made or changed.
+
+    Reads the kept ring seed, if this user may, and the MACs of interfaces with the configured names.
+    """
+    hops = NextHops()
+    where: dict[bytes, tuple[int, int]] = {}
+    last = len(config.lb.interfaces) - 1
+    for service in config.services:
+        for backend in service.backends:
+            if backend.address not in where:
+                number = len(where) + 1
+                mac = ethernet.parse_mac(BACKEND_MAC.format(number >> 8, number & 0xFF))
+                where[backend.address] = hops.pin(last, mac), last
+    named = enumerate(config.lb.interfaces)
+    arms = tuple(Arm(name, _local_mac(name) or OWN_MACS[number]) for number, name in named)
+    flows = FlowTable(bytearray(min(config.lb.flow_memory, _FLOW_MEMORY)), hash_key(b"what if"))
+    seed, about_seed = _seed(config, environ)
+    tables = Tables(arms, flows, hops)
+    tables.install(compile_policy(config.services, where, seed, config.timeouts))
+    assumptions = [
+        "MAC addresses: the balancer's is the one that the frame is sent to; those that begin with 02:ba"
+        " (balancer), 02:be (backends) and 02:c1 (client) stand for what only a running balancer knows",
+        "flows: as of a balancer that has just been started",
+        *about_seed,
+    ]
+    return WhatIf(tables, assumptions, frozenset(where))
+
+
+def _seed(config: Config, environ: Mapping[str, str]) -> tuple[bytes, list[str]]:
+    if config.lb.ring_seed is not None:
+        return config.lb.ring_seed.encode(), []
+    path = state_dir(environ) / FILE
+    try:
+        return path.read_text("ascii").strip().encode(), []
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return b"what if", [f"ring seed: cannot read {path} ({reason}); another seed chooses otherwise"]
+
+
+def _local_mac(interface: str) -> bytes | None:
+    """The MAC of an interface of this host, if there is one of that name."""
+    try:
+        return ethernet.parse_mac((_SYS / interface / "address").read_text().strip())
+    except (OSError, ValueError):
+        return None
+
+
+def state_of_sum(frame: bytes, headers: Headers) -> str | None:
+    """Whether the TCP or UDP checksum is right; None: the frame has none."""
+    if not headers.l4:
+        return None
+    if headers.protocol == ipv4.UDP and headers.l4_checksum == udp.NO_CHECKSUM:
+        return NONE
+    # TCP has the rest of the datagram; UDP says how long it is.
+    start, at = (
+        (ethernet.LENGTH, ipv4.TOTAL_LENGTH) if headers.protocol == ipv4.TCP else (headers.l4, udp.LENGTH)
+    )
+    segment = frame[headers.l4 : start + int.from_bytes(frame[start + at : start + at + 2], "big")]
+    pseudo = pseudo_header(headers.src, headers.dst, ipv4.IpProto(headers.protocol), len(segment))
+    # RFC 1071, section 1, step 3: with its checksum, the whole sums to "all ones".
+    if fold(pseudo + add(segment)) == 0xFFFF:
+        return RIGHT
+    return PARTIAL if headers.l4_checksum == pseudo else WRONG
+
+
+class FiveTuple(NamedTuple):
+    """Who sends to whom."""
+
+    src: IPv4Address
+    sport: int
+    dst: IPv4Address
+    dport: int
+    protocol: ipv4.IpProto
+
+
+def first_frame(flow: FiveTuple, own_mac: bytes) -> bytes:
+    """The frame that opens a flow: a TCP SYN, or a UDP datagram of no bytes. All checksums are right."""
+    src, dst = flow.src.packed, flow.dst.packed
+    if flow.protocol == ipv4.TCP:
+        at, l4 = tcp.CHECKSUM, bytearray(tcp.LENGTH)
+        tcp.HEADER.pack_into(l4, 0, flow.sport, flow.dport, tcp.LENGTH // 4 << 4, tcp.SYN, 0)
+    else:
+        at, l4 = udp.CHECKSUM, bytearray(udp.HEADER_LENGTH)
+        udp.HEADER.pack_into(l4, 0, flow.sport, flow.dport, udp.HEADER_LENGTH, 0)
+    l4_sum = checksum(l4, pseudo_header(src, dst, flow.protocol, len(l4)))
+    if flow.protocol == ipv4.UDP and not l4_sum:
+        l4_sum = udp.ZERO
+    l4[at : at + 2] = l4_sum.to_bytes(2, "big")
+    header = bytearray(ipv4.LENGTH)
+    total = ipv4.LENGTH + len(l4)
+    ipv4.HEADER.pack_into(header, 0, ipv4.VERSION_4_NO_OPTIONS, total, 0, 64, flow.protocol, 0, src, dst)
+    header[ipv4.CHECKSUM : ipv4.CHECKSUM + 2] = checksum(header).to_bytes(2, "big")
+    return ethernet.HEADER.pack(own_mac, CLIENT_MAC, ethernet.IPV4) + bytes(header) + bytes(l4)

@@ -1,0 +1,195 @@
+"""A connection stays where it began: when `rr` has moved on, and when the ring is another one."""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from l4raw.netns import Host, Log, Topology, dsr, nat
+
+from l4raw.control.balancer import Balancer, inspect
+from l4raw.control.config import parse
+from l4raw.core.model import Backend
+from l4raw.core.tables import Tables, compile_policy
+from l4raw.wire.abi import DROP_NO_FLOW, FORWARD
+from tests.integration.running import running
+
+pytestmark = pytest.mark.root
+
+Build = Callable[..., AbstractContextManager[Topology]]
+each_mode = pytest.mark.parametrize("build", [dsr, nat])
+
+PORT = 7
+"""Echo: RFC 862."""
+OPEN = 100
+"""Connections that are held open."""
+SHORT = 205
+"""Connections in between; no multiple of three, so that rr ends elsewhere than it began."""
+DEADLINE = 10.0
+SEED = b"ring seed of the tests"
+
+
+class Echo(socketserver.StreamRequestHandler):
+    """Answers each line with the server's name and the line."""
+
+    def handle(self) -> None:
+        for line in self.rfile:
+            self.wfile.write(self.server.name + b" " + line)  # type: ignore[attr-defined]
+
+
+class EchoServer(socketserver.ThreadingTCPServer):
+    """A thread for each connection; all end when the clients close."""
+
+    request_queue_size = 1024
+    daemon_threads = True
+
+    def __init__(self, host: Host) -> None:
+        self.name = host.name.encode()
+        with host.enter():
+            super().__init__(("", PORT), Echo)
+
+
+class Connection:
+    """A client's connection to the VIP, left open."""
+
+    def __init__(self, network: Topology) -> None:
+        with network.client.enter():
+            self._socket = socket.create_connection((network.vip, PORT), DEADLINE)
+        self._lines = self._socket.makefile("rb")
+
+    def ask(self, text: str) -> str:
+        """Send a line; returns the name of the backend that echoed it."""
+        self._socket.sendall(f"{text}\n".encode())
+        name, _, echoed = self._lines.readline().decode().partition(" ")
+        assert echoed == f"{text}\n"
+        return name
+
+    def close(self) -> None:
+        self._lines.close()
+        self._socket.close()
+
+
+@contextmanager
+def echo_network(build: Build) -> Iterator[Topology]:
+    """A network with an echo server on each backend, in threads of this process."""
+    with build(log=Log(silent=True)) as network, ExitStack() as stack:
+        for backend in network.backends:
+            server = stack.enter_context(EchoServer(backend))
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+            stack.callback(server.shutdown)
+        yield network
+
+
+def open_connections(network: Topology, count: int, stack: ExitStack) -> list[Connection]:
+    """`count` connections; `stack` closes them."""
+    opened = []
+    for _ in range(count):
+        opened.append(Connection(network))
+        stack.callback(opened[-1].close)
+    return opened
+
+
+def short_connections(network: Topology, count: int) -> Counter[str]:
+    """Open, ask, close, one after the other; returns who answered how often."""
+    names: Counter[str] = Counter()
+    for number in range(count):
+        connection = Connection(network)
+        names[connection.ask(f"short {number}")] += 1
+        connection.close()
+    return names
+
+
+@each_mode
+def test_open_connections_stay_while_rr_moves_on(build: Build) -> None:
+    with echo_network(build) as network, ExitStack() as stack:
+        with running(network, network.config_toml(f"{PORT}/tcp", scheduler="rr")) as balancer:
+            held = open_connections(network, OPEN, stack)
+            began = [connection.ask("first") for connection in held]
+            assert sorted(Counter(began).values()) == [33, 33, 34]  # each in turn
+            between = short_connections(network, SHORT)
+            assert sorted(between.values()) == [68, 68, 69]
+            for text in ("second", "third"):
+                assert [connection.ask(text) for connection in held] == began
+            stack.close()
+        assert balancer.counters["services"][0]["flows"] == OPEN + SHORT
+        assert balancer.backends() == Counter(began) + between
+        # Every frame but the first of a flow found its entry: SYN, ACK and three lines at the least.
+        assert balancer.verdict("forward") >= 5 * OPEN
+        assert balancer.verdict("drop_no_flow") == 0
+        assert balancer.lost == 0
+
+
+@contextmanager
+def balancer_in_this_process(network: Topology, toml: str, folder: Path) -> Iterator[Balancer]:
+    """The balancer in a thread, so that the tables can be reached while frames pass."""
+    config = parse(toml, folder / "l4raw.toml", "-c").config
+    stop, ready = threading.Event(), threading.Event()
+    made: list[Balancer] = []
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with network.balancer.enter():
+                interfaces = inspect(config)
+                with Balancer(config, interfaces, "test", folder / "run", SEED).start() as balancer:
+                    made.append(balancer)
+                    ready.set()
+                    balancer.run(stop.is_set)
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        assert ready.wait(DEADLINE)
+        assert not failures, failures
+        yield made[0]
+    finally:
+        stop.set()
+        thread.join(DEADLINE)
+    assert not thread.is_alive()
+    assert not failures, failures
+
+
+def swap_ring(tables: Tables, backends: tuple[Backend, ...]) -> None:
+    """Put another set of backends in force, from the next frame on."""
+    old = tables.policy
+    hops = {entry.backend.address: (entry.next_hop, entry.arm) for entry in old.backends if entry}
+    services = [replace(entry.service, backends=backends) for entry in old.by_index if entry]
+    tables.install(compile_policy(services, hops, SEED, previous=old))
+
+
+@pytest.mark.parametrize("scheduler", ["rr", "maglev", "modulo"])
+@each_mode
+def test_open_connections_stay_when_the_ring_is_swapped(build: Build, scheduler: str, tmp_path: Path) -> None:
+    with echo_network(build) as network, ExitStack() as stack:
+        toml = network.config_toml(f"{PORT}/tcp", scheduler=scheduler)
+        with balancer_in_this_process(network, toml, tmp_path) as balancer:
+            tables = balancer.tables
+            held = open_connections(network, OPEN, stack)
+            began = [connection.ask("first") for connection in held]
+            assert Counter(began).keys() == {"b1", "b2", "b3"}
+            all_three = balancer.config.services[0].backends
+
+            swap_ring(tables, all_three[2:])
+            assert [connection.ask("second") for connection in held] == began
+            assert short_connections(network, 20) == {"b3": 20}
+
+            swap_ring(tables, all_three[::-1])
+            assert [connection.ask("third") for connection in held] == began
+            assert short_connections(network, 60).keys() == {"b1", "b2", "b3"}
+
+            assert sum(traffic.flows for traffic in tables.backends) == OPEN + 80
+            stack.close()
+        # Every frame but the first of a flow found its entry: SYN, ACK and three lines at the least.
+        assert tables.verdicts[FORWARD] >= 5 * OPEN
+        assert tables.verdicts[DROP_NO_FLOW] == 0

@@ -1,0 +1,130 @@
+"""`pip install .` on a machine without a compiler: it succeeds, says what is missing, and forwards.
+
+No network is needed: the build uses the packages that these tests run with.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from l4raw.netns import Log, Topology, dsr
+from l4raw.netns.clients import curl
+from l4raw.netns.servers import web
+
+from tests.integration.capture import wait_for
+
+pytestmark = pytest.mark.root
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ("l4raw", "netns", "native", "setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md")
+BUILT = shutil.ignore_patterns("*.so", "__pycache__", "native_not_built.txt")
+PACKAGES = sysconfig.get_path("purelib")
+"""Of the tests' own environment: what l4raw and its build depend on."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """An installation of l4raw in an environment of its own."""
+
+    folder: Path
+    said: str
+    """By `pip install -v`."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "PYTHONPATH": PACKAGES, "HOME": str(self.folder)}
+
+    def run(self, *argv: str) -> str:
+        """A program of the environment to its end; what it prints."""
+        done = subprocess.run(
+            [str(self.folder / "bin" / argv[0]), *argv[1:]],
+            capture_output=True, text=True, env=self.environment, cwd="/", check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+def install(folder: Path, *before: str, path: str) -> Installed:
+    """Install a copy of this tree with pip; `before`: words in front of the command, `path`: its PATH."""
+    tree, target = folder / "tree", folder / "environment"
+    tree.mkdir()
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, ignore=BUILT)
+        elif source.exists():
+            shutil.copy(source, tree)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(target)], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(target / "bin/python"), "install", "-v"]
+    offline = ["--no-build-isolation", "--no-deps", "--no-index", "--disable-pip-version-check", "."]
+    done = subprocess.run(
+        [*before, *pip, *offline],
+        capture_output=True, text=True, cwd=tree, check=False,
+        env={"PATH": path, "PYTHONPATH": PACKAGES, "HOME": str(folder), "CC": "cc"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Installed(target, done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="module")
+def without_compiler(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Installed with a PATH on which there is nothing, so no `cc` either."""
+    return install(tmp_path_factory.mktemp("no-compiler"), path="/nonexistent")
+
+
+def test_it_says_what_is_missing(without_compiler: Installed) -> None:
+    assert "the native part was NOT built: no C compiler: " in without_compiler.said
+    assert "The raw engine is plain Python and complete" in without_compiler.said
+    assert "no C compiler: " in without_compiler.run("l4raw", "version")
+    status = without_compiler.run("python", "-m", "l4raw.engine.native")
+    assert status.startswith("native part: not built: no C compiler: ")
+
+
+def test_without_headers_it_says_so(tmp_path: Path) -> None:
+    """In a mount namespace of its own there is no /usr/include."""
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /usr/include && exec "$@"', "sh"]
+    installed = install(tmp_path, *hidden, path=os.environ["PATH"])
+    assert "Python's C headers are missing" in installed.run("l4raw", "version")
+
+
+def test_the_installed_one_is_complete(without_compiler: Installed) -> None:
+    """Nothing of the checkout is used, and nothing that is needed was left behind."""
+    place = without_compiler.run(
+        "python", "-P", "-c", "import l4raw, l4raw.netns as n; print(l4raw.__file__, n.__file__)"
+    )
+    for path in place.split():
+        assert Path(path).is_relative_to(without_compiler.folder)
+    assert "[[service]]" in without_compiler.run("l4raw", "config", "template")
+
+
+def test_it_forwards(without_compiler: Installed, tmp_path: Path) -> None:
+    with dsr(backends=1, log=Log(silent=True)) as network, web(network.backends[0]):
+        with up(without_compiler, network, tmp_path):
+            assert curl(network.client, f"http://{network.vip}/").strip() == "b1"
+
+
+@contextmanager
+def up(installed: Installed, network: Topology, folder: Path) -> Iterator[None]:
+    """`l4raw up` of an installation; it must end with 0."""
+    config, out, err = folder / "l4raw.toml", folder / "out", folder / "err"
+    config.write_text(network.config_toml("80/tcp", lb={"ring_seed": "test"}))
+    places = {"L4RAW_RUN_DIR": str(folder / "run"), "L4RAW_STATE_DIR": str(folder / "state")}
+    with out.open("w") as stdout, err.open("w") as stderr:
+        process = network.balancer.popen(
+            [str(installed.folder / "bin/l4raw"), "up", "-c", str(config)],
+            stdout=stdout, stderr=stderr, env=installed.environment | places,
+        )  # fmt: skip
+    wait_for(lambda: out.read_text().startswith("ready"), f"ready, {err}", process)
+    yield
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0, err.read_text()
