@@ -45,14 +45,14 @@ test-unprivileged: $(VENV)/.installed ## the tests that need no root; run as roo
 	.ci/as-ordinary-user $(PYTEST) -n $(JOBS) -p no:cacheprovider tests/unit tests/conformance tests/unprivileged
 
 bench: test-packages $(VENV)/.installed ## figures, with the machine and the versions (root)
-	$(RUN) tests/bench/run.py
+	$(RUN) -m tests.bench.run
 
 # mypy knows a package by its folders: there, netns/ is where an installation has it.
 lint: $(VENV)/.installed ## ruff, mypy --strict, the C compiler's warnings
 	$(RUN) -m ruff check .
 	@rm -rf $(VENV)/typing && mkdir -p $(VENV)/typing/l4raw
 	@ln -s $(CURDIR)/l4raw/* $(CURDIR)/netns $(VENV)/typing/l4raw/ && ln -s $(CURDIR)/tests $(CURDIR)/native $(VENV)/typing/
-	cd $(VENV)/typing && ../bin/python -m mypy --strict --config-file $(CURDIR)/pyproject.toml l4raw tests native/*.py
+	cd $(VENV)/typing && MYPYPATH=native ../bin/python -m mypy --strict --config-file $(CURDIR)/pyproject.toml l4raw tests native/*.py
 	$(CC) -std=c11 -Wall -Wextra -Wpedantic -Wconversion -Werror -Inative/include -fsyntax-only \
 		-x c native/include/*.h native/src/*.c
 

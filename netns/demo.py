@@ -3,31 +3,33 @@
 For each combination: build the network, start a web server on each backend
 and the balancer in its namespace, fetch the same address 300 times, and say
 who answered, which way the replies went, and what happened to one packet.
-Then stop the balancer, see that the next request fails, and that nothing is
-left. Exits with 1 if any of that is not so.
+Then stop the balancer, see that the next request fails, that its namespace is
+as it was and that this host has nothing of it. Exits with 1 if any of that is
+not so.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from l4raw.control.arp import PACKET_IGNORE_OUTGOING, SOL_PACKET
 from l4raw.wire.headers import Headers, parse
 
 from .clients import curl, many_requests
 from .dsr import dsr
 from .host import CommandError, Host
 from .nat import nat
-from .process import Log, temporary_folder
+from .process import Log, environment, temporary_folder, tool
 from .servers import web
 from .topology import Topology
 
@@ -36,10 +38,15 @@ MODES: Final = {"dsr-l2": dsr, "nat": nat}
 DATAPLANES: Final = ("raw",)
 _PORT: Final = 80
 _READY_S: Final = 20.0
+_REST_S: Final = 0.1
+"""The wire is at rest when the counts stay the same for so long."""
+_REST_LATEST_S: Final = 2.0
 
-_SOL_PACKET: Final = 263
-_PACKET_IGNORE_OUTGOING: Final = 23
+_PACKET_STATISTICS: Final = 6  # linux/if_packet.h
+_SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
 _ETH_P_IP: Final = 0x0800
+_TIME_WAIT, _LISTEN = "06", "0A"
+"""States in /proc/net/tcp (include/net/tcp_states.h) in which nothing is sent any more."""
 
 
 class Failed(RuntimeError):
@@ -55,13 +62,14 @@ class Tap:
         with host.enter():
             for interface in interfaces:
                 tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-                tap.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-                tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-                tap.bind((interface, _ETH_P_IP))
                 self._sockets.append(tap)
+                tap.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+                with suppress(PermissionError):  # in a user namespace, what rmem_default allows must do
+                    tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 8 << 20)
+                tap.bind((interface, _ETH_P_IP))
 
     def count(self) -> int:
-        """Read what has come so far; how many replies there were in all."""
+        """Read what has come so far; how many replies in all. Raises `Failed` if one was missed."""
         for tap in self._sockets:
             while True:
                 try:
@@ -70,6 +78,10 @@ class Tap:
                     break
                 if isinstance(headers, Headers) and headers.sport == _PORT:
                     self.replies += 1
+            # struct tpacket_stats: frames, drops.
+            lost = tap.getsockopt(SOL_PACKET, _PACKET_STATISTICS, 8)[4:]
+            if any(lost):
+                raise Failed(f"missed {int.from_bytes(lost, sys.byteorder)} frames: the counts say nothing")
         return self.replies
 
     def close(self) -> None:
@@ -85,8 +97,13 @@ class Balancer:
         config.write_text(network.config_toml("80/tcp", dataplane=dataplane, lb={"ring_seed": "demo"}))
         argv = [sys.executable, "-m", "l4raw", "up", "--json", "--trace", "1", "-c", str(config)]
         self.events: list[dict[str, Any]] = []
+        self._run_dir = folder / "run"
         self._process = network.balancer.popen(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
+            argv,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=folder,
+            env={**environment(), "L4RAW_RUN_DIR": str(self._run_dir)},
         )
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -115,69 +132,103 @@ class Balancer:
         return [str(line) for line in self._event("frame").get("text", [])]
 
     def stop(self) -> dict[str, Any]:
-        """SIGTERM; its last word."""
+        """SIGTERM; its last word. Raises `Failed` if it leaves a file behind."""
         self._process.send_signal(signal.SIGTERM)
         if self._process.wait(_READY_S) != 0:
             raise Failed(f"the balancer ended with {self._process.returncode}: {self._errors()}")
         self._reader.join()
+        left = [str(path) for path in self._run_dir.rglob("*")]
+        if left:
+            raise Failed(f"the balancer has left {', '.join(left)}")
         return self._event("stopped")
 
 
-def host_state(run: Callable[[list[str]], str]) -> dict[str, str]:
-    """What `up` could have changed, as text."""
+def namespace_state(host: Host) -> dict[str, str]:
+    """What `up` could have changed in a namespace, as text."""
     commands = {
         "links": ["ip", "-j", "link"],
         "addresses": ["ip", "-j", "addr"],
-        "routes": ["ip", "-j", "route"],
-        "sysctls": [
-            "sysctl",
-            "net.ipv4.ip_forward",
-            "net.ipv4.conf.all.rp_filter",
-            "net.ipv4.conf.all.arp_ignore",
-        ],
-        "nft": ["nft", "list", "ruleset"] if shutil.which("nft") else ["true"],
+        "routes": ["ip", "-j", "route", "show", "table", "all"],
+        "sysctls": ["sysctl", "-a", "--pattern", r"ip_forward|rp_filter|arp_(ignore|announce|filter)"],
     }
-    return {what: run(command) for what, command in commands.items()}
+    if tool("nft"):
+        commands["nft"] = ["nft", "list", "ruleset"]
+    return {what: host.run(command).stdout for what, command in commands.items()}
 
 
 @contextmanager
-def unchanged(where: str, run: Callable[[list[str]], str]) -> Iterator[None]:
-    """Raises `Failed` if the host is not as it was."""
-    before = host_state(run)
+def unchanged(host: Host) -> Iterator[None]:
+    """Raises `Failed` if the namespace of `host`, in which nobody else is, is not as it was."""
+    before = namespace_state(host)
     yield
-    after = host_state(run)
+    after = namespace_state(host)
     for what, text in before.items():
         if after[what] != text:
-            raise Failed(f"{where}: {what} differ from before:\n{text}\n{after[what]}")
+            raise Failed(f"{host.name}: {what} differ from before:\n{text}\n{after[what]}")
 
 
-def _here(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def traces(network: Topology) -> set[str]:
+    """What this host itself has under names of `network` and its balancer. Others may use it meanwhile."""
+    ports = {f"{host.name}-{link.interface}" for host in network.hosts for link in host.links}
+    found = {name for _, name in socket.if_nameindex() if name in ports}
+    if tool("nft"):
+        listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, env=environment())
+        # The balancer's name has the number of its namespace.
+        marks = ("l4raw", str(network.balancer.inode))
+        found |= {line for line in listed.stdout.splitlines() if all(mark in line for mark in marks)}
+    return found
+
+
+def counts_at_rest(network: Topology, taps: list[Tap], *, equal: bool) -> list[int]:
+    """The taps' counts once nothing moves any more: the last FIN is later than the last answer.
+
+    Every connection is closed, no count changes and, if so demanded, all are
+    equal. After two seconds whatever they are then.
+    """
+    latest = time.monotonic() + _REST_LATEST_S
+    counts, since = [tap.count() for tap in taps], time.monotonic()
+    while time.monotonic() < latest:
+        time.sleep(0.01)
+        now = [tap.count() for tap in taps]
+        at_rest = now == counts and _all_closed(network) and (not equal or len(set(now)) == 1)
+        if not at_rest:
+            counts, since = now, time.monotonic()
+        elif time.monotonic() - since >= _REST_S:
+            break
+    return counts
+
+
+def _all_closed(network: Topology) -> bool:
+    for host in (network.client, *network.backends):
+        rows = Path(f"/proc/{host.pid}/net/tcp").read_text().splitlines()[1:]
+        if {row.split()[3] for row in rows} - {_TIME_WAIT, _LISTEN}:
+            return False
+    return True
 
 
 def show(mode: str, dataplane: str) -> None:
     """One combination. Raises `Failed`."""
-    say = print
-    say(f"\n=== {mode} over {dataplane}")
+    print(f"\n=== {mode} over {dataplane}")
     with ExitStack() as stack:
-        stack.enter_context(unchanged("this host", _here))
         folder = stack.enter_context(temporary_folder("l4raw-demo-"))
         network = stack.enter_context(MODES[mode](log=Log(silent=True)))
-        say(f"{len(network.hosts)} namespaces in {network.build_seconds:.2f} s; the VIP is {network.vip}")
+        print(f"{len(network.hosts)} namespaces in {network.build_seconds:.2f} s; the VIP is {network.vip}")
+        before = traces(network)
         for backend in network.backends:
             stack.enter_context(web(backend))
-        inside = lambda command: str(network.balancer.run(command).stdout)  # noqa: E731
-        with unchanged("the balancer's namespace", inside):
+        with unchanged(network.balancer):
             taps = [Tap(network.balancer, network.interfaces), Tap(network.client, ["eth0"])]
             for tap in taps:
                 stack.callback(tap.close)
             balancer = Balancer(network, dataplane, folder)
             answers = many_requests(network.client, f"http://{network.vip}/", REQUESTS)
+            at_balancer, at_client = counts_at_rest(network, taps, equal=mode == "nat")
             last = balancer.stop()
-        at_balancer, at_client = (tap.count() for tap in taps)
         _report(mode, dataplane, answers, at_balancer, at_client, last, balancer.packet())
         _next_request_fails(network)
-    say("balancer stopped: the next request fails; the host is as it was")
+        if left := traces(network) - before:
+            raise Failed(f"left on this host: {', '.join(sorted(left))}")
+    print("balancer stopped: the next request fails; the host is as it was")
 
 
 def _report(

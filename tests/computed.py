@@ -39,6 +39,9 @@ from tests.tables import ip
 
 DOCS = sorted((Path(__file__).resolve().parents[1] / "docs").rglob("*.md"))
 
+L4 = 34
+"""Offset of the SYN's TCP header."""
+
 FIELDS_OF_SYN = (
     (0, 6, "eth.dst", "the balancer's eth0"),
     (6, 6, "eth.src", "the client"),
@@ -83,8 +86,8 @@ def partial_syn() -> bytes:
 def syn_ack(port: int) -> bytes:
     """The backend's answer, under NAT."""
     tcp = TCP(sport=80, dport=port, flags="SA", seq=5000, ack=1001, window=65160)
-    ether = Ether(src="02:00:00:00:00:12", dst="02:00:00:00:00:03")
-    return bytes(ether / IP(src="10.78.0.12", dst="10.77.0.1", id=0, flags="DF") / tcp)
+    ether = Ether(src="02:00:00:00:00:11", dst="02:00:00:00:00:03")
+    return bytes(ether / IP(src="10.78.0.11", dst="10.77.0.1", id=0, flags="DF") / tcp)
 
 
 def walk_tables(mode: model.Mode) -> Tables:
@@ -105,8 +108,8 @@ def walk_tables(mode: model.Mode) -> Tables:
 def walk(mode: model.Mode) -> tuple[Tables, Decision, Decision | None]:
     """Tables, the SYN's decision, and under NAT that of the reply."""
     tables = walk_tables(mode)
-    first = steer(syn(), 0, False, tables)
-    second = steer(syn_ack(41022), 1, False, tables) if mode is model.Mode.NAT else None
+    first = steer(syn(), 0, 0, tables)
+    second = steer(syn_ack(41022), 1, 0, tables) if mode is model.Mode.NAT else None
     return tables, first, second
 
 
@@ -205,7 +208,7 @@ def sums() -> str:
 
 def of_partial() -> str:
     """The one edit that differs when the checksum is partial."""
-    decision = steer(partial_syn(), 0, True, walk_tables(model.Mode.NAT))
+    decision = steer(partial_syn(), 0, L4, walk_tables(model.Mode.NAT))
     return edits(decision._replace(edits=tuple(e for e in decision.edits if e[0] == "tcp.checksum")))
 
 

@@ -14,6 +14,7 @@ from l4raw.wire.ipv4 import TCP, UDP
 
 CLIENT_MAC = parse_mac("02:00:00:00:00:01")
 OUR_MACS = (parse_mac("02:00:00:00:00:02"), parse_mac("02:00:00:00:00:03"))
+OUR_ADDRESSES = ("10.77.0.2", "10.78.0.2")
 SEED = b"ring seed of the tests"
 
 
@@ -49,10 +50,10 @@ def make_tables(
 ) -> Tables:
     """Tables with these services; a backend's MAC is 02:00:00:00:00 and the last byte of its address."""
     next_hops = NextHops() if hops is None else hops
-    own = tuple(Arm(f"eth{i}", OUR_MACS[i]) for i in range(arms))
-    where = {}
-    for each in {b.address for s in services for b in s.backends}:
-        where[each] = (next_hops.pin(arms - 1, CLIENT_MAC[:5] + each[3:]), arms - 1)
+    own = tuple(Arm(f"eth{i}", OUR_MACS[i], frozenset({ip(OUR_ADDRESSES[i])})) for i in range(arms))
+    # In the order of the configuration, so that numbers are the same in every run.
+    addresses = dict.fromkeys(b.address for s in services for b in s.backends)
+    where = {a: (next_hops.pin(arms - 1, CLIENT_MAC[:5] + a[3:]), arms - 1) for a in addresses}
     tables = Tables(own, FlowTable(bytearray(memory), hash_key(b"table key of the tests")), next_hops)
     tables.install(compile_policy(services, where, SEED))
     return tables
@@ -81,6 +82,8 @@ def tables_named(name: str) -> Tables:
             return tables
         case "nat":
             return make_tables(nat, arms=2)
+        case "nat-one-arm":
+            return make_tables(nat)
         case "nat-two-vips":
             one = backends(1, port=8080)
             return make_tables(

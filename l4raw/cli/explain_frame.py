@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import AddressValueError, IPv4Address
 from itertools import chain, islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from l4raw.control.errors import L4Error
 from l4raw.control.whatif import FiveTuple, Outcome, WhatIf
 from l4raw.engine.replay import read_capture
 from l4raw.wire import ipv4
-from l4raw.wire.abi import VERDICT_NAMES
+from l4raw.wire.abi import PASS_NOT_IPV4, VERDICT_NAMES
 
 SCHEMA: Final = "l4raw.explain/1"
 FORMS: Final = """\
@@ -139,9 +139,18 @@ def _print(
     for number, outcome in outcomes:
         click.echo("\n" + "\n".join(text(number, outcome, what_if)))
     if is_capture:
-        counted = zip(VERDICT_NAMES, what_if.tables.verdicts, strict=True)
-        verdicts = ", ".join(f"{name} {times}" for name, times in counted if times)
-        click.echo(f"\n{sum(what_if.tables.verdicts)} frames: {verdicts or 'none'}")
+        click.echo("\n" + _total(what_if.tables.verdicts))
+
+
+def _total(verdicts: Sequence[int]) -> str:
+    """How many frames a capture had, and what became of them."""
+    counted = zip(VERDICT_NAMES, verdicts, strict=True)
+    each = ", ".join(f"{name} {times}" for name, times in counted if times)
+    frames = sum(verdicts)
+    if not frames:
+        return "0 frames: the capture is empty"
+    none = ", none of them IPv4" if verdicts[PASS_NOT_IPV4] == frames else ""
+    return f"{frames} frames{none}: {each}"
 
 
 def text(number: int, outcome: Outcome, what_if: WhatIf) -> Iterator[str]:

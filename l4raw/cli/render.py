@@ -132,7 +132,7 @@ def counters(tables: Tables, engine: dict[str, int]) -> dict[str, Any]:
         "flow_capacity": tables.flows.capacity,
         "services": [
             {"name": entry.service.name, **_traffic(_of_service(tables, entry.number), entry.service.mode)}
-            for entry in policy.by_index
+            for entry in policy.by_number
             if entry
         ],
         "backends": [
@@ -142,7 +142,7 @@ def counters(tables: Tables, engine: dict[str, int]) -> dict[str, Any]:
                 **_traffic(tables.backends[entry.number], service.service.mode),
             }
             for entry in policy.backends
-            if entry and (service := policy.by_index[entry.service])
+            if entry and (service := policy.by_number[entry.service])
         ],
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,6 +26,20 @@ if TYPE_CHECKING:
 _DATAPLANES = ("auto", "raw")
 _LATER = ("af_xdp", "xdp")
 """Of the configuration's contract, and not built."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What `up` was asked for, beside the configuration."""
+
+    origin: str | None
+    """Where the configuration comes from, in words; None: there is nothing to say."""
+    instance: str | None
+    accept_ssh_loss: bool
+    trace: int
+    dry_run: bool
+    keep_privileges: bool
+    """The demo goes on to take its network down, for which it needs more than a balancer does."""
 
 
 def _dataplane(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
@@ -66,14 +80,14 @@ def command(
 
     The configuration is the file of -c, else $L4RAW_CONFIG, else ./l4raw.toml, else /etc/l4raw/l4raw.toml.
     """
+    accept_ssh_loss = "lose-ssh" in accept_risk
     with stop_flag() as stopping:
         if demo:
+            _refuse_beside_demo({"-c": state.config, "--dataplane": dataplane, "--accept-risk": accept_risk})
+            asked = _Asked(None, instance, accept_ssh_loss, trace, dry_run, keep_privileges=True)
             from l4raw.cli.demo import run_demo
 
-            def up(config: Config) -> None:
-                _up(state, config, "", instance, False, trace, dry_run, stopping)
-
-            run_demo(demo, up, state)
+            run_demo(demo, lambda config: _up(state, config, asked, stopping), state)
             return
         from l4raw.control.config import load
 
@@ -82,19 +96,18 @@ def command(
         if dataplane:
             config = replace(config, lb=replace(config.lb, dataplane=dataplane))
         origin = f"configuration: {loaded.path} ({loaded.found_by})"
-        _up(state, config, origin, instance, "lose-ssh" in accept_risk, trace, dry_run, stopping)
+        asked = _Asked(origin, instance, accept_ssh_loss, trace, dry_run, keep_privileges=False)
+        _up(state, config, asked, stopping)
 
 
-def _up(
-    state: State,
-    config: Config,
-    origin: str,
-    instance: str | None,
-    accept_ssh: bool,
-    trace: int,
-    dry_run: bool,
-    stopping: StopFlag,
-) -> None:
+def _refuse_beside_demo(options: dict[str, object]) -> None:
+    """Raises click.UsageError for an option that would change nothing."""
+    for name, value in options.items():
+        if value and value not in _DATAPLANES:
+            raise click.UsageError(f"{name} does not go with --demo, which brings its own configuration")
+
+
+def _up(state: State, config: Config, asked: _Asked, stopping: StopFlag) -> None:
     """Inspect, plan, start, run, stop."""
     from l4raw.cli.foreground import Foreground
     from l4raw.control import plan
@@ -106,13 +119,13 @@ def _up(
 
     foreground = Foreground(state)
     # Whatever `up` can be refused for comes before the first word: then the error is the first line.
-    interfaces = inspect(config, accept_ssh)
-    name = instance or default_name(interfaces[0].name)
+    interfaces = inspect(config, asked.accept_ssh_loss)
+    name = asked.instance or default_name(interfaces[0].name)
     run_dir, states = default_run_dir(), state_dir(os.environ)
     lines = list(plan.describe(config, interfaces, name, run_dir, states))
-    if dry_run:
-        if origin:
-            foreground.say(origin)
+    if asked.dry_run:
+        if asked.origin:
+            foreground.say(asked.origin)
         _warn_one_arm_nat(config, interfaces, state)
         foreground.plan_only(lines)
         foreground.say("dry run: nothing was changed")
@@ -125,14 +138,14 @@ def _up(
         raise click.UsageError(f"--instance: {error}") from error
 
     def locked(healed: Sequence[str]) -> None:
-        if origin:  # the demo goes on to take its network down, for which it needs more
+        if not asked.keep_privileges:
             keep_only((CAP_NET_ADMIN, CAP_NET_RAW))
-        for text in (*filter(None, [origin]), *(f"heal: {line}" for line in healed)):
+        for text in (*filter(None, [asked.origin]), *(f"heal: {line}" for line in healed)):
             foreground.say(text)
         _warn_one_arm_nat(config, interfaces, state)
         foreground.say("\n".join(lines))
 
-    _run(balancer, foreground, trace, stopping, locked)
+    _run(balancer, foreground, asked.trace, stopping, locked)
 
 
 def _run(

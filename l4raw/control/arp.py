@@ -36,7 +36,7 @@ DEFEND_INTERVAL_S: Final = 10.0
 """RFC 5227 section 1.1: at most one defence of an address in this time; conflicts are told as rarely."""
 
 _FOR_OTHERS = (socket.PACKET_OTHERHOST, socket.PACKET_OUTGOING)
-_SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23  # linux/socket.h, linux/if_packet.h
+SOL_PACKET, PACKET_IGNORE_OUTGOING = 263, 23  # linux/socket.h, linux/if_packet.h
 
 Frame = bytes | bytearray | memoryview
 
@@ -107,12 +107,13 @@ class ArpResponder:
         self._thread: threading.Thread | None = None
         self._socket = _open(interface)
 
-    def probe(self, owners: Owners = dict) -> None:
-        """Ask three times, in 0.3 s for all VIPs together, whether somebody has one. Raises L4R-201.
+    def probe(self, owners: Owners = dict, count: int = PROBES) -> None:
+        """Ask `count` times, 0.1 s each for all VIPs together, whether somebody has one. Raises L4R-201.
 
-        `owners` is called only then: names of known MACs (of the backends), to tell whose fault it is.
+        What was heard since the socket was opened counts too. `owners` is called only on a find: names
+        of known MACs (of the backends), to tell whose fault it is.
         """
-        for _ in range(PROBES):
+        for _ in range(count):
             for vip in self._vips:
                 self._send(probe_frame(vip, self._mac))
             self._listen(time.monotonic() + PROBE_INTERVAL_S, owners)
@@ -192,7 +193,7 @@ def _open(interface: Interface) -> socket.socket:
     except PermissionError as error:
         raise L4Error("L4R-301", what="may not open a raw socket for ARP", where=interface.name) from error
     try:
-        sock.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
         sock.bind((interface.name, ethernet.ARP))
     except OSError as error:
         sock.close()

@@ -27,7 +27,6 @@ from l4raw.control.settings import Config
 from l4raw.control.ssh import require_ssh_safe
 from l4raw.core.flows import FlowTable
 from l4raw.core.hashing import hash_key
-from l4raw.core.model import Backend
 from l4raw.core.next_hops import NextHops
 from l4raw.core.states import expire
 from l4raw.core.steer import steer
@@ -37,8 +36,10 @@ from l4raw.engine.raw import RawEngine
 
 TICK_S: Final = 0.01
 """How often flows are looked at for expiry, and the longest wait for a frame."""
-SWEEP: Final = 256
-"""Flow entries a tick: 0.3 ms at most, and a table of 64 MiB in 40 s."""
+_SWEEP_S: Final = 40.0
+"""How long a look at every flow should take, so that a flow lives a little longer than its timeout."""
+_SWEEP_MOST: Final = 1024
+"""Flow entries a tick, a millisecond of Python at most. A table of more than 250 MiB takes longer."""
 _GUARD_S: Final = 1.0
 _RESOLVE_S: Final = 1.0
 _WRAP: Final = 0xFFFF_FFFF
@@ -62,8 +63,9 @@ def inspect(config: Config, accept_ssh_loss: bool = False) -> list[Interface]:
             require_up(interface)
             # A raw socket only listens: what it hears still reaches the host.
             require_ssh_safe(interface.name, dataplane_takes_traffic=False, accept=accept_ssh_loss)
-        for backend in _backends(config):
-            next_address(netlink, interfaces[-1], backend)
+        for service in config.services:
+            for backend in service.backends:
+                next_address(netlink, interfaces[-1], backend, service.mode)
         netlink.require_admin()
     require_nft(config.lb.interfaces)
     with contextlib.closing(ArpResponder(interfaces[0], vips(config))) as responder:
@@ -71,13 +73,9 @@ def inspect(config: Config, accept_ssh_loss: bool = False) -> list[Interface]:
     return interfaces
 
 
-def _backends(config: Config) -> list[Backend]:
-    return [backend for service in config.services for backend in service.backends]
-
-
 def _owners(config: Config, interfaces: Sequence[Interface]) -> dict[bytes, str]:
     """The MACs of the backends that answer within a second, with their names."""
-    neighbours = Neighbours(NextHops(), interfaces, _backends(config))
+    neighbours = Neighbours(NextHops(), interfaces, config.services)
     with contextlib.closing(neighbours):
         neighbours.start()
         neighbours.wait_resolved(_RESOLVE_S)
@@ -107,7 +105,7 @@ class Balancer:
         """
         self.config = config
         self.name = name
-        self.arms = tuple(Arm(interface.name, interface.mac) for interface in interfaces)
+        self.arms = tuple(_arm(interface) for interface in interfaces)
         self.tables = Tables(self.arms, _flow_table(config.lb.flow_memory), NextHops())
         self.engine: Engine = RawEngine(self.arms)
         self.unresolved: list[str] = []
@@ -150,7 +148,8 @@ class Balancer:
     def start(self, step: Step = lambda text: None) -> Self:
         """Resolve the backends, claim the VIPs and begin to listen; takes the locks unless `lock` did.
 
-        Raises L4Error; then everything that was done is undone.
+        Asks once more, for 0.1 s, whether somebody has a VIP (L4R-201). Raises L4Error; then everything
+        that was done is undone.
         """
         self._step = step
         try:
@@ -164,12 +163,12 @@ class Balancer:
 
     def _start(self, step: Step) -> None:
         step(f"lock: instance {self.name}")
-        backends = _backends(self.config)
-        neighbours = Neighbours(self.tables.next_hops, self._interfaces, backends)
+        neighbours = Neighbours(self.tables.next_hops, self._interfaces, self.config.services)
         neighbours.start()
         self._open.callback(neighbours.close)
         self.unresolved = neighbours.wait_resolved(_RESOLVE_S)
-        step(f"neighbours: {len(backends) - len(self.unresolved)} of {len(backends)} backends resolved")
+        backends = sum(len(service.backends) for service in self.config.services)
+        step(f"neighbours: {backends - len(self.unresolved)} of {backends} backends resolved")
         self._install(neighbours)
 
         responder = ArpResponder(self._interfaces[0], vips(self.config), self._conflict)
@@ -183,6 +182,8 @@ class Balancer:
             raise _failed(error) from error
         self._open.callback(self._close_engine)
         step(f"listen: packet sockets on {', '.join(arm.name for arm in self.arms)}")
+        # Somebody may have come since `inspect` asked.
+        responder.probe(neighbours.owners, count=1)
         responder.start()
         step(f"ARP: answering for {len(vips(self.config))} VIP(s) on {self.arms[0].name}")
 
@@ -210,21 +211,22 @@ class Balancer:
         """
         tables, engine = self.tables, self.engine
         tick = second = 0.0
-        try:
-            while not stopping():
-                now = time.monotonic()
-                tables.now = int((now - self._started) * 1000) & _WRAP
-                if now >= tick:
-                    tick = now + TICK_S
-                    expire(tables, SWEEP)
-                    if now >= second:
-                        second = now + _GUARD_S
-                        self._look_at_host()
-                        if each_second:
-                            each_second()
+        sweep = min(_SWEEP_MOST, int(tables.flows.entries * TICK_S / _SWEEP_S) + 1)
+        while not stopping():
+            now = time.monotonic()
+            tables.now = int((now - self._started) * 1000) & _WRAP
+            if now >= tick:
+                tick = now + TICK_S
+                expire(tables, sweep)
+                if now >= second:
+                    second = now + _GUARD_S
+                    self._look_at_host()
+                    if each_second:
+                        each_second()
+            try:
                 forward(engine, tables, TICK_S, decide)
-        except OSError as error:
-            raise _failed(error) from error
+            except OSError as error:
+                raise _failed(error) from error
 
     def _look_at_host(self) -> None:
         """Raises L4R-306 if an interface has been deleted: its sockets do not tell."""
@@ -264,6 +266,10 @@ class Balancer:
         self.close()
 
 
+def _arm(interface: Interface) -> Arm:
+    return Arm(interface.name, interface.mac, frozenset(address for address, _ in interface.addresses))
+
+
 def _flow_table(memory: int) -> FlowTable:
     try:
         # A bytearray of this size is zero pages until it is written.
@@ -274,4 +280,5 @@ def _flow_table(memory: int) -> FlowTable:
 
 
 def _failed(error: OSError) -> L4Error:
-    return L4Error("L4R-306", what=str(error.strerror), where=error.filename)
+    """What an engine cannot go on after."""
+    return L4Error("L4R-306", what=error.strerror or str(error) or repr(error), where=error.filename)

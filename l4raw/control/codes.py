@@ -124,7 +124,7 @@ _RUNTIME = (
         "L4R-403",
         "the capture cannot be read",
         "it does not exist, may not be read by this user, or is no pcap or pcapng file of Ethernet frames.",
-        "check the path; `tcpdump -i eth1 -w FILE ip` writes one",
+        "check the path; `tcpdump --immediate-mode -i eth1 -w FILE ip` writes one",
     ),
 )
 

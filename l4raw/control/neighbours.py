@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 from l4raw.control.errors import L4Error
 from l4raw.control.netlink import Interface, Neighbour, NeighbourSocket, Netlink
-from l4raw.core.model import Backend
+from l4raw.core.model import Backend, Mode, Service
 from l4raw.core.next_hops import NextHops
 
 _FRESH_S = 5.0
@@ -55,12 +55,12 @@ class Neighbours:
         self,
         next_hops: NextHops,
         arms: Sequence[Interface],
-        backends: Iterable[Backend],
+        services: Iterable[Service],
         changed: Changed | None = None,
     ) -> None:
         """Looks up the routes and pins the hops; resolves nothing yet.
 
-        Raises L4R-305 for a backend that is not reached through `arms[-1]`.
+        Raises L4R-305 for a backend that is not reached through `arms[-1]`, or that `dsr-l2` does not reach.
         """
         self._next_hops = next_hops
         self._arm = arms[-1]
@@ -68,8 +68,8 @@ class Neighbours:
         self._hops: dict[bytes, _Hop] = {}
         self._hop_of_backend: dict[bytes, _Hop] = {}
         with Netlink() as netlink:
-            for backend in backends:
-                via = next_address(netlink, self._arm, backend)
+            for backend, mode in ((b, service.mode) for service in services for b in service.backends):
+                via = next_address(netlink, self._arm, backend, mode)
                 if via not in self._hops:
                     self._hops[via] = _Hop(via, next_hops.pin(len(arms) - 1))
                 hop = self._hop_of_backend[backend.address] = self._hops[via]
@@ -161,7 +161,7 @@ class Neighbours:
             self._changed(", ".join(hop.names), change.mac)
 
 
-def next_address(netlink: Netlink, arm: Interface, backend: Backend) -> bytes:
+def next_address(netlink: Netlink, arm: Interface, backend: Backend, mode: Mode) -> bytes:
     """The address on the link to send to for `backend`: its own, or a gateway's. Raises L4R-305."""
     address = socket.inet_ntoa(backend.address)
     route = netlink.route(backend.address)
@@ -184,5 +184,14 @@ def next_address(netlink: Netlink, arm: Interface, backend: Backend) -> bytes:
             what=f"backend {backend.name} is reached through {found}, not through {arm.name}",
             where=where,
             fix=fix,
+        )
+    if route.gateway and mode is Mode.DSR_L2:
+        gateway = socket.inet_ntoa(route.gateway)
+        raise L4Error(
+            "L4R-305",
+            what=f"backend {backend.name} is behind the router {gateway}, where {mode} does not reach",
+            where=where,
+            why=f"{mode} rewrites only MAC addresses: a router would send the frame back to the VIP.",
+            fix=f'use a backend in the segment of {arm.name}, or mode = "{Mode.NAT}"',
         )
     return route.gateway or backend.address

@@ -19,6 +19,7 @@ CAP_NET_RAW: Final = 13
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_RAISE: Final = 2
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _VERSION_3: Final = 0x2008_0522
 _LAST_POSSIBLE: Final = 64
@@ -27,8 +28,9 @@ _LAST_POSSIBLE: Final = 64
 def keep_only(capabilities: Iterable[int]) -> None:
     """Drop every other capability of this thread and of programs that it starts, for good.
 
-    What is kept is what the thread has of `capabilities`. Raises `OSError`
-    if the kernel refuses.
+    What is kept is what the thread has of `capabilities`; programs that it
+    starts get the same, whoever the user is. Raises `OSError` if the kernel
+    refuses to drop.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     wanted = sum(1 << capability for capability in capabilities)
@@ -43,7 +45,11 @@ def keep_only(capabilities: Iterable[int]) -> None:
     kept = wanted & permitted()
     low, high = kept & 0xFFFF_FFFF, kept >> 32
     # struct __user_cap_data_struct[2]: effective, permitted, inheritable; lower half, upper half.
-    _check(libc.capset(header, pack("=6I", low, low, 0, high, high, 0)), "capset")
+    _check(libc.capset(header, pack("=6I", low, low, low, high, high, high)), "capset")
+    for capability in range(_LAST_POSSIBLE):
+        # Only root's programs get them without this. EPERM: the user's securebits forbid it.
+        if kept >> capability & 1:
+            libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0)
 
 
 def permitted() -> int:

@@ -7,7 +7,9 @@ configuration. It is the one file that outlives the process.
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from l4raw.control.errors import L4Error
 
 FILE = "ring_seed"
 _BYTES = 32
+_SEED = re.compile(rb"[0-9a-f]{%d}" % (2 * _BYTES), re.IGNORECASE)
 
 
 def state_dir(environ: Mapping[str, str]) -> Path:
@@ -27,27 +30,55 @@ def state_dir(environ: Mapping[str, str]) -> Path:
 
 
 def ring_seed(folder: Path) -> bytes:
-    """The seed in `folder`; made there if there is none. Raises L4R-306 if that fails."""
+    """The seed in `folder`, in hex; made there if there is none.
+
+    Raises L4R-306 if that fails, or if the file has something else in it: to
+    go on with that, or with a new seed, would move flows to other backends.
+    """
     path = folder / FILE
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Complete under another name first: of two that start at once, one wins and both read it.
         if not path.exists():
-            draft = folder / f".{FILE}.{os.getpid()}"
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with open(descriptor, "w", encoding="ascii") as file:
-                file.write(secrets.token_hex(_BYTES) + "\n")
-            try:
-                os.link(draft, path)
-            except FileExistsError:
-                pass
-            finally:
-                draft.unlink()
-        return path.read_text("ascii").strip().encode()
-    except (OSError, ValueError) as error:
+            _make(path)
+        content = path.read_bytes()
+    except OSError as error:
         raise L4Error(
             "L4R-306",
             what=f"keeping the ring seed: {error}",
             where=str(path),
             fix='name one in the configuration: [lb] ring_seed = "..."',
         ) from error
+    try:
+        return check(content)
+    except ValueError as error:
+        raise L4Error(
+            "L4R-306",
+            what=f"the ring seed is damaged: {error}",
+            where=str(path),
+            why="it decides which backend a flow goes to; with another one, flows would move.",
+            fix=f'remove {path}, for a new one, or name one in the configuration: [lb] ring_seed = "..."',
+        ) from None
+
+
+def check(content: bytes) -> bytes:
+    """The seed that is the content of a seed file. Raises ValueError that says what is there instead."""
+    seed = content.strip()
+    if not _SEED.fullmatch(seed):
+        raise ValueError(f"{len(content)} bytes, which are not {2 * _BYTES} hex digits")
+    return seed
+
+
+def _make(path: Path) -> None:
+    """Write a new seed, unless somebody else has just done so. Raises OSError."""
+    # Complete under another name first: of two that start at once, one wins and both read it.
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(_BYTES) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(draft)

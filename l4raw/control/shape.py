@@ -118,7 +118,7 @@ class Backend(Table):
 class Timeouts(Table):
     """`timeouts`: how long a silent flow is kept, in milliseconds."""
 
-    syn: _Timeout = _DEFAULTS.syn
+    syn: _Timeout = _DEFAULTS.half_open
     established: _Timeout = _DEFAULTS.established
     fin: _Timeout = _DEFAULTS.closing
     udp: _Timeout = _DEFAULTS.udp

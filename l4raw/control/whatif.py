@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from l4raw.control.seed import FILE, state_dir
+from l4raw.control.seed import FILE, check, state_dir
 from l4raw.control.settings import Config
 from l4raw.core.decision import Decision
 from l4raw.core.flows import FlowTable
@@ -68,14 +68,15 @@ class WhatIf:
     def see(self, frame: bytes) -> Outcome:
         """Decide, and apply what was decided. Flows are remembered until the next frame."""
         headers = parse(frame)
-        arm, l4_sum = 0, None
+        arm, l4_sum, csum_start = 0, None, 0
         if not isinstance(headers, int):
             arm, l4_sum = self._place(headers), state_of_sum(frame, headers)
-        engine = ReplayEngine([frame], arm, partial=l4_sum == PARTIAL)
+            csum_start = headers.l4 if l4_sum == PARTIAL else 0
+        engine = ReplayEngine([frame], arm, csum_start)
         seen: list[Decision] = []
 
-        def decide(data: bytes | Frame, arm: int, partial: bool, tables: Tables) -> Decision:
-            seen.append(steer(data, arm, partial, tables))
+        def decide(data: bytes | Frame, arm: int, csum_start: int, tables: Tables) -> Decision:
+            seen.append(steer(data, arm, csum_start, tables))
             return seen[-1]
 
         forward(engine, self.tables, 0, decide)
@@ -139,7 +140,7 @@ def _seed(config: Config, environ: Mapping[str, str]) -> tuple[bytes, list[str]]
         return config.lb.ring_seed.encode(), []
     path = state_dir(environ) / FILE
     try:
-        return path.read_text("ascii").strip().encode(), []
+        return check(path.read_bytes()), []
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return b"what if", [f"ring seed: cannot read {path} ({reason}); another seed chooses otherwise"]

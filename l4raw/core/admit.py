@@ -7,16 +7,17 @@ were.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from l4raw.core.flows import flow_key
 from l4raw.core.model import Mode
 from l4raw.core.ring import Pick
-from l4raw.core.states import seen
+from l4raw.core.states import first
 from l4raw.core.tables import BackendEntry, ServiceEntry, Tables
 from l4raw.wire import ipv4, tcp
 from l4raw.wire.abi import (
     DROP_FLOWS_FULL,
+    DROP_MARTIAN,
     DROP_NEXT_HOP_UNKNOWN,
     DROP_NEXT_HOPS_FULL,
     DROP_NO_BACKEND,
@@ -24,10 +25,17 @@ from l4raw.wire.abi import (
     DROP_REPLY_KEY_TAKEN,
     DROP_TTL,
     FORWARD,
+    RULE_CURSOR,
     RULE_FLOW_HASH,
     Verdict,
 )
 from l4raw.wire.headers import Headers
+
+_WRAP: Final = 0xFFFF_FFFF
+_OPENING: Final = tcp.SYN | tcp.ACK | tcp.FIN | tcp.RST
+_LOOPBACK: Final = 127
+_CLASS_D: Final = 224
+_NO_MAC: Final = b"\0" * 6
 
 
 class Admission(NamedTuple):
@@ -40,15 +48,20 @@ class Admission(NamedTuple):
 
 def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables: Tables) -> Admission:
     """Choose a backend for the flow `key`, whose first frame came in on `arm`, and remember the choice."""
+    if _is_martian(headers, arm, tables):
+        return Admission(DROP_MARTIAN)
     is_nat = service.service.mode is Mode.NAT
     if is_nat and headers.ttl <= 1:
         return Admission(DROP_TTL)
     if not _opens(headers) and (is_nat or service.ring.rule != RULE_FLOW_HASH):
         # In mid-stream a hash still finds the backend; NAT's state and a cursor's place are lost.
         return Admission(DROP_NO_FLOW)
-    pick = service.ring.pick(key)
+    cursor = tables.cursors[service.number]
+    pick = service.ring.pick(key, cursor)
     if pick is None:
         return Admission(DROP_NO_BACKEND)
+    if pick.rule == RULE_CURSOR:
+        tables.cursors[service.number] = cursor + 1 & _WRAP
     backend = tables.policy.backends[pick.backend]
     assert backend is not None, "a ring names backends of its policy"
     if tables.next_hops.macs[backend.next_hop] is None:
@@ -61,16 +74,35 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
     return Admission(verdict, flow, pick)
 
 
+def _is_martian(headers: Headers, arm: int, tables: Tables) -> bool:
+    """Whether no client can have this source (RFC 1812, section 5.3.7).
+
+    A reply would go to a group of machines, to nobody, or to ourselves. The
+    network of 0.0.0.0, loopback, multicast (class D) and class E; our own
+    addresses and VIPs; a group MAC (IEEE 802.3, clause 3.2.3), none, our own.
+    """
+    src, mac = headers.src, headers.src_mac
+    return (
+        src[0] in (0, _LOOPBACK)
+        or src[0] >= _CLASS_D
+        or src in tables.policy.vips
+        or src in tables.arms[arm].addresses
+        or mac[0] & 1 == 1
+        or mac in (_NO_MAC, tables.arms[arm].mac)
+    )
+
+
 def _opens(headers: Headers) -> bool:
-    """Whether this frame may be the first of its flow: any but a TCP segment that is not a SYN."""
-    return headers.protocol != ipv4.TCP or headers.flags & (tcp.SYN | tcp.ACK) == tcp.SYN
+    """Whether this frame may be the first of its flow: any but a TCP segment that is not simply a SYN."""
+    return headers.protocol != ipv4.TCP or headers.flags & _OPENING == tcp.SYN
 
 
 def _insert_one(
     headers: Headers, key: bytes, arm: int, backend: BackendEntry, tables: Tables
 ) -> tuple[Verdict, int]:
     """DSR: the client's direction is all that passes here."""
-    flow = tables.flows.insert(key, seen(headers), backend.service, backend.number, 0, tables.now)
+    state = first(headers.protocol)
+    flow = tables.flows.insert(key, state, backend.service, backend.number, 0, tables.now)
     return (FORWARD, flow) if flow >= 0 else (DROP_FLOWS_FULL, -1)
 
 
@@ -78,22 +110,23 @@ def _insert_pair(
     headers: Headers, key: bytes, arm: int, backend: BackendEntry, tables: Tables
 ) -> tuple[Verdict, int]:
     """NAT: an entry for each direction, each naming the other; replies go where this frame came from."""
-    flows, state, now = tables.flows, seen(headers), tables.now
+    flows, state, now = tables.flows, first(headers.protocol), tables.now
     port = backend.backend.port or headers.dport
     reply_key = flow_key(backend.backend.address, port, headers.src, headers.sport, headers.protocol)
     if flows.find(reply_key) >= 0:
         return DROP_REPLY_KEY_TAKEN, -1
+    if flows.used + 2 > flows.capacity:
+        return DROP_FLOWS_FULL, -1
     client_hop = tables.next_hops.learn(arm, headers.src_mac)
     if not client_hop:
         return DROP_NEXT_HOPS_FULL, -1
     flow = flows.insert(key, state, backend.service, backend.number, 0, now)
-    reply = (
-        flows.insert(reply_key, state, backend.service, backend.number, client_hop, now) if flow >= 0 else -1
-    )
-    if reply < 0:
+    reply = flows.insert(reply_key, state, backend.service, backend.number, client_hop, now)
+    if flow < 0 or reply < 0:  # the table is chosen so that this does not happen below its capacity
+        for index in (flow, reply):
+            if index >= 0:
+                flows.delete(index)
         tables.next_hops.release(client_hop)
-        if flow >= 0:
-            flows.delete(flow)
         return DROP_FLOWS_FULL, -1
     flows.link(flow, reply)
     return FORWARD, flow

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from l4raw.core.rewrite import Edit
 from l4raw.core.ring import Pick
 from l4raw.core.tables import BackendEntry, ServiceEntry
-from l4raw.wire.abi import REPLY, VERDICT_NAMES, VERDICT_SENTENCES, Verdict
+from l4raw.wire.abi import SENT, VERDICT_NAMES, VERDICT_SENTENCES, Verdict
 from l4raw.wire.headers import Headers
 
 
@@ -33,7 +33,7 @@ class Decision(NamedTuple):
     @property
     def forwarded(self) -> bool:
         """Whether the frame goes on, with its edits applied."""
-        return self.verdict <= REPLY
+        return self.verdict < SENT
 
     @property
     def name(self) -> str:

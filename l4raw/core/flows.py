@@ -12,8 +12,9 @@ object is kept for a flow.
 
 A key has two candidate buckets and is put into the emptier one. When both
 are full, they are marked, and the key goes to the emptier of two overflow
-blocks; only keys of marked buckets are looked for there. Entries never move,
-so an index stays valid while the flow lives.
+blocks; only keys of marked buckets are looked for there, and the marks go
+when nothing is left there. Entries never move, so an index stays valid while
+the flow lives.
 
 Capacity is 70 % of the entries in buckets. Up to it no insert fails. Filling
 a table to that load overflows 0.4 % of the flows; but flows that come and go
@@ -56,8 +57,8 @@ _KEY: Final = 37
 _STATE: Final = 37
 _PEER: Final = 44
 _LAST_SEEN: Final = 48
+_PACKETS: Final = 60
 _VALUES: Final = Struct("=BHHHIIIII")
-_STAMP: Final = Struct("=IIII")
 _U32: Final = Struct("=I")
 _WRAP: Final = 0xFFFF_FFFF
 _GENERATION: Final = 2
@@ -117,6 +118,7 @@ class FlowTable:
         self.capacity = self.entries * CAPACITY_PERCENT // 100
         self.used = 0
         self._swept = 0
+        self._overflowed = 0
         self._marks = (self.entries + self.overflow) * SIZE
         self._hash_key = hash_key
 
@@ -153,6 +155,7 @@ class FlowTable:
             if index < 0:
                 return -1
             self.buffer[self._marks + first] = self.buffer[self._marks + second] = 1
+            self._overflowed += 1
         generation = self.read(index).lock + _GENERATION & _WRAP
         ENTRY.pack_into(
             self.buffer, index * SIZE, key, state, service, backend, next_hop, 0, now, 0, generation, 0
@@ -179,6 +182,7 @@ class FlowTable:
 
     def read(self, index: int) -> Entry:
         """What the entry says, whether it is in use or not."""
+        # Without the NamedTuple's constructor: 0.1 us of 0.3 less.
         return tuple.__new__(Entry, _VALUES.unpack_from(self.buffer, index * SIZE + _STATE))
 
     def key(self, index: int) -> bytes:
@@ -195,13 +199,12 @@ class FlowTable:
         _U32.pack_into(self.buffer, index * SIZE + _PEER, other + 1)
         _U32.pack_into(self.buffer, other * SIZE + _PEER, index + 1)
 
-    def touch(self, index: int, entry: Entry, state: int, now: int) -> None:
-        """Count a frame at time `now` (ms) and note the state; `entry` is what read() has just returned."""
-        offset = index * SIZE
-        self.buffer[offset + _STATE] = state
-        _STAMP.pack_into(
-            self.buffer, offset + _LAST_SEEN, now, entry.sequence, entry.lock, entry.packets + 1 & _WRAP
-        )
+    def touch(self, index: int, state: int, now: int, packets: int) -> None:
+        """Note the state, the time in ms, and how many frames the flow has had (modulo 2^32)."""
+        buffer, offset = self.buffer, index * SIZE
+        buffer[offset + _STATE] = state
+        _U32.pack_into(buffer, offset + _LAST_SEEN, now)
+        _U32.pack_into(buffer, offset + _PACKETS, packets & _WRAP)
 
     def sweep(self, budget: int) -> list[int]:
         """Indices in use among the next `budget` entries; call after call goes round the whole table."""
@@ -218,6 +221,10 @@ class FlowTable:
         lock = self.read(index).lock + _GENERATION & _WRAP
         _VALUES.pack_into(self.buffer, index * SIZE + _STATE, FLOW_FREE, 0, 0, 0, 0, 0, 0, lock, 0)
         self.used -= 1
+        if index >= self.entries:
+            self._overflowed -= 1
+            if not self._overflowed:  # nothing is there to be found: forget who ever overflowed
+                self.buffer[self._marks : self._marks + self.buckets] = bytes(self.buckets)
 
     def __len__(self) -> int:
         """Entries in use: one for each DSR flow, two for each NAT flow."""

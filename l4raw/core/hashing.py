@@ -12,8 +12,7 @@ random 64-bit k and the key's 32-bit words w,
     sum = k[0] + k[1] w[0] + ... + k[10] w[9]   modulo 2^64
 
 and then one multiplication that spreads the upper half over all bits. Two
-keys collide with a probability of about 2^-32 whatever a client sends. In
-Python it costs a twentieth of SipHash.
+keys collide with a probability of about 2^-32 whatever a client sends.
 
 The ten words of a flow's key are the four of each IPv4-mapped address, the
 ports as one word, and the protocol. For IPv4, six of them never change:
@@ -32,7 +31,7 @@ V4_MAPPED: Final = b"\0" * 10 + b"\xff\xff"
 """What makes an IPv4 address an IPv6 one: RFC 4291, section 2.5.5.2."""
 
 KEY: Final = Struct("!12s4s12s4sHHB")
-"""V4_MAPPED, source, V4_MAPPED, destination, source port, destination port, protocol."""
+"""V4_MAPPED, source, V4_MAPPED, destination, source port, destination port, protocol; network order."""
 
 _V4_WORDS: Final = Struct("!12xI12xIIB")
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -58,7 +57,7 @@ def hash_key(seed: bytes) -> HashKey:
 
 
 def flow_hash(hash_key: HashKey, key: bytes) -> int:
-    """64 bits for the 37-byte `key` of an IPv4 flow."""
+    """64 bits for the 37-byte `key` of an IPv4 flow; its words are read in network order."""
     base, k_src, k_dst, k_ports, k_protocol = hash_key
     src, dst, ports, protocol = _V4_WORDS.unpack(key)
     total: int = base + k_src * src + k_dst * dst + k_ports * ports + k_protocol * protocol & _MASK

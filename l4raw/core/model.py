@@ -1,7 +1,7 @@
 """What an operator configures: services and their backends.
 
 Lives here: the values, frozen. Must not live here: how a file is read
-(control/config.py), how a backend is picked (schedule.py), what a frame does
+(control/config.py), how a backend is picked (ring.py), what a frame does
 with them (steer.py).
 
 Addresses are 4 bytes in network order; ports and indices are host integers.

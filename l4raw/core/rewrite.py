@@ -1,8 +1,7 @@
 """Edits: what forwarding changes in a frame, as values that can be shown, then applied.
 
-The functions here compute
-edits and change nothing; `apply` writes them. So `explain` and the packet
-path cannot disagree.
+The functions here compute edits and change nothing; `apply` writes them. So
+`explain` and the packet path cannot disagree.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from l4raw.wire.checksum import update, update_partial
 from l4raw.wire.headers import Frame, Headers
 
 Edit = tuple[str, int, bytes, bytes]
-"""Field, offset in the frame, old bytes, new bytes."""
+"""Field, offset in the frame, old bytes, new bytes of the same length."""
 End = tuple[bytes, int]
 """One end of a flow: 4-byte address and port."""
 
@@ -82,10 +81,10 @@ def nat(
     edits.append(("ip.ttl", _IP + ipv4.TTL, _u8(headers.ttl), _u8(headers.ttl - 1)))
     edits.append(("ip.checksum", _IP + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(ip_sum)))
     l4_sum = headers.l4_checksum
+    if l4_sum == udp.NO_CHECKSUM and name == "udp":
+        return tuple(edits)
     if partial:
         new_sum = update_partial(l4_sum, addresses)
-    elif l4_sum == udp.NO_CHECKSUM and name == "udp":
-        return tuple(edits)
     else:
         new_sum = update(l4_sum, addresses + sport - headers.sport + dport - headers.dport)
         if new_sum == udp.NO_CHECKSUM and name == "udp":

@@ -33,32 +33,25 @@ class Pick(NamedTuple):
     """Index of the backend."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Ring:
     """Slots that hold backend indices, and how to choose one."""
 
     rule: int
     slots: array[int] = field(repr=False)
     key: HashKey = field(repr=False)
-    cursor: int = 0
 
-    def pick(self, flow: bytes) -> Pick | None:
-        """The slot for a flow with this 37-byte key; None: no backend takes new flows."""
+    def pick(self, flow: bytes, cursor: int) -> Pick | None:
+        """The slot for a flow with this 37-byte key, or for this cursor; None: no backend takes new flows."""
         size = len(self.slots)
         if not size:
             return None
-        if self.rule == RULE_FLOW_HASH:
-            value = flow_hash(self.key, flow) >> 32
-        else:
-            value = self.cursor
-            self.cursor = (value + 1) % size
+        value = flow_hash(self.key, flow) >> 32 if self.rule == RULE_FLOW_HASH else cursor
         slot = value % size
         return Pick(self.rule, value, slot, size, self.slots[slot])
 
 
-def build(
-    scheduler: Scheduler, backends: Sequence[tuple[int, Backend]], seed: bytes, cursor: int = 0
-) -> Ring:
+def build(scheduler: Scheduler, backends: Sequence[tuple[int, Backend]], seed: bytes) -> Ring:
     """The ring of `scheduler` for (index, backend) pairs in the operator's order.
 
     `seed` is the group's: with the same one, any balancer builds the same
@@ -71,7 +64,7 @@ def build(
     slots = array("H", [index for index, _ in usable])
     if scheduler is Scheduler.MODULO:
         return Ring(RULE_FLOW_HASH, slots, key)
-    return Ring(RULE_CURSOR, slots, key, cursor % len(slots) if slots else 0)
+    return Ring(RULE_CURSOR, slots, key)
 
 
 def maglev(backends: Sequence[tuple[int, Backend]], seed: bytes, size: int = MAGLEV_SLOTS) -> array[int]:
@@ -109,7 +102,7 @@ def maglev(backends: Sequence[tuple[int, Backend]], seed: bytes, size: int = MAG
 def _permutation(backend: Backend, seed: bytes, size: int) -> tuple[int, int]:
     """`offset` and `skip` of a backend: two independent hashes of its address and port."""
     identity = backend.address + backend.port.to_bytes(2, "big")
-    digest = blake2b(identity, digest_size=16, key=seed[:64]).digest()
+    digest = blake2b(identity, digest_size=16, key=blake2b(seed).digest()).digest()
     offset = int.from_bytes(digest[:8], "big") % size
     skip = int.from_bytes(digest[8:], "big") % (size - 1) + 1
     return offset, skip

@@ -11,45 +11,39 @@ from typing import Final
 
 from l4raw.core.tables import Tables
 from l4raw.wire import ipv4, tcp
-from l4raw.wire.abi import FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_FREE, FLOW_STATES, FLOW_SYN, FLOW_UDP
-from l4raw.wire.headers import Headers
+from l4raw.wire.abi import FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_FREE, FLOW_HALF_OPEN, FLOW_STATES, FLOW_UDP
 
 _WRAP: Final = 0xFFFF_FFFF
 
-
-def seen(headers: Headers) -> int:
-    """What this frame by itself says."""
-    return _of_flags(headers.flags) if headers.protocol == ipv4.TCP else FLOW_UDP
+FIN_SYN_RST: Final = tcp.FIN | tcp.SYN | tcp.RST
+"""The flags that change a state."""
 
 
-def _of_flags(flags: int) -> int:
-    if flags & (tcp.FIN | tcp.RST):
-        return FLOW_CLOSING
-    return FLOW_SYN if flags & tcp.SYN else FLOW_ESTABLISHED
+def first(protocol: int) -> int:
+    """The state of a new entry, whatever its first segment says: one alone proves nothing."""
+    return FLOW_HALF_OPEN if protocol == ipv4.TCP else FLOW_UDP
 
 
-def after(state: int, now_seen: int) -> int:
-    """The state that follows `state` when a frame says `now_seen`.
+def after(state: int, flags: int) -> int:
+    """The state that follows `state` when a further segment with these TCP flags is seen.
 
     Closing ends only with a new SYN: the last ACK of a closed connection
     does not open it again. A SYN inside an established flow is not believed,
     since anyone can send one.
     """
-    if now_seen == FLOW_ESTABLISHED and state == FLOW_CLOSING:
+    if state == FLOW_UDP:
+        return FLOW_UDP
+    if flags & (tcp.FIN | tcp.RST):
         return FLOW_CLOSING
-    if now_seen == FLOW_SYN and state == FLOW_ESTABLISHED:
-        return FLOW_ESTABLISHED
-    return now_seen
+    if flags & tcp.SYN:
+        return FLOW_ESTABLISHED if state == FLOW_ESTABLISHED else FLOW_HALF_OPEN
+    return FLOW_CLOSING if state == FLOW_CLOSING else FLOW_ESTABLISHED
 
 
-FIN_SYN_RST: Final = tcp.FIN | tcp.SYN | tcp.RST
 NEXT_STATE: Final = tuple(
-    tuple(
-        FLOW_UDP if state == FLOW_UDP else after(state, _of_flags(flags)) for flags in range(FIN_SYN_RST + 1)
-    )
-    for state in range(FLOW_STATES)
+    tuple(after(state, flags) for flags in range(FIN_SYN_RST + 1)) for state in range(FLOW_STATES)
 )
-"""after() as a table, by state and the three flags that matter: one look-up instead of two calls a frame."""
+"""after() as a table: a look-up instead of a call for each frame."""
 
 
 def expire(tables: Tables, budget: int) -> int:
@@ -70,7 +64,7 @@ def expire(tables: Tables, budget: int) -> int:
             # The later of the two, as the clock wraps.
             if (peer.last_seen - last_seen) & _WRAP < 1 << 31:
                 last_seen = peer.last_seen
-        service = tables.policy.by_index[entry.service]
+        service = tables.policy.by_number[entry.service]
         assert service is not None, "an entry names a service of the policy"
         if (tables.now - last_seen) & _WRAP > service.timeouts[state]:
             _free(tables, index)

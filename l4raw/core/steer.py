@@ -35,17 +35,19 @@ from l4raw.wire.abi import (
 from l4raw.wire.headers import Frame, Headers, parse
 
 
-def steer(frame: bytes | Frame, arm: int, partial: bool, tables: Tables) -> Decision:
+def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables) -> Decision:
     """Decide what becomes of `frame`, which came in on `arm`.
 
-    `partial`: its TCP or UDP checksum covers the pseudo-header only, because
-    the sender left the rest to its network card.
+    `csum_start`: offset of a transport header whose checksum is *partial*: it
+    covers the pseudo-header only, because the sender left the rest to its
+    network card. 0: none. It need not be the outermost header's.
     """
     headers = parse(frame)
     if isinstance(headers, int):
         return Decision(headers)
     if headers.dst_mac != tables.arms[arm].mac:
         return Decision(PASS_OTHER_MAC, headers)
+    partial = csum_start != 0 and csum_start == headers.l4
     if headers.dst in tables.policy.vips:
         return _to_vip(headers, arm, partial, tables)
     return _from_backend(headers, partial, tables)
@@ -67,18 +69,22 @@ def _to_vip(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decisi
     if flow < 0:
         verdict, flow, pick = admit(headers, key, arm, service, tables)
         if flow < 0:
-            return Decision(verdict, headers, service, pick=pick)
+            chosen = policy.backends[pick.backend] if pick else None
+            return Decision(verdict, headers, service, chosen, pick=pick)
     entry = flows.read(flow)
-    backend = policy.backends[entry.backend]
-    assert backend is not None, "a flow's backend stays in the policy"
-    if entry.peer and headers.ttl <= 1:  # RFC 1812 section 5.3.1; only NAT routes
+    service, backend = policy.by_number[entry.service], policy.backends[entry.backend]
+    assert service is not None and backend is not None, "the policy keeps what a flow names"
+    is_nat = entry.peer != 0
+    if is_nat and headers.ttl <= 1:  # RFC 1812 section 5.3.1; only NAT routes
         return Decision(DROP_TTL, headers, service, backend, flow)
-    flows.touch(flow, entry, NEXT_STATE[entry.state][headers.flags & FIN_SYN_RST], tables.now)
-
     own_mac, mac = tables.arms[backend.arm].mac, hops.macs[backend.next_hop]
     if mac is None:
         return Decision(DROP_NEXT_HOP_UNKNOWN, headers, service, backend, flow)
-    if entry.peer:
+    # The first segment of a flow has made its state; each further one moves it on.
+    state = entry.state if pick else NEXT_STATE[entry.state][headers.flags & FIN_SYN_RST]
+    flows.touch(flow, state, tables.now, entry.packets + 1)
+
+    if is_nat:
         edits = _as_flipped(headers, own_mac, mac, flows.ends(entry.peer - 1), partial)
     else:
         edits = rewrite.dsr_l2(headers, own_mac, mac)
@@ -97,10 +103,10 @@ def _from_backend(headers: Headers, partial: bool, tables: Tables) -> Decision:
     mac, arm = hops.macs[entry.next_hop], hops.arms[entry.next_hop]
     if mac is None:  # a client's entry, whose VIP the policy has lost
         return Decision(PASS_NOT_OURS, headers)
-    service, backend = tables.policy.by_index[entry.service], tables.policy.backends[entry.backend]
+    service, backend = tables.policy.by_number[entry.service], tables.policy.backends[entry.backend]
     if headers.ttl <= 1:  # RFC 1812 section 5.3.1
         return Decision(DROP_TTL, headers, service, backend, flow)
-    flows.touch(flow, entry, NEXT_STATE[entry.state][headers.flags & FIN_SYN_RST], tables.now)
+    flows.touch(flow, NEXT_STATE[entry.state][headers.flags & FIN_SYN_RST], tables.now, entry.packets + 1)
     edits = _as_flipped(headers, tables.arms[arm].mac, mac, flows.ends(entry.peer - 1), partial)
     return Decision(REPLY, headers, service, backend, flow, None, edits, arm)
 

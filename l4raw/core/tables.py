@@ -1,15 +1,15 @@
 """What steer() may read and change, in one place.
 
 `Policy` is compiled from the configuration and replaced as a whole; nothing
-in it changes once a frame may see it, but for the cursor of a ring. Flows,
-next hops and counters live beside it and stay when the policy is replaced.
+in it changes once a frame may see it. Flows, next hops, cursors and counters
+live beside it and stay when the policy is replaced.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from l4raw.core.flows import FlowTable
 from l4raw.core.model import Backend, Service
@@ -19,8 +19,8 @@ from l4raw.wire.abi import (
     BACKENDS,
     FLOW_CLOSING,
     FLOW_ESTABLISHED,
+    FLOW_HALF_OPEN,
     FLOW_STATES,
-    FLOW_SYN,
     FLOW_UDP,
     SERVICES,
     VERDICT_COUNT,
@@ -32,12 +32,14 @@ class Arm(NamedTuple):
 
     name: str
     mac: bytes
+    addresses: frozenset[bytes] = frozenset()
+    """This host's own IPv4 addresses there."""
 
 
 class Timeouts(NamedTuple):
     """How long a flow may be silent, in ms."""
 
-    syn: int = 60_000
+    half_open: int = 60_000
     established: int = 900_000
     closing: int = 120_000
     udp: int = 300_000
@@ -65,14 +67,15 @@ class ServiceEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Compiled configuration. Indices keep their meaning from one policy to the next."""
+    """Compiled configuration. Numbers keep their meaning from one policy to the next."""
 
     services: dict[tuple[bytes, int, int], ServiceEntry]
     """By VIP, port (0: every port) and protocol."""
     vips: frozenset[bytes]
-    by_index: tuple[ServiceEntry | None, ...]
+    by_number: tuple[ServiceEntry | None, ...]
+    """Services, those of earlier policies included: their flows may live on."""
     backends: tuple[BackendEntry | None, ...]
-    """By index, those of earlier policies included: their flows may live on."""
+    """By number, likewise."""
 
     def find(self, vip: bytes, port: int, protocol: int) -> ServiceEntry | None:
         """The service of a destination: the one that names the port, else the one for every port."""
@@ -88,7 +91,9 @@ class Traffic:
     """Counters of one backend in one service. Bytes are those of frames, Ethernet header included."""
 
     flows: int = 0
+    """New flows since the start."""
     packets: int = 0
+    """Frames sent to it; a super-frame is one."""
     bytes: int = 0
     reply_packets: int = 0
     reply_bytes: int = 0
@@ -107,10 +112,13 @@ class Tables:
     verdicts: list[int] = field(default_factory=lambda: [0] * VERDICT_COUNT)
     backends: list[Traffic] = field(default_factory=lambda: [Traffic()])
     """By number of the backend; a service's traffic is that of its backends."""
+    cursors: list[int] = field(default_factory=lambda: [0])
+    """By number of the service: turns taken so far, modulo 2^32."""
 
     def install(self, policy: Policy) -> None:
         """Make `policy` the one in force, from the next frame on."""
         self.backends.extend(Traffic() for _ in range(len(policy.backends) - len(self.backends)))
+        self.cursors.extend(0 for _ in range(len(policy.by_number) - len(self.cursors)))
         self.policy = policy
 
 
@@ -125,35 +133,46 @@ def compile_policy(
 
     `hops` gives the next hop's index and arm for a backend's address, `seed`
     is the ring seed, `timeouts` goes by service name. Services and backends
-    that `previous` knows keep their indices, and a ring its cursor. Raises
-    `OverflowError` past the limits of the shared header.
+    that `previous` knows keep their numbers; one whose mode has changed is
+    another service, for its flows keep theirs. Raises `OverflowError` past
+    the limits of the shared header.
     """
-    by_index = list(previous.by_index)
+    by_number = list(previous.by_number)
     backends = list(previous.backends)
-    service_index = {entry.service.name: entry.number for entry in by_index if entry}
-    backend_index = {(e.service, e.backend.address, e.backend.port): e.number for e in backends if e}
+    known = {(e.service.name, e.service.mode): e.number for e in by_number if e}
+    known_backends = {(e.service, e.backend.address, e.backend.port): e.number for e in backends if e}
     table = {}
     for service in services:
-        index = service_index.setdefault(service.name, len(by_index))
-        numbered = []
+        number = _numbered(known, (service.name, service.mode), by_number)
+        members = []
         for backend in service.backends:
-            number = backend_index.setdefault((index, backend.address, backend.port), len(backends))
-            backends[number : number + 1] = [BackendEntry(number, index, backend, *hops[backend.address])]
-            numbered.append((number, backend))
-        before = by_index[index] if index < len(by_index) else None
-        ring = build(service.scheduler, numbered, seed, before.ring.cursor if before else 0)
+            place = _numbered(known_backends, (number, backend.address, backend.port), backends)
+            backends[place] = BackendEntry(place, number, backend, *hops[backend.address])
+            members.append((place, backend))
+        ring = build(service.scheduler, members, seed)
         limits = _by_state((timeouts or {}).get(service.name, Timeouts()))
-        entry = ServiceEntry(index, service, ring, limits)
-        by_index[index : index + 1] = [entry]
-        table[service.vip, service.port, service.protocol] = entry
-    if len(by_index) > SERVICES or len(backends) > BACKENDS:
+        entry = ServiceEntry(number, service, ring, limits)
+        by_number[number] = table[service.vip, service.port, service.protocol] = entry
+    if len(by_number) > SERVICES or len(backends) > BACKENDS:
         raise OverflowError(f"more than {SERVICES - 1} services or {BACKENDS - 1} backends")
-    return Policy(table, frozenset(s.vip for s in services), tuple(by_index), tuple(backends))
+    return Policy(table, frozenset(s.vip for s in services), tuple(by_number), tuple(backends))
+
+
+_Key = TypeVar("_Key")
+_Entry = TypeVar("_Entry")
+
+
+def _numbered(known: dict[_Key, int], key: _Key, entries: list[_Entry | None]) -> int:
+    """The number of `key`; a new one, with a place at the end of `entries`, if it has none."""
+    if key not in known:
+        known[key] = len(entries)
+        entries.append(None)
+    return known[key]
 
 
 def _by_state(timeouts: Timeouts) -> tuple[int, ...]:
     limits = [0] * FLOW_STATES
-    limits[FLOW_SYN] = timeouts.syn
+    limits[FLOW_HALF_OPEN] = timeouts.half_open
     limits[FLOW_ESTABLISHED] = timeouts.established
     limits[FLOW_CLOSING] = timeouts.closing
     limits[FLOW_UDP] = timeouts.udp

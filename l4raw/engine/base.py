@@ -12,7 +12,7 @@ from l4raw.core.decision import Decision
 from l4raw.core.rewrite import apply
 from l4raw.core.steer import steer
 from l4raw.core.tables import Tables
-from l4raw.wire.abi import DROP_TX, FORWARD, REPLY, Verdict
+from l4raw.wire.abi import DROP_TX, FORWARD, SENT, Verdict
 from l4raw.wire.headers import Frame
 
 
@@ -22,8 +22,8 @@ class Received(NamedTuple):
     frame: Frame
     """From the destination MAC on; edited in place."""
     arm: int
-    partial: bool
-    """The TCP or UDP checksum holds the sum of the pseudo-header only (CHECKSUM_PARTIAL in the kernel)."""
+    csum_start: int
+    """Offset in the frame of a transport header whose checksum is partial (CHECKSUM_PARTIAL); 0: none."""
     packet: Frame
     """What the engine itself needs to send it on: the frame and whatever it keeps in front."""
 
@@ -51,7 +51,7 @@ class Engine(Protocol):
         """Counters that only the engine knows, such as frames lost before it could read them."""
 
 
-Steer = Callable[[Frame, int, bool, Tables], Decision]
+Steer = Callable[[Frame, int, int, Tables], Decision]
 
 
 def forward(engine: Engine, tables: Tables, timeout: float, decide: Steer = steer) -> None:
@@ -60,10 +60,10 @@ def forward(engine: Engine, tables: Tables, timeout: float, decide: Steer = stee
     `decide` is `steer`, or something that calls it and looks at the result.
     """
     for received in engine.poll(timeout):
-        frame, arm, partial, _ = received
-        decision = decide(frame, arm, partial, tables)
+        frame, arm, csum_start, _ = received
+        decision = decide(frame, arm, csum_start, tables)
         verdict = decision.verdict
-        if verdict <= REPLY:
+        if verdict < SENT:
             apply(frame, decision.edits)
             if not engine.send(received, decision.arm):
                 verdict = DROP_TX
@@ -73,7 +73,7 @@ def forward(engine: Engine, tables: Tables, timeout: float, decide: Steer = stee
 def count(tables: Tables, decision: Decision, verdict: Verdict, size: int) -> None:
     """Add one frame of `size` bytes to the counters of its verdict and, if it was sent, its backend."""
     tables.verdicts[verdict] += 1
-    if verdict > REPLY:
+    if verdict >= SENT:
         return
     assert decision.backend is not None, "a forwarded frame has a backend"
     traffic = tables.backends[decision.backend.number]

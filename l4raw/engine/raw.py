@@ -43,6 +43,9 @@ _ETH_P_ALL: Final = 3
 
 _VNET_HEADER: Final = 10
 _NEEDS_CSUM: Final = 1
+_CSUM_START: Final = Struct("=H")
+"""At offset 6 of the header: where in the frame the sum begins, which is its transport header."""
+_GONE: Final = frozenset({errno.EBADF, errno.ENODEV, errno.ENXIO})
 _BUFFER: Final = 1 << 17
 """A super-frame has up to 65,535 bytes of IPv4 datagram."""
 _SOCKET_BUFFER: Final = 8 << 20
@@ -84,14 +87,16 @@ class RawEngine:
     def __init__(self, arms: Sequence[Arm]) -> None:
         self._arms = tuple(arms)
         self._sockets: list[socket.socket] = []
-        self._epoll = select.epoll()
+        self._epoll: select.epoll | None = None
         self._by_fd: dict[int, tuple[int, socket.socket]] = {}
         self._buffer = bytearray(_BUFFER)
         self._view = memoryview(self._buffer)
         self._lost = 0
+        self._unreadable = 0
 
     def open(self) -> Self:
         """Open a socket for each arm; raises `OSError` with the interface's name and the operation."""
+        self._epoll = select.epoll()
         for number, arm in enumerate(self._arms):
             try:
                 sock = _packet_socket(arm.name)
@@ -106,6 +111,7 @@ class RawEngine:
     def poll(self, timeout: float) -> Iterator[Received]:
         """Frames that have arrived; each is valid until the next is taken, since all share one buffer."""
         buffer, view = self._buffer, self._view
+        assert self._epoll is not None, "open() comes first"
         for fd, _ in self._epoll.poll(timeout):
             arm, sock = self._by_fd[fd]
             receive = sock.recv_into
@@ -115,12 +121,15 @@ class RawEngine:
                 except BlockingIOError:
                     break
                 except OSError as error:
-                    if error.errno == errno.ENETDOWN:  # reported once; frames come again when it is up
-                        break
-                    raise OSError(
-                        error.errno, f"receiving: {error.strerror}", self._arms[arm].name
-                    ) from error
-                yield Received(view[_VNET_HEADER:size], arm, buffer[0] & _NEEDS_CSUM != 0, view[:size])
+                    if error.errno in _GONE:
+                        what = f"receiving: {error.strerror}"
+                        raise OSError(error.errno, what, self._arms[arm].name) from error
+                    # ENETDOWN comes once and frames again when it is up. EINVAL: the kernel has thrown
+                    # away a super-frame of a kind that it cannot describe. No sender may stop us.
+                    self._unreadable += 1
+                    break
+                csum_start = _CSUM_START.unpack_from(buffer, 6)[0] if buffer[0] & _NEEDS_CSUM else 0
+                yield Received(view[_VNET_HEADER:size], arm, csum_start, view[:size])
 
     def send(self, received: Received, arm: int) -> bool:
         """Send with the virtio-net header that the frame came with."""
@@ -135,18 +144,22 @@ class RawEngine:
     def close(self) -> None:
         """Close the sockets."""
         self._by_fd.clear()
-        self._epoll.close()
+        if self._epoll is not None:
+            self._epoll.close()
+            self._epoll = None
         while self._sockets:
             self._sockets.pop().close()
 
     def statistics(self) -> dict[str, int]:
-        """`receive_lost`: frames that the kernel dropped because we did not read fast enough."""
+        """`receive_lost`: dropped by the kernel because we did not read fast enough. `receive_unreadable`:
+        errors of the socket, such as a link that went down or a super-frame it cannot describe.
+        """
         for sock in self._sockets:
             # struct tpacket_stats: frames, drops; reading resets them.
             self._lost += int.from_bytes(
                 sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)[4:8], sys.byteorder
             )
-        return {"receive_lost": self._lost}
+        return {"receive_lost": self._lost, "receive_unreadable": self._unreadable}
 
 
 def _packet_socket(interface: str) -> socket.socket:

@@ -26,6 +26,7 @@ BACKENDS: Final = 65535
 NEXT_HOPS: Final = 65535
 MAGLEV_SLOTS: Final = 65537
 HASH_WORDS: Final = 10
+SENT: Final = 2
 
 # enum l4_verdict
 FORWARD: Final = Verdict(0)
@@ -58,23 +59,25 @@ DROP_PROTOCOL: Final = Verdict(13)
 """to a VIP, but neither TCP nor UDP"""
 DROP_NO_SERVICE: Final = Verdict(14)
 """to a VIP, but no service has this port and protocol"""
-DROP_NO_FLOW: Final = Verdict(15)
+DROP_MARTIAN: Final = Verdict(15)
+"""its source address or MAC is none that a client can have (RFC 1812 5.3.7, IEEE 802.3 3.2.3)"""
+DROP_NO_FLOW: Final = Verdict(16)
 """a TCP segment of no known flow, and the scheduler is no function of the flow"""
-DROP_NO_BACKEND: Final = Verdict(16)
+DROP_NO_BACKEND: Final = Verdict(17)
 """the service has no backend that takes new flows"""
-DROP_NEXT_HOP_UNKNOWN: Final = Verdict(17)
+DROP_NEXT_HOP_UNKNOWN: Final = Verdict(18)
 """the MAC address of the next hop is not known (yet)"""
-DROP_NEXT_HOPS_FULL: Final = Verdict(18)
+DROP_NEXT_HOPS_FULL: Final = Verdict(19)
 """no room to remember one more client next hop"""
-DROP_FLOWS_FULL: Final = Verdict(19)
+DROP_FLOWS_FULL: Final = Verdict(20)
 """the flow table is full"""
-DROP_REPLY_KEY_TAKEN: Final = Verdict(20)
+DROP_REPLY_KEY_TAKEN: Final = Verdict(21)
 """its replies would look like those of another flow"""
-DROP_TTL: Final = Verdict(21)
+DROP_TTL: Final = Verdict(22)
 """TTL would reach zero (RFC 1812 5.3.1)"""
-DROP_TX: Final = Verdict(22)
+DROP_TX: Final = Verdict(23)
 """the egress interface did not take it: its queue is full, it is down, or its MTU is too small"""
-VERDICT_COUNT: Final = 23
+VERDICT_COUNT: Final = 24
 
 # enum l4_mode
 DSR_L2: Final = 0
@@ -86,7 +89,7 @@ RULE_CURSOR: Final = 1
 
 # enum l4_flow_state
 FLOW_FREE: Final = 0
-FLOW_SYN: Final = 1
+FLOW_HALF_OPEN: Final = 1
 FLOW_ESTABLISHED: Final = 2
 FLOW_CLOSING: Final = 3
 FLOW_UDP: Final = 4
@@ -108,6 +111,7 @@ VERDICT_NAMES: Final[tuple[str, ...]] = (
     "drop_fragment",
     "drop_protocol",
     "drop_no_service",
+    "drop_martian",
     "drop_no_flow",
     "drop_no_backend",
     "drop_next_hop_unknown",
@@ -135,6 +139,7 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "a fragment to a VIP: only the first one has ports (RFC 791 3.2)",
     "to a VIP, but neither TCP nor UDP",
     "to a VIP, but no service has this port and protocol",
+    "its source address or MAC is none that a client can have (RFC 1812 5.3.7, IEEE 802.3 3.2.3)",
     "a TCP segment of no known flow, and the scheduler is no function of the flow",
     "the service has no backend that takes new flows",
     "the MAC address of the next hop is not known (yet)",

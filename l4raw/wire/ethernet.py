@@ -37,7 +37,7 @@ def format_mac(mac: bytes) -> str:
 
 def parse_mac(text: str) -> bytes:
     """Six bytes for `02:00:00:00:00:0b`; raises `ValueError` for anything else."""
-    mac = bytes.fromhex(text.replace(":", ""))
-    if len(mac) != 6:
+    pairs = text.split(":")
+    if len(pairs) != 6 or any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"{text!r} is no MAC address")
-    return mac
+    return bytes.fromhex("".join(pairs))

@@ -38,24 +38,27 @@ class Headers(NamedTuple):
     dport: int
     flags: int
     """TCP flags; see `l4raw.wire.tcp`."""
+    l4_checksum: int
     ttl: int
     ip_checksum: int
-    l4_checksum: int
     l4: int
     """Offset of the TCP or UDP header; 0 for a fragment or another protocol."""
     fragment: bool
 
 
+_Transport = tuple[int, int, int, int]
+"""Source port, destination port, TCP flags, checksum."""
+
 _new = tuple.__new__
-"""Makes a NamedTuple without its constructor, which takes 150 ns more."""
+"""Makes a NamedTuple without its constructor: 0.1 us instead of 0.26, of the 1 us that parse() takes."""
 
 
 def parse(frame: bytes | Frame) -> Headers | Verdict:
     """Read the headers of an Ethernet frame, or say with a verdict why they cannot be read.
 
-    RFC 1812, section 5.2.2 lists what a router must check of an IPv4 header;
-    the rungs follow its order. Trailing bytes past the IPv4 total length are
-    Ethernet padding and are left alone.
+    RFC 1812, section 5.2.2 lists what a router must check of an IPv4 header.
+    Version and IHL come first here, since the sum depends on them. Trailing
+    bytes past the IPv4 total length are Ethernet padding and are left alone.
     """
     size = len(frame)
     if size < ethernet.LENGTH:
@@ -83,7 +86,7 @@ def parse(frame: bytes | Frame) -> Headers | Verdict:
         return DROP_IP_LENGTH
 
     l4, is_fragment = ethernet.LENGTH + header_length, fragment & ipv4.IS_FRAGMENT != 0
-    fields: tuple[int, int, int, int] | Verdict = (0, 0, 0, 0)
+    fields: _Transport | Verdict = (0, 0, 0, 0)
     if is_fragment:
         l4 = 0
     elif protocol == ipv4.TCP:
@@ -94,28 +97,10 @@ def parse(frame: bytes | Frame) -> Headers | Verdict:
         l4 = 0
     if isinstance(fields, int):
         return fields
-    sport, dport, flags, l4_checksum = fields
-    return _new(
-        Headers,
-        (
-            dst_mac,
-            src_mac,
-            src,
-            dst,
-            protocol,
-            sport,
-            dport,
-            flags,
-            ttl,
-            ip_checksum,
-            l4_checksum,
-            l4,
-            is_fragment,
-        ),
-    )
+    return _new(Headers, (dst_mac, src_mac, src, dst, protocol, *fields, ttl, ip_checksum, l4, is_fragment))
 
 
-def _tcp(frame: bytes | Frame, l4: int, payload: int) -> tuple[int, int, int, int] | Verdict:
+def _tcp(frame: bytes | Frame, l4: int, payload: int) -> _Transport | Verdict:
     """Ports, flags and checksum of a segment of `payload` bytes (RFC 9293, section 3.1)."""
     if payload < tcp.LENGTH:
         return DROP_SHORT
@@ -126,7 +111,7 @@ def _tcp(frame: bytes | Frame, l4: int, payload: int) -> tuple[int, int, int, in
     return sport, dport, flags, checksum
 
 
-def _udp(frame: bytes | Frame, l4: int, payload: int) -> tuple[int, int, int, int] | Verdict:
+def _udp(frame: bytes | Frame, l4: int, payload: int) -> _Transport | Verdict:
     """Ports, no flags, and checksum of a datagram in `payload` bytes (RFC 768)."""
     if payload < udp.HEADER_LENGTH:
         return DROP_SHORT

@@ -33,7 +33,7 @@ typedef unsigned long long uint64_t;
 enum { L4_ABI_VERSION = 1 };
 
 enum l4_limit {
-	L4_BURST = 64,             /* frames handled between two looks at the clock */
+	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
 	L4_ARMS = 2,               /* client side, backend side */
 	L4_SLOTS = 4,              /* flow entries in a bucket */
 	L4_CAPACITY_PERCENT = 70,  /* flow entries, of those in buckets, that always find room */
@@ -43,15 +43,16 @@ enum l4_limit {
 	L4_BACKENDS = 65535,       /* of all services together; index 0 is none */
 	L4_NEXT_HOPS = 65535,      /* index 0 is none */
 	L4_MAGLEV_SLOTS = 65537,   /* prime; Eisenbud et al., NSDI'16, section 5.3 */
-	L4_HASH_WORDS = 10,        /* 32-bit words of a flow key, padding included */
+	L4_HASH_WORDS = 10,        /* 32-bit words of a flow key; the last one is the protocol */
+	L4_SENT = 2,               /* verdicts below it: the frame was sent */
 };
 
 /*
  * Every frame ends in exactly one verdict, and every verdict is a counter.
  * The sentence is what a person is told, in `explain`, in the counters that
- * `up` prints and in docs/verdicts.md. forward and reply come first, so that
- * "was it sent?" is one comparison; then what is left to the kernel, then
- * what is dropped.
+ * `up` prints and in docs/verdicts.md. Those that send come first (L4_SENT of
+ * them), so that "was it sent?" is one comparison; then what is left to the
+ * kernel, then what is dropped.
  */
 #define L4_VERDICTS(_) \
 	_(FORWARD, "sent to the backend") \
@@ -69,6 +70,7 @@ enum l4_limit {
 	_(DROP_FRAGMENT, "a fragment to a VIP: only the first one has ports (RFC 791 3.2)") \
 	_(DROP_PROTOCOL, "to a VIP, but neither TCP nor UDP") \
 	_(DROP_NO_SERVICE, "to a VIP, but no service has this port and protocol") \
+	_(DROP_MARTIAN, "its source address or MAC is none that a client can have (RFC 1812 5.3.7, IEEE 802.3 3.2.3)") \
 	_(DROP_NO_FLOW, "a TCP segment of no known flow, and the scheduler is no function of the flow") \
 	_(DROP_NO_BACKEND, "the service has no backend that takes new flows") \
 	_(DROP_NEXT_HOP_UNKNOWN, "the MAC address of the next hop is not known (yet)") \
@@ -95,8 +97,8 @@ enum l4_rule {
  */
 enum l4_flow_state {
 	L4_FLOW_FREE,
-	L4_FLOW_SYN,               /* TCP: only SYNs so far */
-	L4_FLOW_ESTABLISHED,       /* TCP: a segment without SYN */
+	L4_FLOW_HALF_OPEN,         /* TCP: one segment so far, or only SYNs */
+	L4_FLOW_ESTABLISHED,       /* TCP: a second segment, without SYN */
 	L4_FLOW_CLOSING,           /* TCP: a FIN or RST */
 	L4_FLOW_UDP,
 	L4_FLOW_STATES
@@ -108,7 +110,13 @@ enum l4_flow_state {
  * two, each naming the other as its peer: rewriting a frame of one means
  * writing the other's key with source and destination exchanged.
  *
- * The first 37 bytes are the key. Entries never move.
+ * The first 37 bytes are the key. Entries never move. How a key is hashed, and
+ * to which entries, is written in l4raw/core/hashing.py and flows.py; in short,
+ * with the key's ten words w in network order and eleven random 64-bit k:
+ *
+ *   s = k[0] + k[1] w[0] + ... + k[10] w[9]      modulo 2^64
+ *   h = (s ^ s >> 32) * 0x9E3779B97F4A7C15       modulo 2^64
+ *   buckets: (h >> 32) * n >> 32 and (h & 0xffffffff) * n >> 32, n buckets
  *
  *   0               16              32  34  36 37 38  40  42  44
  *   +---------------+---------------+---+---+--+--+---+---+---+----
@@ -127,7 +135,7 @@ struct l4_flow {
 	uint16_t next_hop;         /* where frames of this direction go; 0: the backend's */
 	uint32_t peer;             /* entry of the other direction, plus 1; 0: none */
 	uint32_t last_seen;        /* ms of the tables' clock, modulo 2^32 */
-	uint32_t sequence;         /* highest TCP sequence number seen */
+	uint32_t sequence;         /* for TCP sequence numbers; 0 as long as nobody follows them */
 	uint32_t lock;             /* bit 0: taken by a writer; above: generation */
 	uint32_t packets;
 };
@@ -138,7 +146,7 @@ struct l4_next_hop {
 	uint8_t mac[6];
 	uint8_t arm;
 	uint8_t known;             /* 0: not resolved */
-	uint32_t references;       /* flows that name it; a backend holds one */
+	uint32_t references;       /* flows that learned it; 0 for a backend's, which stays */
 };
 L4_ASSERT(sizeof(struct l4_next_hop) == 12, "next hop")
 

@@ -1,9 +1,9 @@
 """Send small UDP frames at a steady rate; run inside the client's namespace.
 
-    generator.py INTERFACE DST_MAC SRC_IP VIP RATE SECONDS FLOWS
+    generator.py INTERFACE DST_MAC SRC_IP DST_IP RATE SECONDS FLOWS (a multiple of 8)
 
-Frames are 60 bytes, flows differ in their source port. Prints how many were
-sent and how long it took, as JSON.
+Frames are 60 bytes (64 with the frame check sequence); flows differ in their
+source port. Prints how many were sent and how long it took, as JSON.
 """
 
 from __future__ import annotations
@@ -13,44 +13,55 @@ import socket
 import sys
 import time
 from ipaddress import IPv4Address
-from struct import pack
+from itertools import cycle
 
-from l4raw.wire import ethernet, ipv4
-from l4raw.wire.checksum import checksum
+from l4raw.wire import ethernet, ipv4, udp
+from l4raw.wire.checksum import checksum, pseudo_header
 from l4raw.wire.ethernet import parse_mac
 
 PORT = 9
-"""discard"""
+"""discard (RFC 863)"""
+FIRST_SPORT = 1024
+_PAYLOAD = b"l4raw benchmark..."
+_LENGTH = udp.HEADER_LENGTH + len(_PAYLOAD)
+_TTL = 64
 _BURST = 8
 
 
-def frame(own_mac: bytes, dst_mac: bytes, src: bytes, dst: bytes, sport: int) -> bytes:
-    """A UDP datagram of 18 bytes without a checksum, in a 60-byte frame."""
-    udp = pack("!HHHH", sport, PORT, 26, 0) + b"l4raw benchmark..."
-    header = bytearray(pack("!BBHHHBBH4s4s", 0x45, 0, 46, 0, 0x4000, 64, ipv4.UDP, 0, src, dst))
-    header[ipv4.CHECKSUM : ipv4.CHECKSUM + 2] = checksum(header).to_bytes(2, "big")
-    return ethernet.HEADER.pack(dst_mac, own_mac, ethernet.IPV4) + header + udp
+def make_frame(src_mac: bytes, dst_mac: bytes, src: bytes, dst: bytes, sport: int) -> bytes:
+    """A UDP datagram of 18 bytes, both checksums filled in, in a 60-byte frame."""
+    start = pseudo_header(src, dst, ipv4.UDP, _LENGTH)
+    l4_sum = checksum(udp.HEADER.pack(sport, PORT, _LENGTH, 0) + _PAYLOAD, start) or udp.ZERO
+    fields = ipv4.VERSION_4_NO_OPTIONS, ipv4.LENGTH + _LENGTH, 0, _TTL, ipv4.UDP
+    ip_sum = checksum(ipv4.HEADER.pack(*fields, 0, src, dst))
+    return (
+        ethernet.HEADER.pack(dst_mac, src_mac, ethernet.IPV4)
+        + ipv4.HEADER.pack(*fields, ip_sum, src, dst)
+        + udp.HEADER.pack(sport, PORT, _LENGTH, l4_sum)
+        + _PAYLOAD
+    )
 
 
 def main() -> None:
-    """Send in bursts of eight, each at its time; a sender that is late catches up."""
-    interface, dst_mac, src, dst = sys.argv[1:5]
-    rate, seconds, flows = (float(text) for text in sys.argv[5:8])
+    """Send bursts of eight, each when it is due, until the time is over; a sender that is late catches up."""
+    interface, dst_mac, *addresses = sys.argv[1:5]
+    rate, seconds, flows = (int(text) for text in sys.argv[5:8])
+    src, dst = (IPv4Address(text).packed for text in addresses)
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
-        sock.bind((interface, ethernet.IPV4))
-        own_mac = sock.getsockname()[4]
-        ends = IPv4Address(src).packed, IPv4Address(dst).packed
-        frames = [frame(own_mac, parse_mac(dst_mac), *ends, 1024 + i) for i in range(int(flows))]
-        total, count = int(rate * seconds), len(frames)
-        send, clock = sock.send, time.perf_counter
-        start = due = clock()
-        for number in range(0, total, _BURST):
-            while clock() < due:
-                pass
-            for i in range(number, number + _BURST):
-                send(frames[i % count])
-            due += _BURST / rate
-        print(json.dumps({"sent": -(-total // _BURST) * _BURST, "seconds": clock() - start}))
+        sock.bind((interface, 0))
+        macs = sock.getsockname()[4], parse_mac(dst_mac)
+        frames = [make_frame(*macs, src, dst, FIRST_SPORT + i) for i in range(flows)]
+        bursts = cycle([frames[i : i + _BURST] for i in range(0, flows, _BURST)])
+        send, clock, sent = sock.send, time.perf_counter, 0
+        start = now = due = clock()
+        while now < start + seconds:
+            if now >= due:
+                due += _BURST / rate
+                for frame in next(bursts):
+                    send(frame)
+                sent += _BURST
+            now = clock()
+        print(json.dumps({"sent": sent, "seconds": now - start}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,198 +1,145 @@
 """`make bench`: what the raw engine does on this machine, beside what it could at most do.
 
-Prints figures, never passes or fails. Two CPUs are enough: the generator has
-one, the balancer the other. The backends drop what reaches them, so that
-their kernel's work is not counted as the balancer's.
+Ends with a table for docs/performance.md and the bounds; exit code 1 if one is missed. About four minutes,
+and two CPUs of a machine that does nothing else. Lives here: order, words and bounds; the measurements are in
+memory.py and traffic.py.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
-import signal
-import statistics
-import subprocess
 import sys
-import timeit
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from l4raw.netns import Log, Topology, dsr, nat
-from l4raw.netns.clients import iperf3
 from l4raw.netns.process import temporary_folder
-from l4raw.netns.servers import iperf3_server
 
 from l4raw import __version__
-from l4raw.core.model import Mode, Scheduler
-from l4raw.core.rewrite import apply
-from l4raw.core.steer import steer
-from tests.tables import backends, make_tables, service
-from tests.unit.test_steer import request
+from l4raw.core.model import Mode
+from tests.bench import memory, traffic
+from tests.bench.testbed import BALANCER_CPU, FLOWS, GENERATOR_CPU, SECONDS
+from tests.bench.traffic import BACKLOG_S, ROUNDS
 
-HERE = Path(__file__).parent
-BUILD = {Mode.DSR_L2: dsr, Mode.NAT: nat}
-SECONDS = 2.0
-FLOWS = 1000
-LOADS = (60_000, 80_000, 100_000, 120_000)
-LOSS = 0.001
-"""A load counts as carried when no more than one frame in a thousand is lost."""
-SATURATED = 400_000
-ROUNDS = 3
+LEAST_FRAMES = 60_000
+LEAST_GBIT = 5.0
 
 
-def machine() -> None:
+class Result(NamedTuple):
+    """All figures of one mode."""
+
+    calls: memory.Calls
+    carried: int
+    overload: traffic.Overload
+    there: traffic.Throughput
+    """Client to backend."""
+    back: traffic.Throughput | None
+    """Backend to client; None where that does not pass the balancer."""
+
+
+def machine() -> str:
     """What the figures belong to."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    print(f"l4raw {__version__}, Python {platform.python_version()}, Linux {platform.release()}")
-    print(f"{os.cpu_count()} x {cpu[1] if cpu else platform.machine()}; veth between network namespaces")
-
-
-def in_memory() -> None:
-    """One call of steer(), and what the loop adds, without any input or output."""
-    print("\nsteer() in memory, ns a frame (best of 7)")
-    number = 20_000
-    for mode in Mode:
-        members = backends(port=8080 if mode is Mode.NAT else 0)
-        tables = make_tables([service(mode, Scheduler.MAGLEV, members=members)], 2, memory=1 << 23)
-        new = iter([bytearray(request(port)) for port in range(1024, 1024 + number)])
-        known = memoryview(bytearray(request(1024, "A")))
-        names = {"steer": steer, "apply": apply, "new": new, "known": known, "tables": tables}
-        first = timeit.timeit("steer(next(new), 0, False, tables)", globals=names, number=number) / number
-        names["edits"] = steer(known, 0, False, tables).edits
-        each, writing = (
-            min(timeit.repeat(statement, globals=names, number=number, repeat=7)) / number
-            for statement in ("steer(known, 0, False, tables)", "apply(known, edits)")
-        )
-        print(
-            f"  {mode:8} known flow {each * 1e9:6.0f}   new flow {first * 1e9:6.0f}"
-            f"   applying the edits {writing * 1e9:6.0f}"
-        )
-
-
-@contextmanager
-def started(network: Topology, argv: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Run a program on CPU 1 in the balancer's namespace until its end; fills the dict with its last line."""
-    process = network.balancer.popen(
-        ["taskset", "-c", "1", sys.executable, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    return (
+        f"{time.strftime('%Y-%m-%d')}, l4raw {__version__}, Python {platform.python_version()},"
+        f" Linux {platform.release()}, {os.cpu_count()} x {cpu[1] if cpu else platform.machine()},"
+        f" load average {os.getloadavg()[0]:.1f} before"
     )
-    assert process.stdout is not None and process.stderr is not None
-    if "ready" not in process.stdout.readline():
-        raise SystemExit(f"{argv}: {process.stderr.read()}")
-    result: dict[str, Any] = {}
-    yield result
-    process.send_signal(signal.SIGTERM)
-    result |= json.loads(process.communicate()[0].splitlines()[-1])
 
 
-@contextmanager
-def networks(mode: Mode, folder: Path) -> Iterator[tuple[Topology, list[str]]]:
-    """A two-arm network whose one backend drops what it gets, and the command that balances in it."""
-    with BUILD[mode](arms=2, backends=1, log=Log(silent=True)) as network:
-        hook = 'type filter hook ingress device "eth0" priority 0'
-        network.backends[0].run(["nft", f"table netdev sink {{ chain in {{ {hook}; udp dport 9 drop; }}; }}"])
-        config = folder / f"{mode}.toml"
-        config.write_text(network.config_toml("9/udp", "0/tcp", lb={"ring_seed": "bench"}))
-        yield network, ["-m", "l4raw", "up", "--json", "-q", "-c", str(config)]
+NOTES = f"""\
+- Two CPUs: balancer pinned to CPU {BALANCER_CPU}, generator to CPU {GENERATOR_CPU}, iperf3 not pinned.
+  veth pairs between network namespaces. On veth the receive softirq runs on the sender's CPU: what the kernel
+  does up to the balancer's socket is done on the generator's CPU, and what it does from the balancer to the
+  backend is done on the balancer's, as part of `send`.
+- Small frames: UDP in 60 bytes, {FLOWS:,} flows, two arms, one way, {ROUNDS} runs of {SECONDS} s each.
+  Carried: the highest load at and below which every run lost nothing and left less in the receive queue than
+  comes in {BACKLOG_S * 1e3:.0f} ms.
+- Saturated: the generator sends as fast as it can; the drops are in the receive queue (receive_lost).
+  This can be less than what is carried: frames of a long queue have left the caches, and the flood itself
+  slows the other CPU. The bare loop has the same sockets, writes two MAC addresses and decides
+  nothing.
+- ns a frame: from a run of the balancer with a clock between its steps; the kernel's part is in `receive` and
+  `send`. The remainder is what that costs and is not taken off: calls of wrappers, and a clock that is slower
+  to read there than in the loop that measures it.
+- Kernel routing: the same network; instead of l4raw the kernel of the balancer's host forwards (ip_forward),
+  to the backend's own address. No VIP, no NAT.
+"""
 
 
-def offer(network: Topology, rate: float) -> dict[str, Any]:
-    """Send for two seconds from CPU 0."""
-    argv = [
-        "eth0",
-        network.balancer.mac,
-        network.client.address,
-        network.vip,
-        str(rate),
-        str(SECONDS),
-        str(FLOWS),
-    ]
-    command = ["taskset", "-c", "0", sys.executable, str(HERE / "generator.py"), *argv]
-    sent: dict[str, Any] = json.loads(network.client.run(command, timeout=60).stdout)
-    return sent
-
-
-def received(network: Topology) -> int:
-    """Frames that the backend's interface has received."""
-    (link,) = json.loads(network.backends[0].run(["ip", "-j", "-s", "link", "show", "dev", "eth0"]).stdout)
-    return int(link["stats64"]["rx"]["packets"])
-
-
-def run_load(network: Topology, argv: Sequence[str], rate: float) -> tuple[float, float, dict[str, Any]]:
-    """Offer a load; frames/s offered, frames/s that arrived, and the program's last words."""
-    before = received(network)
-    with started(network, argv) as result:
-        sent = offer(network, rate)
-    arrived = received(network) - before
-    return sent["sent"] / sent["seconds"], arrived / sent["seconds"], result
-
-
-def small_frames(mode: Mode, folder: Path) -> None:
-    """The load that is carried, and the rate at saturation, beside a loop that only writes MAC addresses."""
-    with networks(mode, folder) as (network, up):
-        bare = [str(HERE / "bare.py"), "forward", *network.interfaces, network.backends[0].mac]
-        best, ratios, rates = 0.0, [], []
-        for load in LOADS:
-            offered, arrived, _ = run_load(network, up, load)
-            lost = max(0.0, 1 - arrived / offered)
-            print(f"  {mode:8} offered {offered:9,.0f}/s   arrived {arrived:9,.0f}/s   lost {lost:7.2%}")
-            best = arrived if lost <= LOSS else best
-        for _ in range(ROUNDS):
-            _, with_steer, _ = run_load(network, up, SATURATED)
-            _, without, _ = run_load(network, bare, SATURATED)
-            rates.append(with_steer)
-            ratios.append(with_steer / without)
-        print(
-            f"  {mode:8} carried {best:9,.0f}/s   saturated {statistics.median(rates):9,.0f}/s"
-            f"   of the bare loop's rate {statistics.median(ratios):.2f} (median of {ROUNDS} pairs)"
-        )
-
-
-def where_time_goes(folder: Path) -> None:
-    """CPU time of a frame in parts: receiving, sending, and what l4raw adds."""
-    with networks(Mode.DSR_L2, folder) as (network, _):
-        costs = {}
-        for kind in ("receive", "forward"):
-            argv = [str(HERE / "bare.py"), kind, *network.interfaces, network.backends[0].mac]
-            _, _, result = run_load(network, argv, LOADS[0])
-            costs[kind] = result["cpu"] / result["frames"] * 1e6
-    print("\nwhere the time goes, CPU us a frame (60,000/s; kernel included)")
-    receive, send = costs["receive"], costs["forward"] - costs["receive"]
-    print(f"  receive {receive:.1f}   write two MAC addresses and send {send:.1f}")
-    print("  the rest is steer(), applying edits and counting: see above")
-
-
-def throughput(mode: Mode, folder: Path) -> None:
-    """iperf3 through the balancer, and from the client to the backend directly."""
-    with networks(mode, folder) as (network, up), iperf3_server(network.backends[0]):
-        rates = []
-        for reverse in (False, True):
-            with started(network, up):
-                rates.append(iperf3(network.client, network.vip, seconds=5, reverse=reverse))
-        there, back = (rate / 1e9 for rate in rates)
-        print(f"  {mode:8} client to backend {there:5.1f} Gbit/s   backend to client {back:5.1f} Gbit/s")
-
-
-def main() -> None:
-    """Everything, about three minutes."""
-    if os.geteuid() != 0:
-        raise SystemExit("make bench needs root: it makes network namespaces")
-    machine()
-    in_memory()
+def measure() -> dict[Mode, Result]:
+    """Everything, printed as it comes."""
+    modes = tuple(Mode)
+    print(f"\nsteer() and apply() in memory, {memory.FLOWS:,} flows, ns a call, best of {memory.REPETITIONS}")
+    calls = {mode: memory.time_calls(mode) for mode in modes}
+    for mode, each in calls.items():
+        print(f"  {mode:8} known flow {each.known:6.0f}   new flow {each.new:6.0f}   apply {each.apply:6.0f}")
     with temporary_folder("l4raw-bench-") as folder:
-        where_time_goes(folder)
-        print(f"\nsmall frames (60 bytes, {FLOWS} flows, two arms, one core)")
-        for mode in Mode:
-            small_frames(mode, folder)
-        print(
-            "\niperf3, one connection, default offloads (dsr-l2: the way back does not pass the balancer)"
+        print(f"\nsmall frames: median rates of {ROUNDS} runs; drops of each, and frames queued at its end")
+        carried = {mode: traffic.carried(mode, folder) for mode in modes}
+        print("\nsmall frames, saturated, in turns")
+        overload = {mode: traffic.overload(mode, folder) for mode in modes}
+        print(f"\niperf3, one connection, default offloads, {traffic.IPERF_SECONDS} s, in turns")
+        there = {mode: traffic.throughput(mode, folder) for mode in modes}
+        back = {Mode.NAT: traffic.throughput(Mode.NAT, folder, reverse=True)}
+    return {m: Result(calls[m], carried[m], overload[m], there[m], back.get(m)) for m in modes}
+
+
+def rows(result: Result) -> Iterator[tuple[str, str]]:
+    """One mode's column of the table, with the labels."""
+    calls, over = result.calls, result.overload
+    yield "steer() in memory: known flow, ns", f"{calls.known:,.0f}"
+    yield "steer() in memory: new flow, ns", f"{calls.new:,.0f}"
+    yield "small frames carried, frames/s", f"{result.carried:,}"
+    for who, load in (("l4raw", over.balancer), ("bare loop", over.bare)):
+        yield f"saturated: {who}, offered, frames/s", f"{load.offered_rate:,.0f}"
+        yield f"saturated: {who}, forwarded, frames/s", f"{load.rate:,.0f}"
+        yield f"saturated: {who}, dropped", f"{load.dropped / load.sent:.0%}"
+    yield "saturated: l4raw / bare loop", f"{over.ratio:.2f}"
+    for stage, ns in over.stages.items():
+        yield f"ns a frame: {stage}", f"{ns:,.0f}"
+    total, whole = sum(over.stages.values()), 1e9 / over.balancer.rate
+    yield "ns a frame: sum of the stages", f"{total:,.0f}"
+    yield "ns a frame: whole, 1 / forwarded", f"{whole:,.0f}"
+    yield "ns a frame: remainder", f"{whole - total:+,.0f} ({whole / total - 1:+.0%})"
+    for way, rate in (("client to backend", result.there), ("backend to client", result.back)):
+        yield f"iperf3 {way}: l4raw, Gbit/s", f"{rate.balancer:.1f}" if rate else "not through l4raw"
+        yield f"iperf3 {way}: kernel routing, Gbit/s", f"{rate.kernel:.1f}" if rate else "-"
+        yield f"iperf3 {way}: l4raw / kernel routing", f"{rate.ratio:.2f}" if rate else "-"
+
+
+def bounds(results: dict[Mode, Result]) -> Iterator[tuple[str, bool]]:
+    """What must hold, and whether it does."""
+    for mode, result in results.items():
+        yield (
+            f"{mode}: small frames carried on one core {result.carried:,}/s, at least {LEAST_FRAMES:,}/s",
+            result.carried >= LEAST_FRAMES,
         )
-        for mode in Mode:
-            throughput(mode, folder)
+        slower = min(rate.balancer for rate in (result.there, result.back) if rate)
+        yield f"{mode}: iperf3 {slower:.1f} Gbit/s, at least {LEAST_GBIT:.1f} Gbit/s", slower >= LEAST_GBIT
+
+
+def main() -> int:
+    """Measure and print; 1 if a bound is missed."""
+    if os.geteuid() != 0 or (os.cpu_count() or 1) < 2:
+        raise SystemExit("make bench needs root, to make network namespaces, and two CPUs")
+    subject = machine()
+    print(subject)
+    results = measure()
+    columns = [dict(rows(result)) for result in results.values()]
+    print(f"\n{subject}\n\n| | {' | '.join(results)} |\n| --- |{' ---: |' * len(results)}")
+    for label in columns[0]:
+        print(f"| {label} | {' | '.join(column[label] for column in columns)} |")
+    print(f"\n{NOTES}")
+    met = True
+    for text, holds in bounds(results):
+        print(f"bound: {text}: {'met' if holds else 'missed'}")
+        met = met and holds
+    return 0 if met else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

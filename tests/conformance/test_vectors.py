@@ -42,7 +42,7 @@ def test_vector(path: Path) -> None:
     tables = tables_named(story["tables"])
     for number, step in enumerate(story["step"], start=1):
         before = list(tables.verdicts)
-        engine = DirtyEngine(_frames(step, "frame"), step["arm"], step.get("partial", False))
+        engine = DirtyEngine(_frames(step, "frame"), step["arm"], step.get("csum_start", 0))
         forward(engine, tables, 0)
         verdicts = [
             n for n, a, b in zip(VERDICT_NAMES, before, tables.verdicts, strict=True) for _ in range(b - a)

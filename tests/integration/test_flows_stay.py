@@ -164,7 +164,7 @@ def swap_ring(tables: Tables, backends: tuple[Backend, ...]) -> None:
     """Put another set of backends in force, from the next frame on."""
     old = tables.policy
     hops = {entry.backend.address: (entry.next_hop, entry.arm) for entry in old.backends if entry}
-    services = [replace(entry.service, backends=backends) for entry in old.by_index if entry]
+    services = [replace(entry.service, backends=backends) for entry in old.by_number if entry]
     tables.install(compile_policy(services, hops, SEED, previous=old))
 
 

@@ -385,10 +385,10 @@ def test_another_owner_later_is_told_once_and_answered_once(net: Net) -> None:
 # Neighbours.
 
 
-def watch(net: Net, *backends: tuple[str, str]) -> tuple[NextHops, Neighbours]:
+def watch(net: Net, *backends: tuple[str, str], mode: Mode = Mode.NAT) -> tuple[NextHops, Neighbours]:
     hops = NextHops()
-    found = [Backend(name, socket.inet_aton(address)) for name, address in backends]
-    return hops, Neighbours(hops, net.arms, found)
+    found = tuple(Backend(name, socket.inet_aton(address)) for name, address in backends)
+    return hops, Neighbours(hops, net.arms, [Service("dns", VIP, 53, UDP, mode, Scheduler.RR, found)])
 
 
 def server_mac(net: Net, mac: str | None = None) -> bytes:
@@ -474,6 +474,15 @@ def test_a_backend_that_the_backend_arm_does_not_reach_is_refused(net: Net, addr
         watch(net, ("b9", address))
     assert (caught.value.code, caught.value.exit_code) == ("L4R-305", 5)
     assert address in str(caught.value.where)
+
+
+def test_a_dsr_backend_must_be_on_the_link(net: Net) -> None:
+    net.balancer.ip("route add 10.3.0.0/24 via 10.2.0.1")
+    watch(net, ("near", SERVER), mode=Mode.DSR_L2)
+    with pytest.raises(L4Error, match=r"backend far is behind the router 10\.2\.0\.1") as caught:
+        watch(net, ("near", SERVER), ("far", "10.3.0.1"), mode=Mode.DSR_L2)
+    assert (caught.value.code, caught.value.exit_code) == ("L4R-305", 5)
+    assert "MAC" in caught.value.why
 
 
 # Interfaces, locks, SSH.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,33 @@ def capabilities(pid: int) -> set[tuple[str, ...]]:
         values = {line[0]: line[1] for line in lines if line and line[0] in wanted}
         found.add(tuple(values[name] for name in wanted))
     return found
+
+
+CHILD = """
+import os, subprocess, sys
+from l4raw.control.privileges import CAP_NET_ADMIN, CAP_NET_RAW, keep_only
+keep_only((CAP_NET_ADMIN, CAP_NET_RAW))
+sys.stdout.write(open("/proc/self/status").read())
+sys.stdout.flush()
+subprocess.run(["cat", "/proc/self/status"], check=True)
+"""
+
+AS_NOBODY = [
+    "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+    # dac_read_search: to read the program, wherever it is.
+    "--inh-caps=-all,+net_admin,+net_raw,+dac_read_search",
+    "--ambient-caps=-all,+net_admin,+net_raw,+dac_read_search",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("before", [[], AS_NOBODY], ids=["root", "another-user"])
+def test_a_program_that_it_starts_has_the_same_two(before: list[str]) -> None:
+    done = subprocess.run([*before, sys.executable, "-c", CHILD], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    sets = [line.split() for line in done.stdout.splitlines() if line.startswith("Cap")]
+    assert [name for name, _ in sets] == ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] * 2
+    # Without CAP_SETPCAP nobody can lower the bounding set; no_new_privs makes it worthless.
+    assert {mask for name, mask in sets if before == [] or name != "CapBnd:"} == {EXPECTED}
 
 
 def test_only_two_capabilities_are_left_in_every_thread_and_it_still_works() -> None:

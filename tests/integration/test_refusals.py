@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from l4raw.netns import Host, Log, Topology, dsr, nat
 
+from l4raw.control.balancer import Balancer, inspect
+from l4raw.control.config import parse
+from l4raw.control.errors import L4Error
 from tests.integration.snapshot import Snapshot, assert_as_before, difference, snapshot
 from tests.integration.starting import DEADLINE, Place, Up, l4raw, toml
 
@@ -271,11 +274,39 @@ def test_a_backend_out_of_reach(network: Topology, place: Place, address: str, w
     assert words in said.splitlines()[0]
 
 
+def test_a_dsr_backend_behind_a_router(network: Topology, place: Place) -> None:
+    network.balancer.ip("route add 10.79.0.0/24 via 10.77.0.1")
+    try:
+        text = good(network).replace("10.77.0.11", "10.79.0.11")
+        said = refused(network.balancer, place, text, code="L4R-305", exit_code=HOST)
+    finally:
+        network.balancer.ip("route del 10.79.0.0/24 via 10.77.0.1")
+    assert "backend b1 is behind the router 10.77.0.1" in said.splitlines()[0]
+    assert "dsr-l2 rewrites only MAC addresses" in said
+
+
 def test_a_backend_behind_the_wrong_interface(place: Place) -> None:
     with nat(backends=1, log=Log(silent=True)) as network:
         swapped = good(network).replace('["eth0", "eth1"]', '["eth1", "eth0"]')
         said = refused(network.balancer, place, swapped, code="L4R-305", exit_code=HOST)
     assert "backend b1 is reached through eth1, not through eth0" in said.splitlines()[0]
+
+
+def test_a_host_that_takes_the_vip_after_the_look(network: Topology, place: Place) -> None:
+    config = parse(good(network), place.temporary / "l4raw.toml", "-c").config
+    steps: list[str] = []
+    before = place.files()
+    with network.balancer.enter():
+        interfaces = inspect(config)
+        network.client.ip(f"addr add {network.vip}/32 dev eth0")
+        try:
+            with pytest.raises(L4Error, match=f"the VIP {network.vip} is owned by the host") as caught:
+                Balancer(config, interfaces, "test", place.run, b"seed").start(steps.append)
+        finally:
+            network.client.ip(f"addr del {network.vip}/32 dev eth0")
+    assert caught.value.code == "L4R-201"
+    assert not [step for step in steps if step.startswith("ARP: ")]
+    assert difference(before, place.files()) == ""
 
 
 # The host.

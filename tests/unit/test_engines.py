@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from scapy.utils import wrpcap, wrpcapng
 
+from l4raw.core.decision import Decision
 from l4raw.core.model import Mode
+from l4raw.core.steer import steer
+from l4raw.core.tables import Arm, Tables
 from l4raw.engine.base import Received, forward
+from l4raw.engine.raw import RawEngine
 from l4raw.engine.replay import ReplayEngine, read_capture
 from l4raw.wire.abi import DROP_TX, FORWARD, PASS_NOT_IPV4, REPLY
-from tests.tables import make_tables, service
+from l4raw.wire.headers import Frame
+from tests.tables import OUR_MACS, make_tables, service
 from tests.unit.test_steer import reply, request
 
 
@@ -41,11 +52,13 @@ def test_frames_and_bytes_are_counted_at_the_backend_in_both_directions() -> Non
 
 
 def test_another_steer_may_look_on() -> None:
-    from l4raw.core.steer import steer
+    seen: list[Decision] = []
 
-    seen = []
-    tables = make_tables([service()])
-    forward(ReplayEngine([request()]), tables, 0, lambda *a: seen.append(steer(*a)) or seen[-1])
+    def decide(frame: Frame, arm: int, csum_start: int, tables: Tables) -> Decision:
+        seen.append(steer(frame, arm, csum_start, tables))
+        return seen[-1]
+
+    forward(ReplayEngine([request()]), make_tables([service()]), 0, decide)
     assert [decision.name for decision in seen] == ["forward"]
 
 
@@ -71,3 +84,65 @@ def test_what_is_no_capture_of_ethernet_is_refused(tmp_path: Path) -> None:
         list(read_capture(other))
     with pytest.raises(OSError):
         list(read_capture(tmp_path / "absent"))
+
+
+class Unreadable(socket.socket):
+    """A socket whose first frame the kernel cannot describe."""
+
+    errors: ClassVar[list[int]] = []
+
+    def recv_into(self, *arguments: Any) -> int:
+        if self.errors:
+            raise OSError(self.errors[0], os.strerror(self.errors.pop(0)))
+        return super().recv_into(*arguments)
+
+    def getsockopt(self, *arguments: Any) -> Any:
+        return bytes(8)  # struct tpacket_stats: none lost
+
+
+@pytest.fixture
+def raw(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RawEngine, socket.socket]]:
+    """The raw engine on a socket pair, and the other end of it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    ours = Unreadable(fileno=ours.detach())
+    monkeypatch.setattr("l4raw.engine.raw._packet_socket", lambda interface: ours)
+    engine = RawEngine([Arm("eth0", OUR_MACS[0])]).open()
+    try:
+        yield engine, theirs
+    finally:
+        engine.close()
+        theirs.close()
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENETDOWN, errno.ENOBUFS])
+def test_a_frame_that_cannot_be_read_is_counted_and_the_next_one_is_read(
+    raw: tuple[RawEngine, socket.socket], number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, wire = raw
+    monkeypatch.setattr(Unreadable, "errors", [number])
+    wire.send(bytes(10) + request())
+    assert list(engine.poll(0)) == []
+    assert [bytes(received.frame) for received in engine.poll(0)] == [request()]
+    assert engine.statistics() == {"receive_lost": 0, "receive_unreadable": 1}
+
+
+def test_a_socket_that_is_gone_ends_the_engine_in_words(
+    raw: tuple[RawEngine, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, wire = raw
+    monkeypatch.setattr(Unreadable, "errors", [errno.ENODEV])
+    wire.send(b"x")
+    with pytest.raises(OSError, match=r"receiving: No such device") as caught:
+        list(engine.poll(0))
+    assert (caught.value.errno, caught.value.filename) == (errno.ENODEV, "eth0")
+
+
+def test_the_virtio_net_header_says_where_a_partial_checksum_begins(
+    raw: tuple[RawEngine, socket.socket],
+) -> None:
+    engine, wire = raw
+    needs, start, valid = 1, (34).to_bytes(2, sys.byteorder), 2
+    for flags in (needs, 0, valid):
+        wire.send(bytes([flags, 0, 0, 0, 0, 0]) + start + bytes(2) + request())
+    assert [received.csum_start for received in engine.poll(0)] == [34, 0, 0]

@@ -7,6 +7,7 @@ import pytest
 from l4raw.core.model import Mode
 from l4raw.core.states import expire
 from l4raw.core.tables import Tables
+from l4raw.wire.abi import FLOW_ESTABLISHED, FLOW_HALF_OPEN
 from tests.tables import make_tables, service
 from tests.unit.test_steer import decide, reply, request
 
@@ -19,7 +20,9 @@ def sweep(tables: Tables, now: int) -> int:
 
 
 @pytest.mark.parametrize("start", [0, WRAP - 30_000], ids=["zero", "clock wraps"])
-@pytest.mark.parametrize(("flags", "timeout"), [("S", 60_000), ("SA", 900_000), ("SAF", 120_000)])
+@pytest.mark.parametrize(
+    ("flags", "timeout"), [("S", 60_000), ("SS", 60_000), ("SA", 900_000), ("SAF", 120_000)]
+)
 def test_each_state_has_its_timeout(start: int, flags: str, timeout: int) -> None:
     tables = make_tables([service()])
     tables.now = start
@@ -43,13 +46,41 @@ def test_both_directions_of_a_nat_flow_go_together_and_either_keeps_it() -> None
     assert len(tables.next_hops) == 3, "the client's next hop went with its last flow"
 
 
-def test_a_reset_from_either_side_closes_the_flow() -> None:
+@pytest.mark.parametrize("last", ["client", "backend"])
+def test_whichever_side_spoke_last_counts_while_the_clock_wraps(last: str) -> None:
+    tables = make_tables([service(Mode.NAT)], arms=2)
+    turns = {"client": (request(flags="A"), 0), "backend": (reply(flags="A"), 1)}
+    order = sorted(turns, key=lambda side: side == last)
+    tables.now = WRAP - 2_000
+    decide(tables, request())
+    for side, now in zip(order, (WRAP - 1_000, 1_000), strict=True):
+        tables.now = now
+        decide(tables, *turns[side])
+    assert sweep(tables, 901_000) == 0
+    assert sweep(tables, 901_001) == 1
+
+
+@pytest.mark.parametrize("side", ["client", "backend"])
+def test_a_reset_from_either_side_closes_the_flow(side: str) -> None:
     tables = make_tables([service(Mode.NAT)], arms=2)
     decide(tables, request())
     decide(tables, request(flags="A"))
     decide(tables, reply(flags="A"), 1)
-    decide(tables, reply(flags="R"), 1)
+    decide(tables, *((request(flags="R"), 0) if side == "client" else (reply(flags="R"), 1)))
+    assert sweep(tables, 120_000) == 0
     assert sweep(tables, 120_001) == 1
+
+
+def test_the_side_that_is_further_on_sets_the_timeout() -> None:
+    tables = make_tables([service(Mode.NAT)], arms=2)
+    flow = decide(tables, request()).flow
+    decide(tables, reply(flags="SA"), 1)
+    decide(tables, reply(flags="A"), 1)
+    peer = tables.flows.read(flow).peer - 1
+    states = [tables.flows.read(index).state for index in (flow, peer)]
+    assert states == [FLOW_HALF_OPEN, FLOW_ESTABLISHED]
+    assert sweep(tables, 900_000) == 0
+    assert sweep(tables, 900_001) == 1
 
 
 def test_a_small_budget_goes_round_the_whole_table() -> None:

@@ -195,6 +195,18 @@ def test_a_capture_remembers_flows(run: Run, name: str) -> None:
     assert run(name).stdout.endswith("\n3 frames: forward 2, pass_not_ipv4 1\n")
 
 
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        ([bytes(Ether() / ARP())] * 2, "2 frames, none of them IPv4: pass_not_ipv4 2"),
+        ([], "0 frames: the capture is empty"),
+    ],
+)
+def test_a_capture_without_a_frame_of_ours_says_so(run: Run, frames: list[bytes], words: str) -> None:
+    wrpcap("c.pcap", [Ether(each) for each in frames], linktype=1)
+    assert run("c.pcap").stdout.endswith(f"\n{words}\n")
+
+
 def test_a_capture_of_both_sides_of_nat(run: Run) -> None:
     """Reply frames come in on the other interface; copies that the balancer sent are nobody's."""
     first = explained(run, request().hex(), "-c", "nat.toml")["frames"][0]
@@ -486,9 +498,13 @@ def test_the_kept_ring_seed_is_used_and_none_is_made(run: Run, tmp_path: Path) -
     assert "ring seed: cannot read" in run(FLOW).stdout
     assert not (tmp_path / "seeds").exists()
     (tmp_path / "seeds").mkdir()
-    (tmp_path / "seeds" / "ring_seed").write_text("demo\n")
+    kept = tmp_path / "seeds" / "ring_seed"
+    kept.write_text("demo\n")
+    assert "ring seed: cannot read" in run(FLOW).stdout
+    kept.write_text("d3" * 32 + "\n")
+    Path("named.toml").write_text(DSR.replace('"demo"', f'"{"d3" * 32}"'))
     with_kept = explained(run, FLOW)
-    assert with_kept["frames"][0]["pick"] == explained(run, FLOW, "-c", "dsr.toml")["frames"][0]["pick"]
+    assert with_kept["frames"][0]["pick"] == explained(run, FLOW, "-c", "named.toml")["frames"][0]["pick"]
     assert not any("ring seed" in sentence for sentence in with_kept["assumed"])
 
 

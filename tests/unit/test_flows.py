@@ -72,6 +72,32 @@ def test_no_insert_fails_while_flows_come_and_go_at_capacity(memory: int, seed: 
     assert all(table.find(key) >= 0 for key in live)
 
 
+def test_the_marks_go_when_nothing_overflows_any_more() -> None:
+    """Else a table that was full once would look in two places for ever."""
+    table = FlowTable(bytearray(1 << 15), KEY)
+    flows = {key: table.insert(key, 1, 1, 1, 0, 0) for key in keys(table.capacity)}
+    marks = slice((table.entries + table.overflow) * SIZE, None)
+    over = [key for key, index in flows.items() if index >= table.entries]
+    assert over and any(table.buffer[marks])
+    for key in over:
+        assert any(table.buffer[marks])
+        table.delete(flows.pop(key))
+    assert not any(table.buffer[marks])
+    assert all(table.find(key) == index for key, index in flows.items())
+    assert all(table.find(key) < 0 for key in over)
+
+
+def test_an_entry_that_is_used_again_has_another_generation() -> None:
+    """Bit 0 of `lock` is a writer's; the generation above it tells a reader that the flow is another one."""
+    table = FlowTable(bytearray(1 << 15), KEY)
+    key = keys(1)[0]
+    index = table.insert(key, 1, 1, 1, 0, 0)
+    first = table.read(index).lock
+    table.delete(index)
+    assert table.insert(key, 1, 1, 1, 0, 0) == index
+    assert (table.read(index).lock & 1, table.read(index).lock >> 1) == (0, (first >> 1) + 2)
+
+
 def test_it_works_in_mapped_memory() -> None:
     with mmap(-1, bytes_for(64)) as memory:
         table = FlowTable(memory, KEY)

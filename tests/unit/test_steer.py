@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 
@@ -11,8 +12,8 @@ from l4raw.core.model import Backend, Mode, Scheduler
 from l4raw.core.next_hops import NextHops
 from l4raw.core.steer import steer
 from l4raw.core.tables import Tables, compile_policy
-from l4raw.wire.abi import FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_SYN
-from tests.tables import SEED, VIP, backends, ip, make_tables, service
+from l4raw.wire.abi import FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_HALF_OPEN
+from tests.tables import OUR_MACS, SEED, VIP, backends, ip, make_tables, service, tables_named
 
 
 def request(
@@ -33,7 +34,7 @@ def backend_of(decision: Decision) -> str:
 
 
 def decide(tables: Tables, frame: bytes, arm: int = 0) -> Decision:
-    return steer(frame, arm, False, tables)
+    return steer(frame, arm, 0, tables)
 
 
 def test_rr_takes_each_backend_in_turn() -> None:
@@ -82,14 +83,45 @@ def test_replies_go_to_the_mac_that_the_first_frame_came_from() -> None:
     assert answer.edits[0] == ("eth.dst", 0, b"\x02\0\0\0\0\x03", b"\x02\0\0\0\0\xaa")
 
 
+def test_a_client_on_the_backends_side_gets_its_replies_there() -> None:
+    tables = make_tables([service(Mode.NAT)], arms=2)
+    frame = bytearray(request(1000, mac="02:00:00:00:00:aa"))
+    frame[5] = OUR_MACS[1][5]
+    assert decide(tables, bytes(frame), arm=1).arm == 1
+    answer = decide(tables, reply(1000), arm=1)
+    assert (answer.name, answer.arm) == ("reply", 1)
+    assert [edit[3] for edit in answer.edits[:2]] == [b"\x02\0\0\0\0\xaa", OUR_MACS[1]]
+
+
+def test_rr_keeps_its_place_when_the_policy_is_replaced_and_at_the_end_of_32_bits() -> None:
+    tables = make_tables([service(), service(name="other", port=81)])
+    decide(tables, request(1))
+    hops = {b.address: (i + 1, 0) for i, b in enumerate(backends())}
+    again = [service(name="other", port=81), service()]
+    tables.install(compile_policy(again, hops, SEED, previous=tables.policy))
+    assert backend_of(decide(tables, request(2))) == "b2"
+    assert tables.cursors == [0, 2, 0]
+    tables.cursors[1] = 0xFFFF_FFFF
+    assert backend_of(decide(tables, request(3))) == "b1"
+    assert tables.cursors[1] == 0
+
+
 def test_no_backend_takes_new_flows() -> None:
     tables = make_tables([service(members=(Backend("b1", ip("10.78.0.11"), weight=0),))])
     assert decide(tables, request()).name == "drop_no_backend"
 
 
+def test_a_refused_flow_names_the_backend_that_it_would_have_had() -> None:
+    tables = tables_named("dsr-unknown-mac")
+    decision = decide(tables, request())
+    assert (decision.name, len(tables.flows)) == ("drop_next_hop_unknown", 0)
+    assert decision.backend is not None and decision.backend.backend.name == "b1"
+
+
 def test_a_full_flow_table_refuses_new_flows_and_keeps_the_old_ones() -> None:
     for mode, each in ((Mode.DSR_L2, 1), (Mode.NAT, 2)):
         tables = make_tables([service(mode)], arms=2, memory=1 << 15)
+        assert tables.flows.capacity % 2, "an odd one, so that the last pair has room for one of two"
         room = tables.flows.capacity // each
         names = {decide(tables, request(port)).name for port in range(room)}
         assert names == {"forward"}
@@ -125,8 +157,9 @@ def test_maglev_finds_the_backend_of_an_unknown_flow_in_mid_stream() -> None:
 def test_states_follow_what_is_seen() -> None:
     tables = make_tables([service()])
     flow = decide(tables, request()).flow
-    steps = [("S", FLOW_SYN), ("A", FLOW_ESTABLISHED), ("S", FLOW_ESTABLISHED), ("FA", FLOW_CLOSING)]
-    for flags, state in [*steps, ("A", FLOW_CLOSING), ("S", FLOW_SYN), ("R", FLOW_CLOSING)]:
+    assert tables.flows.read(flow).state == FLOW_HALF_OPEN
+    steps = [("S", FLOW_HALF_OPEN), ("A", FLOW_ESTABLISHED), ("S", FLOW_ESTABLISHED), ("FA", FLOW_CLOSING)]
+    for flags, state in [*steps, ("A", FLOW_CLOSING), ("S", FLOW_HALF_OPEN), ("R", FLOW_CLOSING)]:
         decide(tables, request(flags=flags))
         assert tables.flows.read(flow).state == state, flags
 
@@ -139,6 +172,17 @@ def test_steer_notes_time_and_counts_packets() -> None:
     decide(tables, request(flags="A"))
     entry = tables.flows.read(flow)
     assert (entry.last_seen, entry.packets) == (9, 2)
+    tables.flows.touch(flow, entry.state, 9, 0xFFFF_FFFF)
+    decide(tables, request(flags="A"))
+    assert tables.flows.read(flow).packets == 0
+
+
+@pytest.mark.parametrize("flags", ["A", "FA", "R", "S"])
+def test_one_segment_makes_no_connection(flags: str) -> None:
+    """In mid-stream a hash still finds the backend; but a flood of ACKs gets no longer timeout than SYNs."""
+    tables = make_tables([service(scheduler=Scheduler.MAGLEV)])
+    flow = decide(tables, request(flags=flags)).flow
+    assert tables.flows.read(flow).state == FLOW_HALF_OPEN
 
 
 def test_udp_and_tcp_with_the_same_addresses_are_two_flows() -> None:

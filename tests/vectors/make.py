@@ -9,6 +9,7 @@ The files are what the tests read.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
@@ -17,17 +18,25 @@ from scapy.packet import Packet, Raw
 CLIENT_MAC, OUR_MAC, OUR_MAC_1 = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"
 B1_MAC, B2_MAC = "02:00:00:00:00:0b", "02:00:00:00:00:0c"
 CLIENT, VIP, B1, B2 = "10.77.0.1", "10.77.0.100", "10.78.0.11", "10.78.0.12"
+OUR_ADDRESS = "10.77.0.2"
+L4 = 34
+"""Offset of the TCP or UDP header where there are no IP options."""
 
 
-def to_vip(l4: Packet, **ip: object) -> Packet:
+def filled(given: dict[str, Any], **otherwise: Any) -> dict[str, Any]:
+    """The fields that were given, and what the others are otherwise."""
+    return otherwise | given
+
+
+def to_vip(l4: Packet, **ip: Any) -> Packet:
     """A client's frame to the VIP."""
-    return Ether(src=CLIENT_MAC, dst=OUR_MAC) / IP(**{"src": CLIENT, "dst": VIP, "id": 7} | ip) / l4
+    return Ether(src=CLIENT_MAC, dst=OUR_MAC) / IP(**filled(ip, src=CLIENT, dst=VIP, id=7)) / l4
 
 
-def syn(**tcp: object) -> Packet:
+def syn(**tcp: Any) -> Packet:
     """A SYN as Linux sends it, options included."""
     options = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1, 0)), ("NOP", None), ("WScale", 7)]
-    return TCP(**{"sport": 41022, "dport": 80, "flags": "S", "seq": 1000, "options": options} | tcp)
+    return TCP(**filled(tcp, sport=41022, dport=80, flags="S", seq=1000, options=options))
 
 
 def dsr(frame: Packet, mac: str = B1_MAC, own: str = OUR_MAC) -> Packet:
@@ -51,9 +60,14 @@ def nat(frame: Packet, dst: str = B1, dport: int = 8080, mac: str = B1_MAC, own:
     return Ether(bytes(out))
 
 
-def from_backend(l4: Packet, src: str = B1, mac: str = B1_MAC, own: str = OUR_MAC_1, **ip: object) -> Packet:
+def from_backend(l4: Packet, src: str = B1, mac: str = B1_MAC, own: str = OUR_MAC_1, **ip: Any) -> Packet:
     """A backend's reply on its way through the balancer."""
-    return Ether(src=mac, dst=own) / IP(**{"src": src, "dst": CLIENT, "id": 9} | ip) / l4
+    return Ether(src=mac, dst=own) / IP(**filled(ip, src=src, dst=CLIENT, id=9)) / l4
+
+
+def nat_reply_partial(frame: Packet) -> Packet:
+    """The same for a partial frame."""
+    return partial_sum(nat_reply(frame))
 
 
 def nat_reply(frame: Packet, sport: int = 80, mac: str = CLIENT_MAC, own: str = OUR_MAC) -> Packet:
@@ -78,10 +92,10 @@ class Story:
         self,
         frame: Packet | bytes,
         verdict: str,
-        out: Packet | None = None,
+        out: Packet | bytes | None = None,
         arm: int = 0,
         out_arm: int = 0,
-        partial: bool = False,
+        csum_start: int = 0,
         note: str = "",
     ) -> Story:
         """Add a frame and what must become of it."""
@@ -89,8 +103,8 @@ class Story:
         if note:
             lines.append(f"# {note}")
         lines += [f"arm = {arm}", f"frame = {_hex(bytes(frame))}", f'verdict = "{verdict}"']
-        if partial:
-            lines.append("partial = true")
+        if csum_start:
+            lines.append(f"csum_start = {csum_start}")
         if out is not None:
             lines += [f"out_arm = {out_arm}", f"out = {_hex(bytes(out))}"]
         self.steps.append("\n".join(lines))
@@ -135,9 +149,16 @@ def _forwarding() -> list[Story]:
     second = fixed(to_vip(syn(sport=41023)))
     dns = fixed(to_vip(UDP(sport=5353, dport=53) / Raw(b"query")))
     zero = fixed(to_vip(UDP(sport=5353, dport=53, chksum=0) / Raw(b"query")))
+    tunnel = fixed(to_vip(UDP(sport=5353, dport=53) / Raw(b"\x08" * 8 + bytes(first))))
+    tunnel_zero = fixed(to_vip(UDP(sport=5354, dport=53, chksum=0) / Raw(b"\x08" * 8 + bytes(first))))
+    inner = L4 + 8 + 8 + L4
+    large = fixed(to_vip(TCP(sport=41022, dport=80, flags="A", seq=1001, ack=1) / Raw(bytes(range(256)) * 7)))
     options = fixed(to_vip(syn(), options=b"\x94\x04\x00\x00"))
     padded = bytes(to_vip(UDP(sport=5353, dport=53) / Raw(b"q"))) + b"\xa5" * 17
     reply = fixed(from_backend(TCP(sport=8080, dport=41022, flags="SA", seq=5, ack=1001)))
+    one_arm_reply = fixed(
+        from_backend(TCP(sport=8080, dport=41022, flags="SA", seq=5, ack=1001), own=OUR_MAC)
+    )
     answer = fixed(from_backend(UDP(sport=5300, dport=5353) / Raw(b"answer")))
     return [
         Story(
@@ -167,7 +188,7 @@ def _forwarding() -> list[Story]:
             "dsr_partial",
             "dsr",
             "A partial checksum stays as it is: whoever completes it sees the same addresses.",
-        ).step(partial_sum(first), "forward", dsr(partial_sum(first)), partial=True),
+        ).step(partial_sum(first), "forward", dsr(partial_sum(first)), csum_start=L4),
         Story(
             "nat_there_and_back", "nat", "Destination there, source back; both sums; TTL one less each way."
         )
@@ -185,9 +206,34 @@ def _forwarding() -> list[Story]:
             _pad(nat(fixed(to_vip(UDP(sport=5353, dport=53) / Raw(b"q"))), dport=5300)),
             out_arm=1,
         ),
+        Story("nat_partial", "nat", "A partial sum covers addresses but no ports (kernel: CHECKSUM_PARTIAL).")
+        .step(partial_sum(first), "forward", nat_partial(first), out_arm=1, csum_start=L4)
+        .step(partial_sum(reply), "reply", nat_reply_partial(reply), arm=1, csum_start=L4),
         Story(
-            "nat_partial", "nat", "A partial sum covers addresses but no ports (kernel: CHECKSUM_PARTIAL)."
-        ).step(partial_sum(first), "forward", nat_partial(first), out_arm=1, partial=True),
+            "nat_partial_inside",
+            "nat",
+            "A tunnel's datagram: partial is the checksum of what it carries, not its own.",
+        )
+        .step(tunnel, "forward", nat(tunnel, dport=5300), out_arm=1, csum_start=inner)
+        .step(
+            tunnel_zero,
+            "forward",
+            nat(tunnel_zero, dst=B2, dport=5300, mac=B2_MAC),
+            out_arm=1,
+            csum_start=inner,
+            note="0 of its own: none",
+        ),
+        Story("nat_one_arm", "nat-one-arm", "In and out through the same interface.")
+        .step(first, "forward", nat(first, own=OUR_MAC))
+        .step(one_arm_reply, "reply", nat_reply(one_arm_reply)),
+        Story(
+            "nat_super_frame",
+            "nat",
+            "Larger than any Ethernet frame: whoever sends it on a wire cuts it.",
+        )
+        .step(first, "forward", nat(first), out_arm=1)
+        .step(partial_sum(large), "forward", nat_partial(large), out_arm=1, csum_start=L4)
+        .step(large, "forward", nat(large), out_arm=1),
         Story("nat_options", "nat", "IP options are kept; the header's sum covers them.").step(
             options, "forward", nat(options), out_arm=1
         ),
@@ -195,7 +241,7 @@ def _forwarding() -> list[Story]:
 
 
 def _pad(frame: Packet) -> bytes:
-    return bytes(frame) + b"\xa5" * 17  # type: ignore[return-value]
+    return bytes(frame) + b"\xa5" * 17
 
 
 def _checksum_zero() -> list[Story]:
@@ -217,8 +263,34 @@ def _checksum_zero() -> list[Story]:
             story = Story("nat_tcp_sum_becomes_zero", "nat", why)
             stories.append(story.step(frame, "forward", nat(frame), out_arm=1))
             break
-    assert len(stories) == 2
+    for value in range(65_536):
+        frame = fixed(to_vip(syn(seq=value)))
+        if frame[TCP].chksum == 0:
+            why = "A TCP checksum of 0x0000 is a sum like any other; only UDP's 0 means that there is none."
+            story = Story("nat_tcp_sum_was_zero", "nat", why)
+            stories.append(story.step(frame, "forward", nat(frame), out_arm=1))
+            break
+    assert len(stories) == 3
     return stories
+
+
+def _martians() -> Story:
+    """Frames from where no client can be."""
+    story = Story(
+        "martians",
+        "nat",
+        "A source that no reply can reach (RFC 1812 section 5.3.7), or that is ourselves, opens no flow.",
+    )
+    for src in ("0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"):
+        story.step(fixed(to_vip(syn(), src=src)), "drop_martian", note=src)
+    story.step(fixed(to_vip(syn(sport=80), src=VIP)), "drop_martian", note="the VIP itself: a LAND attack")
+    story.step(fixed(to_vip(syn(), src=OUR_ADDRESS)), "drop_martian", note="the balancer's own address")
+    for mac in ("ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "00:00:00:00:00:00", OUR_MAC):
+        frame = fixed(to_vip(syn()))
+        frame.src = mac
+        story.step(Ether(bytes(frame)), "drop_martian", note=f"from {mac}")
+    first = fixed(to_vip(syn(), src="223.255.255.255"))
+    return story.step(first, "forward", nat(first), out_arm=1, note="the last address that may")
 
 
 def _refused() -> list[Story]:
@@ -255,6 +327,11 @@ def _refused() -> list[Story]:
         .step(Ether(src=CLIENT_MAC, dst="ff:ff:ff:ff:ff:ff") / ARP(pdst=VIP), "pass_not_ipv4")
         .step(Ether(src=CLIENT_MAC, dst=B1_MAC) / IP(bytes(first[IP])), "pass_other_mac")
         .step(
+            Ether(src=CLIENT_MAC, dst=OUR_MAC_1) / IP(bytes(first[IP])),
+            "pass_other_mac",
+            note="ours, but of the other arm",
+        )
+        .step(
             fixed(Ether(src=CLIENT_MAC, dst=OUR_MAC) / IP(src=CLIENT, dst="10.77.0.2") / syn()),
             "pass_not_ours",
         )
@@ -276,9 +353,17 @@ def _refused() -> list[Story]:
             fixed(to_vip(TCP(sport=41022, dport=80, flags="A"), ttl=1)), "drop_ttl", note="a known flow too"
         )
         .step(fixed(from_backend(TCP(sport=8080, dport=41022, flags="SA"), ttl=1)), "drop_ttl", arm=1),
-        Story("no_flow", "nat", "In mid-stream NAT's state is lost: never a guess.").step(
-            ack, "drop_no_flow"
-        ),
+        Story(
+            "no_flow",
+            "nat",
+            "In mid-stream NAT's state is lost: never a guess. A SYN with FIN, RST or ACK opens none either.",
+        )
+        .step(ack, "drop_no_flow")
+        .step(fixed(to_vip(syn(flags="SA"))), "drop_no_flow")
+        .step(fixed(to_vip(syn(flags="SR"))), "drop_no_flow")
+        .step(fixed(to_vip(syn(flags="SF"))), "drop_no_flow")
+        .step(fixed(to_vip(syn(flags=""))), "drop_no_flow"),
+        _martians(),
         Story("no_flow_rr", "dsr", "A cursor cannot know where an unknown flow went.").step(
             ack, "drop_no_flow"
         ),
@@ -288,7 +373,7 @@ def _refused() -> list[Story]:
         .step(first, "forward", nat(first), out_arm=1)
         .step(fixed(to_vip(syn(dport=81))), "drop_reply_key_taken"),
         Story(
-            "no_backend", "dsr-unknown-mac", "Nothing is remembered of a flow that cannot be forwarded."
+            "next_hop_unknown", "dsr-unknown-mac", "Nothing is remembered of a flow that cannot be forwarded."
         ).step(first, "drop_next_hop_unknown"),
     ]
     return stories

@@ -1,0 +1,83 @@
+"""The kept ring seed: made once, the same ever after, and never guessed from a damaged file."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from l4raw.control.errors import L4Error
+from l4raw.control.seed import FILE, ring_seed
+
+
+def test_it_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    seed = ring_seed(folder)
+    assert re.fullmatch(rb"[0-9a-f]{64}", seed)
+    assert ring_seed(folder) == seed
+    assert [path.name for path in folder.iterdir()] == [FILE]
+    assert (folder / FILE).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("content", "size"),
+    [
+        (b"", 0),
+        (b"\n", 1),
+        (b"a5" * 31 + b"\n", 63),
+        (b"a5" * 33, 66),
+        (b"\0" * 64, 64),
+        (b"\xff" * 64, 64),
+        (b"a5" * 16 + b"\n" + b"a5" * 16, 65),
+    ],
+)
+def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes, size: int) -> None:
+    path = tmp_path / FILE
+    path.write_bytes(content)
+    with pytest.raises(L4Error) as caught:
+        ring_seed(tmp_path)
+    assert (caught.value.code, caught.value.where) == ("L4R-306", str(path))
+    assert f"{size} bytes" in caught.value.what
+    assert f"remove {path}" in caught.value.fix
+    assert "[lb] ring_seed" in caught.value.fix
+    assert path.read_bytes() == content
+
+
+def test_what_a_process_that_was_killed_left_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / f".{FILE}.{os.getpid()}").write_text("half")
+    assert ring_seed(tmp_path) == ring_seed(tmp_path)
+
+
+def test_of_two_that_start_at_once_both_have_the_seed_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, first = os.link, "c3" * 32
+
+    def late(source: str, target: Path) -> None:
+        target.write_text(f"{first}\n")
+        link(source, target)
+
+    monkeypatch.setattr("os.link", late)
+    assert ring_seed(tmp_path) == first.encode()
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def synced(descriptor: int) -> None:
+        assert os.fstat(descriptor).st_size == 65
+        done.append("fsync")
+        fsync(descriptor)
+
+    def linked(source: str, target: Path) -> None:
+        done.append("link")
+        link(source, target)
+
+    monkeypatch.setattr("os.fsync", synced)
+    monkeypatch.setattr("os.link", linked)
+    ring_seed(tmp_path)
+    assert done == ["fsync", "link"]
