@@ -22,7 +22,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from l4raw.control.arp import PACKET_IGNORE_OUTGOING, SOL_PACKET
 from l4raw.wire.headers import Headers, parse
 
 from .clients import curl, many_requests
@@ -42,7 +41,8 @@ _REST_S: Final = 0.1
 """The wire is at rest when the counts stay the same for so long."""
 _REST_LATEST_S: Final = 2.0
 
-_PACKET_STATISTICS: Final = 6  # linux/if_packet.h
+_SOL_PACKET: Final = 263  # linux/socket.h
+_PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING = 6, 23  # linux/if_packet.h
 _SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
 _ETH_P_IP: Final = 0x0800
 _TIME_WAIT, _LISTEN = "06", "0A"
@@ -63,7 +63,7 @@ class Tap:
             for interface in interfaces:
                 tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
                 self._sockets.append(tap)
-                tap.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+                tap.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
                 with suppress(PermissionError):  # in a user namespace, what rmem_default allows must do
                     tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 8 << 20)
                 tap.bind((interface, _ETH_P_IP))
@@ -79,7 +79,7 @@ class Tap:
                 if isinstance(headers, Headers) and headers.sport == _PORT:
                     self.replies += 1
             # struct tpacket_stats: frames, drops.
-            lost = tap.getsockopt(SOL_PACKET, _PACKET_STATISTICS, 8)[4:]
+            lost = tap.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)[4:]
             if any(lost):
                 raise Failed(f"missed {int.from_bytes(lost, sys.byteorder)} frames: the counts say nothing")
         return self.replies

@@ -14,7 +14,7 @@ from l4raw.wire.ipv4 import TCP, UDP
 
 CLIENT_MAC = parse_mac("02:00:00:00:00:01")
 OUR_MACS = (parse_mac("02:00:00:00:00:02"), parse_mac("02:00:00:00:00:03"))
-OUR_ADDRESSES = ("10.77.0.2", "10.78.0.2")
+OUR_ADDRESSES = ("10.77.0.2", "10.78.0.2", "192.168.9.1")
 SEED = b"ring seed of the tests"
 
 
@@ -50,11 +50,12 @@ def make_tables(
 ) -> Tables:
     """Tables with these services; a backend's MAC is 02:00:00:00:00 and the last byte of its address."""
     next_hops = NextHops() if hops is None else hops
-    own = tuple(Arm(f"eth{i}", OUR_MACS[i], frozenset({ip(OUR_ADDRESSES[i])})) for i in range(arms))
+    own = tuple(Arm(f"eth{i}", OUR_MACS[i]) for i in range(arms))
     # In the order of the configuration, so that numbers are the same in every run.
     addresses = dict.fromkeys(b.address for s in services for b in s.backends)
     where = {a: (next_hops.pin(arms - 1, CLIENT_MAC[:5] + a[3:]), arms - 1) for a in addresses}
     tables = Tables(own, FlowTable(bytearray(memory), hash_key(b"table key of the tests")), next_hops)
+    tables.local = frozenset(map(ip, OUR_ADDRESSES))
     tables.install(compile_policy(services, where, SEED))
     return tables
 

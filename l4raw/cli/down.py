@@ -26,10 +26,15 @@ def command(state: State, instance: str | None) -> None:
     """
     from l4raw.control.errors import L4Error
     from l4raw.control.instance import heal, running
-    from l4raw.control.lock import LOCK, default_run_dir
+    from l4raw.control.lock import LOCK, default_run_dir, require_name
 
     run_dir = default_run_dir()
-    known = instance is not None and (run_dir / instance / LOCK).exists()
+    if instance is not None:
+        try:
+            require_name(instance)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+    known = instance is not None and os.path.exists(run_dir / instance / LOCK)
     for line in heal(run_dir):
         click.echo(line, err=True)
     found = {holder.instance: holder for holder in running(run_dir)}
@@ -41,7 +46,7 @@ def command(state: State, instance: str | None) -> None:
             raise click.UsageError(f"several instances run: {', '.join(found)}; name one")
         instance = next(iter(found))
     if instance not in found:
-        if known and not (run_dir / instance).exists():
+        if known and not os.path.exists(run_dir / instance):
             return  # It was killed, and has been cleaned up after just now.
         raise L4Error("L4R-401", what=f"no instance {instance} is running", where=str(run_dir / instance))
     _terminate(found[instance].pid, run_dir / instance / LOCK)

@@ -21,9 +21,10 @@ from typing import Final
 
 from l4raw.control.errors import L4Error
 from l4raw.control.netlink import Interface
+from l4raw.engine.raw import PACKET_IGNORE_OUTGOING, SOL_PACKET
 from l4raw.wire import ethernet
-from l4raw.wire.arp import NO_ADDRESS, NO_MAC, REPLY, REQUEST, Arp, build, parse
-from l4raw.wire.ethernet import BROADCAST, format_mac
+from l4raw.wire.arp import NO_ADDRESS, REPLY, REQUEST, Arp, build, parse
+from l4raw.wire.ethernet import BROADCAST, NO_MAC, format_mac, is_unicast
 
 # RFC 5227 section 1.1 has PROBE_WAIT 1 s, PROBE_NUM 3, PROBE_MIN 1 s, PROBE_MAX 2 s and ANNOUNCE_WAIT
 # 2 s: up to 7 s, made for laptops that join a busy wireless network all at once. A balancer is started
@@ -32,11 +33,11 @@ from l4raw.wire.ethernet import BROADCAST, format_mac
 PROBES: Final = 3
 PROBE_INTERVAL_S: Final = 0.1
 
+ANNOUNCE_INTERVAL_S: Final = 2.0
 DEFEND_INTERVAL_S: Final = 10.0
 """RFC 5227 section 1.1: at most one defence of an address in this time; conflicts are told as rarely."""
 
 _FOR_OTHERS = (socket.PACKET_OTHERHOST, socket.PACKET_OUTGOING)
-SOL_PACKET, PACKET_IGNORE_OUTGOING = 263, 23  # linux/socket.h, linux/if_packet.h
 
 Frame = bytes | bytearray | memoryview
 
@@ -55,7 +56,7 @@ def answer(frame: Frame, vips: Iterable[bytes], mac: bytes) -> bytes | None:
     asked = parse(frame)
     if asked is None or asked.op != REQUEST or asked.tpa not in vips:
         return None
-    if asked.spa == asked.tpa or asked.sha == mac or not _unicast(asked.sha):
+    if asked.spa == asked.tpa or asked.sha == mac or not is_unicast(asked.sha):
         return None
     # RFC 826, "Packet Reception": swap the two, put your own address in, send it to the asker.
     return build(Arp(REPLY, mac, asked.tpa, asked.sha, asked.spa), src=mac, dst=asked.sha)
@@ -105,6 +106,7 @@ class ArpResponder:
         self._end: int | None = None
         """Writing end of a pipe; closing it ends the thread."""
         self._thread: threading.Thread | None = None
+        self._failed: Exception | None = None
         self._socket = _open(interface)
 
     def probe(self, owners: Owners = dict, count: int = PROBES) -> None:
@@ -119,12 +121,16 @@ class ArpResponder:
             self._listen(time.monotonic() + PROBE_INTERVAL_S, owners)
 
     def start(self) -> None:
-        """Announce every VIP once and answer from now on."""
-        for vip in self._vips:
-            self._send(announcement(vip, self._mac))
+        """Announce every VIP, and again 2 s later (RFC 5227 section 2.3), and answer from now on."""
+        self._announce()
         ended, self._end = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._run, args=(ended,), name="arp", daemon=True)
         self._thread.start()
+
+    def check(self) -> None:
+        """Raises what ended the thread, if it was not `close`."""
+        if self._failed:
+            raise self._failed
 
     def close(self) -> None:
         """Answer no more. May be called twice."""
@@ -143,13 +149,25 @@ class ArpResponder:
             if found:
                 raise _owned(self._interface.name, *found, owners())
 
+    def _announce(self) -> None:
+        for vip in self._vips:
+            self._send(announcement(vip, self._mac))
+
     def _run(self, ended: int) -> None:
+        again = time.monotonic() + ANNOUNCE_INTERVAL_S
+        left: float | None = ANNOUNCE_INTERVAL_S
         try:
             while True:
-                ready, _, _ = select.select([self._socket.fileno(), ended], [], [])
+                ready, _, _ = select.select([self._socket.fileno(), ended], [], [], left)
                 if ended in ready:
                     return
-                self._handle(self._receive())
+                if ready:
+                    self._handle(self._receive())
+                if left is not None and (left := max(0.0, again - time.monotonic())) == 0.0:
+                    self._announce()
+                    left = None
+        except Exception as error:
+            self._failed = error
         finally:
             os.close(ended)
 
@@ -200,10 +218,6 @@ def _open(interface: Interface) -> socket.socket:
         what = f"binding the ARP socket to {interface.name}: {error.strerror}"
         raise L4Error("L4R-306", what=what, where=interface.name) from error
     return sock
-
-
-def _unicast(mac: bytes) -> bool:
-    return not mac[0] & 1 and mac != NO_MAC
 
 
 def _rival(frame: bytes, vips: Iterable[bytes], mac: bytes) -> tuple[bytes, bytes] | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from l4raw.control.neighbours import Neighbours, next_address
 from l4raw.control.netlink import Interface, Netlink, require_up
 from l4raw.control.settings import Config
 from l4raw.control.ssh import require_ssh_safe
+from l4raw.control.watch import Watch
 from l4raw.core.flows import FlowTable
 from l4raw.core.hashing import hash_key
 from l4raw.core.next_hops import NextHops
@@ -38,9 +38,10 @@ TICK_S: Final = 0.01
 """How often flows are looked at for expiry, and the longest wait for a frame."""
 _SWEEP_S: Final = 40.0
 """How long a look at every flow should take, so that a flow lives a little longer than its timeout."""
-_SWEEP_MOST: Final = 1024
-"""Flow entries a tick, a millisecond of Python at most. A table of more than 250 MiB takes longer."""
-_GUARD_S: Final = 1.0
+_SWEEP_LEAST, _SWEEP_MOST = 64, 1024
+"""Flow entries a tick: 0.5 ms of Python at most, and 2 ms when all of them end. So a table of more than
+250 MiB takes longer."""
+_LOOK_S: Final = 1.0
 _RESOLVE_S: Final = 1.0
 _WRAP: Final = 0xFFFF_FFFF
 
@@ -105,7 +106,7 @@ class Balancer:
         """
         self.config = config
         self.name = name
-        self.arms = tuple(_arm(interface) for interface in interfaces)
+        self.arms = tuple(Arm(interface.name, interface.mac) for interface in interfaces)
         self.tables = Tables(self.arms, _flow_table(config.lb.flow_memory), NextHops())
         self.engine: Engine = RawEngine(self.arms)
         self.unresolved: list[str] = []
@@ -122,18 +123,21 @@ class Balancer:
         self._seed = seed
         self._guard = Guard(name, config.lb.interfaces, config.services)
         self._step: Step = lambda text: None
+        self._checks: list[Callable[[], None]] = []
+        """Each raises what must end the balancer."""
         self._open = ExitStack()
         self._locked = False
         self._started = time.monotonic()
 
     def lock(self) -> list[str]:
-        """Take the locks. A sentence for each thing that an instance which died had left, and is undone now.
+        """Take the locks. A sentence for each thing that an instance which died had left.
+
+        It is undone now; one that begins with "left" says what could not be.
 
         Raises L4R-204 for an interface or a name in use, L4R-205 for a foreign object under our name,
         L4R-301 where this user may not write; then nothing is held.
         """
-        healed = [line for line in heal(self._run_dir) if not line.startswith("left")]
-        healed += self._instance.acquire(self._interfaces)
+        healed = heal(self._run_dir) + self._instance.acquire(self._interfaces)
         self._locked = True
         self._open.callback(self._release)
         try:
@@ -163,6 +167,8 @@ class Balancer:
 
     def _start(self, step: Step) -> None:
         step(f"lock: instance {self.name}")
+        watch = Watch(self._interfaces, vips(self.config))
+        self._open.callback(watch.close)
         neighbours = Neighbours(self.tables.next_hops, self._interfaces, self.config.services)
         neighbours.start()
         self._open.callback(neighbours.close)
@@ -172,6 +178,7 @@ class Balancer:
         self._install(neighbours)
 
         responder = ArpResponder(self._interfaces[0], vips(self.config), self._conflict)
+        self._checks = [watch.look, neighbours.check, responder.check]
         self._open.callback(responder.close)
         self._open.callback(self._guard.close)
         self._keep_kernel_out()
@@ -194,6 +201,8 @@ class Balancer:
                 index = neighbours.next_hop(backend.address)
                 hops[backend.address] = index, self.tables.next_hops.arms[index]
         assert isinstance(self._seed, bytes), "lock() has made it"
+        with Netlink() as netlink:
+            self.tables.local = frozenset(netlink.local_addresses())
         policy = compile_policy(self.config.services, hops, self._seed, self.config.timeouts)
         self.tables.install(policy)
 
@@ -206,12 +215,15 @@ class Balancer:
         each_second: Callable[[], None] | None = None,
         decide: Steer = steer,
     ) -> None:
-        """Forward until `stopping()`. Raises L4R-306 when an interface is lost, L4R-205 or L4R-206
-        when the host begins to forward packets and its copies cannot be kept out.
+        """Forward until `stopping()`.
+
+        Raises L4R-306 when an interface is lost or gets another MAC, L4R-202 when a VIP becomes an address
+        of this host, L4R-205 or L4R-206 when the host begins to forward packets and its copies cannot be
+        kept out; and whatever ended a thread of ours.
         """
         tables, engine = self.tables, self.engine
         tick = second = 0.0
-        sweep = min(_SWEEP_MOST, int(tables.flows.entries * TICK_S / _SWEEP_S) + 1)
+        sweep = min(_SWEEP_MOST, max(_SWEEP_LEAST, int(tables.flows.entries * TICK_S / _SWEEP_S)))
         while not stopping():
             now = time.monotonic()
             tables.now = int((now - self._started) * 1000) & _WRAP
@@ -219,7 +231,7 @@ class Balancer:
                 tick = now + TICK_S
                 expire(tables, sweep)
                 if now >= second:
-                    second = now + _GUARD_S
+                    second = now + _LOOK_S
                     self._look_at_host()
                     if each_second:
                         each_second()
@@ -229,18 +241,8 @@ class Balancer:
                 raise _failed(error) from error
 
     def _look_at_host(self) -> None:
-        """Raises L4R-306 if an interface has been deleted: its sockets do not tell."""
-        for interface in self._interfaces:
-            try:
-                socket.if_indextoname(interface.index)
-            except OSError as error:
-                raise L4Error(
-                    "L4R-306",
-                    what=f"{interface.name} was deleted while the balancer ran",
-                    where=interface.name,
-                    why="its frames do not come any more, also not those of a new interface of that name.",
-                    fix="make the interface again, then start again",
-                ) from error
+        for check in self._checks:
+            check()
         self._keep_kernel_out()
 
     def _keep_kernel_out(self) -> None:
@@ -264,10 +266,6 @@ class Balancer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _arm(interface: Interface) -> Arm:
-    return Arm(interface.name, interface.mac, frozenset(address for address, _ in interface.addresses))
 
 
 def _flow_table(memory: int) -> FlowTable:

@@ -15,7 +15,6 @@ the table goes when this process does, also by SIGKILL.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import socket
@@ -52,7 +51,7 @@ def table_name(instance: str) -> str:
 
 def rules(services: Iterable[Service]) -> list[str]:
     """The nft statements that drop what the services claim."""
-    vips, replies, whole = set(), set(), set()
+    vips, backends, replies, whole = set(), set(), set(), set()
     for service in services:
         vips.add(socket.inet_ntoa(service.vip))
         if service.mode is not Mode.NAT:
@@ -60,6 +59,7 @@ def rules(services: Iterable[Service]) -> list[str]:
         protocol = _PROTOCOLS[service.protocol]
         for backend in service.backends:
             address, port = socket.inet_ntoa(backend.address), backend.port or service.port
+            backends.add(address)
             if port:
                 replies.add((protocol, f"{address} . {port}"))
             else:
@@ -70,6 +70,8 @@ def rules(services: Iterable[Service]) -> list[str]:
             elements = [element for owner, element in found if owner == protocol]
             if elements:
                 lines.append(f"{match.format(protocol)} {_set(elements)} {_NOT_FOR_US} counter drop")
+    if backends:  # Only the first fragment of a reply has ports (RFC 791, section 3.2).
+        lines.append(f"ip frag-off & 0x1fff != 0 ip saddr {_set(backends)} {_NOT_FOR_US} counter drop")
     return lines
 
 
@@ -208,14 +210,14 @@ def _interactive() -> subprocess.Popen[bytes]:
 def _exists(table: str) -> bool:
     """Is the table loaded? A table is loaded as a whole or not at all. Raises L4R-206 if nft cannot tell."""
     try:
-        command = [_NFT, "-j", "list", "tables", "netdev"]
+        # Not as JSON: nft 1.0.6 writes arbitrary bytes for the flag `owner`.
+        command = [_NFT, "list", "tables", "netdev"]
         done = subprocess.run(command, capture_output=True, timeout=_LOAD_S, env=_environment())
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _unusable(f"cannot run nft: {error}") from error
     if done.returncode:
         raise _unusable(done.stderr.decode(errors="replace").partition("\n")[0])
-    entries = json.loads(done.stdout)["nftables"]
-    return any(entry.get("table", {}).get("name") == table for entry in entries)
+    return f"table netdev {table}".encode() in done.stdout.splitlines()
 
 
 def _first_line(stream: IO[bytes]) -> str:

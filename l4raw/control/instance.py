@@ -64,9 +64,14 @@ class Instance:
         """
         if not self._lock.take(_WAIT_S):
             raise _in_use(f"instance {self.name} is running already", str(self._lock.path), self._lock.holder)
+        journal = Journal(self._lock.folder)
         try:
-            self._journal = Journal(self._lock.folder)
-            report = _after_crash(self._lock, self._journal)
+            report = _heal(self._lock, journal)
+        except BaseException:
+            self._lock.close()  # what is there stays, for whoever can undo it
+            raise
+        try:
+            self._journal = journal
             us = Holder(self.name, os.getpid(), tuple(interface.name for interface in interfaces))
             self._lock.write(us)
             for interface in interfaces:
@@ -114,7 +119,7 @@ def heal(run_dir: Path) -> list[str]:
         for lock in [Lock(run_dir, name, file) for file in files]:
             try:
                 if lock.take():
-                    report += [] if name == INTERFACES else _heal(lock)
+                    report += [] if name == INTERFACES else _heal(lock, Journal(lock.folder))
                     lock.drop()
             except L4Error as error:
                 lock.close()
@@ -125,19 +130,17 @@ def heal(run_dir: Path) -> list[str]:
     return report
 
 
-def _heal(lock: Lock) -> list[str]:
-    journal = Journal(lock.folder)
+def _heal(lock: Lock, journal: Journal) -> list[str]:
+    """We hold the lock. Unwind the journal of whoever had it and did not give it back.
+
+    Raises L4R-205 if that has to be done in another network namespace.
+    """
     if journal.elsewhere():
         raise L4Error(
             "L4R-205",
             what=f"{lock.path.parent.name} has steps to undo in another network namespace: l4raw down, there",
             where=str(lock.path),
         )
-    return _after_crash(lock, journal)
-
-
-def _after_crash(lock: Lock, journal: Journal) -> list[str]:
-    """We hold the lock. Unwind the journal of whoever had it and did not give it back."""
     report = journal.unwind()
     if lock.holder:
         report.insert(0, f"{lock.holder} ended without cleaning up; done now")

@@ -16,6 +16,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ from l4raw.control.journal import FILE as JOURNAL
 INTERFACES: Final = "interfaces"
 LOCK: Final = "lock"
 _DEFAULT_RUN_DIR: Final = Path("/run/l4raw")
+_NAME_LENGTH = 64
+_NAME = re.compile(rf"(?!\.)[^\s/\x00-\x1f\x7f]{{1,{_NAME_LENGTH}}}")
 _POLL_S = 0.01
 _REMOVED_S = 1.0
 """How long stopping instances may keep removing the folder under us."""
@@ -70,12 +73,20 @@ class Holder:
         return f"instance {self.instance} (process {self.pid}, on {', '.join(self.interfaces)})"
 
 
+def require_name(instance: str) -> None:
+    """Raises ValueError for what cannot name an instance: it is a file name, and part of an nft table's."""
+    if not _NAME.fullmatch(instance):
+        raise ValueError(
+            f"{instance!r} cannot name an instance: 1 to {_NAME_LENGTH} characters, no space, no slash,"
+            " and no dot at the start"
+        )
+
+
 class Lock:
     """An exclusive flock on RUN_DIR/FOLDER/FILE. All three are made if need be."""
 
     def __init__(self, run_dir: Path, folder: str, file: str) -> None:
-        if folder.startswith(".") or "/" in folder or not folder:
-            raise ValueError(f"{folder!r} is no name for an instance")
+        require_name(folder)
         self.path = run_dir / folder / file
         self.holder: Holder | None = None
         """After `take`: who has it; if we have it, who ended without giving it back."""

@@ -19,7 +19,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from l4raw.control.errors import L4Error
@@ -31,9 +31,6 @@ _FRESH_S = 5.0
 """Between two uses of a resolved address: as often as the kernel's delay_first_probe_time asks for."""
 _AGAIN_S = 1.0
 """Between two uses of an unresolved one: the kernel's own retrans_time, so ARP is not sent faster."""
-
-Changed = Callable[[str, bytes | None], None]
-"""Called by the thread with the backends' names, joined, and their new MAC or None."""
 
 
 @dataclass(slots=True)
@@ -56,7 +53,6 @@ class Neighbours:
         next_hops: NextHops,
         arms: Sequence[Interface],
         services: Iterable[Service],
-        changed: Changed | None = None,
     ) -> None:
         """Looks up the routes and pins the hops; resolves nothing yet.
 
@@ -64,7 +60,6 @@ class Neighbours:
         """
         self._next_hops = next_hops
         self._arm = arms[-1]
-        self._changed = changed
         self._hops: dict[bytes, _Hop] = {}
         self._hop_of_backend: dict[bytes, _Hop] = {}
         with Netlink() as netlink:
@@ -79,6 +74,7 @@ class Neighbours:
         self._end: int | None = None
         """Writing end of a pipe; closing it ends the thread."""
         self._thread: threading.Thread | None = None
+        self._failed: Exception | None = None
 
     def next_hop(self, address: bytes) -> int:
         """Index in `NextHops` for the backend with this address."""
@@ -103,6 +99,11 @@ class Neighbours:
             self._news.wait_for(lambda: all(hop.mac for hop in self._hops.values()), timeout)
             return [name for hop in self._hops.values() if not hop.mac for name in hop.names]
 
+    def check(self) -> None:
+        """Raises what ended the thread, if it was not `close`."""
+        if self._failed:
+            raise self._failed
+
     def close(self) -> None:
         """Stop. The MACs stay as they are. May be called twice."""
         if self._end is not None and self._thread:
@@ -123,6 +124,8 @@ class Neighbours:
                     return
                 if ready:
                     self._read(kernel)
+        except Exception as error:
+            self._failed = error
         finally:
             kernel.close()
             os.close(ended)
@@ -157,8 +160,6 @@ class Neighbours:
             # Lost: have it resolved again soon. Found: not due before _FRESH_S.
             hop.due = time.monotonic() + (_FRESH_S if change.mac else _AGAIN_S)
             self._news.notify_all()
-        if self._changed:
-            self._changed(", ".join(hop.names), change.mac)
 
 
 def next_address(netlink: Netlink, arm: Interface, backend: Backend, mode: Mode) -> bytes:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from l4raw.control.errors import L4Error
+from l4raw.wire.ethernet import parse_mac
 
 _ETHERNET = 1  # ARPHRD_ETHER, linux/if_arp.h
 _UP, _LOWER_UP = 0x1, 0x10000  # IFF_UP, IFF_LOWER_UP, linux/if.h
@@ -257,9 +258,11 @@ def _address(text: str | None) -> bytes | None:
 
 
 def _mac(text: str | None) -> bytes | None:
-    """None for what is no Ethernet address."""
-    mac = bytes.fromhex(text.replace(":", "")) if text else b""
-    return mac if len(mac) == 6 else None
+    """None for what is no Ethernet address: a tunnel's neighbours have IP addresses for one, or nothing."""
+    try:
+        return parse_mac(text or "")
+    except ValueError:
+        return None
 
 
 def _interface_name(index: int) -> str:

@@ -21,12 +21,23 @@ _SEED = re.compile(rb"[0-9a-f]{%d}" % (2 * _BYTES), re.IGNORECASE)
 
 
 def state_dir(environ: Mapping[str, str]) -> Path:
-    """$L4RAW_STATE_DIR, else /var/lib/l4raw for root, else the user's own state folder."""
+    """$L4RAW_STATE_DIR, else /var/lib/l4raw for root, else the user's own state folder.
+
+    Raises L4R-306 for a user without a home.
+    """
     if environ.get("L4RAW_STATE_DIR"):
         return Path(environ["L4RAW_STATE_DIR"])
     if os.geteuid() == 0:
         return Path("/var/lib/l4raw")
-    return Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "l4raw"
+    try:
+        return Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "l4raw"
+    except RuntimeError as error:
+        raise L4Error(
+            "L4R-306",
+            what="this user has no home to keep the ring seed in",
+            where="$HOME",
+            fix="name a folder of yours in L4RAW_STATE_DIR",
+        ) from error
 
 
 def ring_seed(folder: Path) -> bytes:

@@ -35,8 +35,6 @@ CLIENT_MAC: Final = ethernet.parse_mac("02:c1:00:00:00:01")
 _FLOW_MEMORY: Final = 64 << 20
 """Bytes at most: enough for 700,000 flows of a capture."""
 _SYS: Final = Path("/sys/class/net")
-_GROUP: Final = 0x01
-"""The bit of a MAC's first byte that makes it a group address."""
 
 RIGHT, WRONG, PARTIAL, NONE = "right", "wrong", "partial", "none"
 """What a TCP or UDP checksum is. PARTIAL: the pseudo-header's sum, the rest left to the network card."""
@@ -101,7 +99,7 @@ class WhatIf:
             if to_vip or from_backend:
                 self._learned[arm] = mac
             else:
-                mac = _local_mac(arms[arm].name) or (arms[arm].mac if mac[0] & _GROUP else mac)
+                mac = _local_mac(arms[arm].name) or (mac if ethernet.is_unicast(mac) else arms[arm].mac)
         self.tables.arms = (*arms[:arm], Arm(arms[arm].name, mac), *arms[arm + 1 :])
         return arm
 

@@ -29,13 +29,13 @@ from l4raw.wire.abi import (
     RULE_FLOW_HASH,
     Verdict,
 )
+from l4raw.wire.ethernet import is_unicast
 from l4raw.wire.headers import Headers
 
 _WRAP: Final = 0xFFFF_FFFF
 _OPENING: Final = tcp.SYN | tcp.ACK | tcp.FIN | tcp.RST
 _LOOPBACK: Final = 127
 _CLASS_D: Final = 224
-_NO_MAC: Final = b"\0" * 6
 
 
 class Admission(NamedTuple):
@@ -47,7 +47,10 @@ class Admission(NamedTuple):
 
 
 def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables: Tables) -> Admission:
-    """Choose a backend for the flow `key`, whose first frame came in on `arm`, and remember the choice."""
+    """Choose a backend for the flow `key`, whose first frame came in on `arm`, and remember the choice.
+
+    The cursor of rr moves on also if the flow is refused after that: else a dead backend had every turn.
+    """
     if _is_martian(headers, arm, tables):
         return Admission(DROP_MARTIAN)
     is_nat = service.service.mode is Mode.NAT
@@ -86,9 +89,9 @@ def _is_martian(headers: Headers, arm: int, tables: Tables) -> bool:
         src[0] in (0, _LOOPBACK)
         or src[0] >= _CLASS_D
         or src in tables.policy.vips
-        or src in tables.arms[arm].addresses
-        or mac[0] & 1 == 1
-        or mac in (_NO_MAC, tables.arms[arm].mac)
+        or src in tables.local
+        or not is_unicast(mac)
+        or mac == tables.arms[arm].mac
     )
 
 

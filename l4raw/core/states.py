@@ -29,7 +29,8 @@ def after(state: int, flags: int) -> int:
 
     Closing ends only with a new SYN: the last ACK of a closed connection
     does not open it again. A SYN inside an established flow is not believed,
-    since anyone can send one.
+    since anyone can send one. A FIN or RST is, whatever its sequence number:
+    what it costs at most is a shorter timeout.
     """
     if state == FLOW_UDP:
         return FLOW_UDP
@@ -57,16 +58,14 @@ def expire(tables: Tables, budget: int) -> int:
         entry = flows.read(index)
         if entry.state == FLOW_FREE:
             continue  # freed a moment ago, with its peer
-        state, last_seen = entry.state, entry.last_seen
+        state, silent = entry.state, tables.now - entry.last_seen & _WRAP
         if entry.peer:
             peer = flows.read(entry.peer - 1)
             state = max(state, peer.state)
-            # The later of the two, as the clock wraps.
-            if (peer.last_seen - last_seen) & _WRAP < 1 << 31:
-                last_seen = peer.last_seen
+            silent = min(silent, tables.now - peer.last_seen & _WRAP)
         service = tables.policy.by_number[entry.service]
         assert service is not None, "an entry names a service of the policy"
-        if (tables.now - last_seen) & _WRAP > service.timeouts[state]:
+        if silent > service.timeouts[state]:
             _free(tables, index)
             freed += 1
     return freed

@@ -50,7 +50,7 @@ def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables) -> De
     partial = csum_start != 0 and csum_start == headers.l4
     if headers.dst in tables.policy.vips:
         return _to_vip(headers, arm, partial, tables)
-    return _from_backend(headers, partial, tables)
+    return _from_backend(headers, arm, partial, tables)
 
 
 def _to_vip(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decision:
@@ -91,7 +91,7 @@ def _to_vip(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decisi
     return Decision(FORWARD, headers, service, backend, flow, pick, edits, backend.arm)
 
 
-def _from_backend(headers: Headers, partial: bool, tables: Tables) -> Decision:
+def _from_backend(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decision:
     """Not to a VIP: the reply of a NAT flow if its full key is known, else none of our business."""
     flows, hops = tables.flows, tables.next_hops
     if not headers.l4:
@@ -100,15 +100,17 @@ def _from_backend(headers: Headers, partial: bool, tables: Tables) -> Decision:
     if flow < 0:
         return Decision(PASS_NOT_OURS, headers)
     entry = flows.read(flow)
-    mac, arm = hops.macs[entry.next_hop], hops.arms[entry.next_hop]
-    if mac is None:  # a client's entry, whose VIP the policy has lost
-        return Decision(PASS_NOT_OURS, headers)
     service, backend = tables.policy.by_number[entry.service], tables.policy.backends[entry.backend]
+    assert backend is not None, "the policy keeps what a flow names"
+    mac, out = hops.macs[entry.next_hop], hops.arms[entry.next_hop]
+    # mac: it is a client's entry, whose VIP the policy has lost. arm: nobody but backends sends replies.
+    if mac is None or arm != backend.arm:
+        return Decision(PASS_NOT_OURS, headers)
     if headers.ttl <= 1:  # RFC 1812 section 5.3.1
         return Decision(DROP_TTL, headers, service, backend, flow)
     flows.touch(flow, NEXT_STATE[entry.state][headers.flags & FIN_SYN_RST], tables.now, entry.packets + 1)
-    edits = _as_flipped(headers, tables.arms[arm].mac, mac, flows.ends(entry.peer - 1), partial)
-    return Decision(REPLY, headers, service, backend, flow, None, edits, arm)
+    edits = _as_flipped(headers, tables.arms[out].mac, mac, flows.ends(entry.peer - 1), partial)
+    return Decision(REPLY, headers, service, backend, flow, None, edits, out)
 
 
 def _as_flipped(

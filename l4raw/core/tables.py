@@ -32,8 +32,6 @@ class Arm(NamedTuple):
 
     name: str
     mac: bytes
-    addresses: frozenset[bytes] = frozenset()
-    """This host's own IPv4 addresses there."""
 
 
 class Timeouts(NamedTuple):
@@ -107,6 +105,8 @@ class Tables:
     flows: FlowTable
     next_hops: NextHops
     policy: Policy = NO_POLICY
+    local: frozenset[bytes] = frozenset()
+    """This host's own IPv4 addresses, of all interfaces."""
     now: int = 0
     """Milliseconds modulo 2^32, advanced by whoever owns the clock."""
     verdicts: list[int] = field(default_factory=lambda: [0] * VERDICT_COUNT)

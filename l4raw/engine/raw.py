@@ -35,10 +35,10 @@ from l4raw.wire import ethernet
 from l4raw.wire.abi import BURST
 
 # <linux/if_packet.h>; the socket module has none of these.
-_SOL_PACKET: Final = 263
+SOL_PACKET: Final = 263
 _PACKET_STATISTICS: Final = 6
 _PACKET_VNET_HDR: Final = 15
-_PACKET_IGNORE_OUTGOING: Final = 23
+PACKET_IGNORE_OUTGOING: Final = 23
 _ETH_P_ALL: Final = 3
 
 _VNET_HEADER: Final = 10
@@ -157,7 +157,7 @@ class RawEngine:
         for sock in self._sockets:
             # struct tpacket_stats: frames, drops; reading resets them.
             self._lost += int.from_bytes(
-                sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)[4:8], sys.byteorder
+                sock.getsockopt(SOL_PACKET, _PACKET_STATISTICS, 8)[4:8], sys.byteorder
             )
         return {"receive_lost": self._lost, "receive_unreadable": self._unreadable}
 
@@ -167,8 +167,8 @@ def _packet_socket(interface: str) -> socket.socket:
     # Protocol 0: nothing is received before the filter and the options are in place.
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     try:
-        sock.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
-        sock.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        sock.setsockopt(SOL_PACKET, _PACKET_VNET_HDR, 1)
+        sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
         code = create_string_buffer(b"".join(_INSTRUCTION.pack(*line) for line in _FILTER))
         program = _PROGRAM.pack(len(_FILTER), addressof(code))
         sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

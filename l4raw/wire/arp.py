@@ -39,7 +39,6 @@ _FIXED: Final = (1, ethernet.IPV4, 6, 4)
 """Ethernet, IPv4, and the lengths of their addresses: all else is another protocol's ARP."""
 _HEADER: Final = Struct("!HHBBH6s4s6s4s")
 
-NO_MAC: Final = bytes(6)
 NO_ADDRESS: Final = bytes(4)
 """The sender address of a probe: RFC 5227 section 1.1."""
 

@@ -28,6 +28,12 @@ LENGTH: Final = 14
 HEADER: Final = Struct("!6s6sH")
 
 BROADCAST: Final = b"\xff" * 6
+NO_MAC: Final = b"\0" * 6
+
+
+def is_unicast(mac: bytes) -> bool:
+    """Whether one machine can have it: neither a group's (IEEE 802.3, clause 3.2.3) nor none."""
+    return not mac[0] & 1 and mac != NO_MAC
 
 
 def format_mac(mac: bytes) -> str:

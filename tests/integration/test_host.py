@@ -11,11 +11,13 @@ The client's route to the VIP, 10.77.0.100, leads to the balancer. No balancer r
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -26,6 +28,7 @@ from pathlib import Path
 import pytest
 from l4raw.netns import Host, Log
 
+from l4raw.control import arp as arp_module
 from l4raw.control import guard as guard_module
 from l4raw.control import neighbours as neighbours_module
 from l4raw.control.arp import PROBE_INTERVAL_S, PROBES, ArpResponder, announcement, probe_frame
@@ -33,7 +36,7 @@ from l4raw.control.errors import L4Error
 from l4raw.control.guard import Guard
 from l4raw.control.instance import Instance, default_name
 from l4raw.control.neighbours import Neighbours
-from l4raw.control.netlink import Interface, Netlink, require_up
+from l4raw.control.netlink import Interface, NeighbourSocket, Netlink, require_up
 from l4raw.control.ssh import established_ssh
 from l4raw.core.model import Backend, Mode, Scheduler, Service
 from l4raw.core.next_hops import NextHops
@@ -46,6 +49,9 @@ VIP = socket.inet_aton("10.77.0.100")
 CLIENT, SERVER, GATEWAY = "10.1.0.1", "10.2.0.1", "10.2.0.2"
 UDP = 17
 ETH_P_ALL = 3
+# linux/if_tun.h, linux/if_arp.h
+TUNSETIFF, TUNSETLINK, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x400454CD, 0x0001, 0x1000
+ARPHRD_TUNNEL = 768
 IP_RECVERR = 11
 """ip(7): report every ICMP error, also the transient ones."""
 
@@ -362,7 +368,19 @@ def test_the_announcement_corrects_the_client(net: Net) -> None:
         until(lambda: net.client_arm.mac.hex(":") in neighbour_table(net.client))
 
 
-def test_another_owner_later_is_told_once_and_answered_once(net: Net) -> None:
+def test_it_announces_twice(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arp_module, "ANNOUNCE_INTERVAL_S", 0.05)
+    with raw(net.client, "c0", ethernet.ARP) as wire, contextlib.closing(responder(net)) as arp:
+        arp.start()
+        for _ in range(2):
+            assert wire.recv(100)[:42] == announcement(VIP, net.client_arm.mac)
+        assert "Unicast reply" in arping(net), "and goes on"
+
+
+def test_another_owner_later_is_told_once_and_answered_once(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arp_module, "ANNOUNCE_INTERVAL_S", 2 * DEADLINE)
     conflicts: list[tuple[bytes, bytes]] = []
     rival = bytes.fromhex("020000000099")
     with (
@@ -416,6 +434,35 @@ def test_a_backend_is_resolved_and_followed_when_its_mac_changes(net: Net) -> No
         entry = json.loads(net.balancer.run(["ip", "-d", "-j", "neigh", "show", SERVER]).stdout)[0]
         assert not {"managed", "extern_learn", "PERMANENT"} & {*entry, *entry["state"]}, "it would outlive us"
     neighbours.close()
+
+
+def test_a_tunnels_neighbour_is_none_of_ours(net: Net) -> None:
+    """It has an IP address where an Ethernet neighbour has a MAC."""
+    hops, neighbours = watch(net, ("b1", SERVER))
+    with contextlib.closing(neighbours), net.balancer.enter(), open("/dev/net/tun", "r+b", 0) as tun:
+        fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH14x", b"tunnel", IFF_TUN | IFF_NO_PI))
+        fcntl.ioctl(tun, TUNSETLINK, ARPHRD_TUNNEL)
+        net.balancer.ip("link set tunnel up")
+        neighbours.start()
+        assert neighbours.wait_resolved(DEADLINE) == []
+        net.balancer.ip("neigh add 10.9.9.9 lladdr 192.0.2.1 dev tunnel")
+        moved = server_mac(net, "02:00:00:00:00:77")
+        net.server.run(["ping", "-c", "1", "-W", "5", GATEWAY])
+        until(lambda: moved in hops.macs)
+        neighbours.check()
+
+
+def test_what_ends_the_thread_is_not_lost(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: NeighbourSocket) -> list[object]:
+        raise RuntimeError("not expected")
+
+    monkeypatch.setattr(NeighbourSocket, "read", broken)
+    _, neighbours = watch(net, ("b1", SERVER))
+    with contextlib.closing(neighbours):
+        neighbours.start()
+        assert neighbours.wait_resolved(0.0) == ["b1"]
+        with pytest.raises(RuntimeError, match="not expected"):
+            until(neighbours.check)
 
 
 def test_one_that_is_in_the_table_already_is_known_without_a_change(net: Net) -> None:

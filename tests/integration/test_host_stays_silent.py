@@ -81,6 +81,32 @@ def test_each_packet_reaches_the_client_once(build: Build, arms: int, ip_forward
 
 
 @routing_or_not
+def test_fragments_of_replies_do_not_leave_untranslated(ip_forward: bool) -> None:
+    """Only the first one has ports: the kernel would route the others, from the backend's own address."""
+    with nat(backends=1, ip_forward=ip_forward, log=Log(silent=True)) as network:
+        backend = network.backends[0]
+        with backend.enter():
+            server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with network.client.enter():
+            client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with server, client, capturing(network.client) as seen:
+            server.bind((backend.address, 53))
+            for sock in (server, client):
+                sock.settimeout(5)
+            with running(network, network.config_toml("53/udp")):
+                client.sendto(b"?", (network.vip, 53))
+                _, asker = server.recvfrom(100)
+                server.sendto(b"x" * 4_000, asker)
+                # This goes the same way after the fragments, and arrives.
+                server.sendto(b"small", asker)
+                assert client.recv(100) == b"small"
+        assert {packet[IP].src for packet in seen.packets() if IP in packet} == {
+            network.client.address,
+            network.vip,
+        }
+
+
+@routing_or_not
 @each_cell
 def test_nobody_answers_on_a_port_without_a_service(build: Build, arms: int, ip_forward: bool) -> None:
     with web_network(build, arms, ip_forward) as network:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from l4raw.netns import Host, Log, Topology, dsr, nat
 
-from l4raw.wire.arp import NO_MAC, REQUEST, Arp, build
-from l4raw.wire.ethernet import BROADCAST
+from l4raw.wire.arp import REQUEST, Arp, build
+from l4raw.wire.ethernet import BROADCAST, NO_MAC
 from tests.integration.snapshot import assert_as_before, difference
 from tests.integration.starting import DEADLINE, NOTHING_LEFT, Place, Up, echo, l4raw, run, toml
 
@@ -132,6 +132,28 @@ def test_a_deleted_interface_ends_it(network: Topology, place: Place) -> None:
     error = json.loads(balancer.err.splitlines()[-1])["errors"][0]
     assert (error["code"], error["what"]) == ("L4R-306", "eth0 was deleted while the balancer ran")
     assert json.loads(balancer.out.splitlines()[-1])["event"] == "stopped"
+    assert not any(place.run.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "what"),
+    [
+        ("addr add {vip}/32 dev lo", "L4R-202", "the VIP {vip} is an address of this host"),
+        ("link set eth0 address {mac}", "L4R-306", "eth0 got another MAC address: {mac}"),
+    ],
+)
+def test_what_may_not_change_while_it_runs_ends_it(
+    network: Topology, place: Place, change: str, code: str, what: str
+) -> None:
+    """Else the kernel would answer the clients, or ARP would go on with a MAC that nobody has."""
+    mac, places = network.balancer.mac, {"vip": network.vip, "mac": "02:00:00:00:00:aa"}
+    balancer = up(network, place, "--json").wait_ready()
+    network.balancer.ip(change.format(**places))
+    assert balancer.end() in (4, 5)
+    network.balancer.run(["ip", "addr", "del", f"{network.vip}/32", "dev", "lo"], check=False)
+    network.balancer.ip(f"link set eth0 address {mac}")
+    error = json.loads(balancer.err.splitlines()[-1])["errors"][0]
+    assert (error["code"], error["what"]) == (code, what.format(**places))
     assert not any(place.run.iterdir())
 
 

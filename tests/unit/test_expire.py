@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from scapy.layers.inet import IP
+from scapy.layers.inet import UDP as scapy_udp
+from scapy.layers.l2 import Ether
 
 from l4raw.core.model import Mode
 from l4raw.core.states import expire
 from l4raw.core.tables import Tables
 from l4raw.wire.abi import FLOW_ESTABLISHED, FLOW_HALF_OPEN
+from l4raw.wire.ipv4 import UDP
 from tests.tables import make_tables, service
 from tests.unit.test_steer import decide, reply, request
 
@@ -69,6 +73,18 @@ def test_a_reset_from_either_side_closes_the_flow(side: str) -> None:
     decide(tables, *((request(flags="R"), 0) if side == "client" else (reply(flags="R"), 1)))
     assert sweep(tables, 120_000) == 0
     assert sweep(tables, 120_001) == 1
+
+
+def test_one_side_may_be_silent_for_longer_than_half_the_clock() -> None:
+    """Syslog, a datagram a minute for a month: nobody ever answers."""
+    tables = make_tables([service(Mode.NAT, protocol=UDP)], arms=2)
+    ether = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+    datagram = bytes(ether / IP(src="10.77.0.1", dst="10.77.0.100") / scapy_udp(sport=7, dport=80))
+    for minute in range(30 * 24 * 60):
+        tables.now = minute * 60_000 % WRAP
+        decide(tables, datagram)
+        if minute % 5 == 0:
+            assert sweep(tables, tables.now) == 0, f"day {minute / 1440:.1f}"
 
 
 def test_the_side_that_is_further_on_sets_the_timeout() -> None:

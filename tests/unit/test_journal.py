@@ -300,10 +300,34 @@ def test_a_lock_that_its_holder_just_removed_is_not_taken_for_ours(
     assert not run_dir.exists()
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "interfaces", ".hidden"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "interfaces", ".hidden", "a b", "x\ty", "a\n", "\x7f", "a" * 65]
+)
 def test_a_name_that_is_no_file_name_is_refused(run_dir: Path, name: str) -> None:
     with pytest.raises(ValueError, match="name"):
         Instance(name, run_dir)
+
+
+@pytest.mark.parametrize("name", ["eth1", "eth1.100", "a" * 64, "eth0@4026531840", "-x", "ä"])
+def test_any_interface_can_name_an_instance(run_dir: Path, name: str) -> None:
+    assert Instance(name, run_dir).name == name
+
+
+def test_steps_of_another_namespace_stay_for_an_instance_there(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when an instance of that name is to start here."""
+    folder = run_dir / "eth1"
+    folder.mkdir(parents=True, mode=0o750)
+    run_dir.chmod(0o750)
+    (folder / "lock").write_text(json.dumps({"instance": "eth1", "pid": 1, "interfaces": ["eth1"]}))
+    (folder / "undo.jsonl").write_bytes(record(netns=7))
+    monkeypatch.setattr("l4raw.control.journal._namespaces", lambda: {7})
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(L4Error, match="steps to undo in another network namespace") as caught:
+        Instance("eth1", run_dir).acquire([])
+    assert caught.value.code == "L4R-205"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_folder_that_cannot_be_made_is_missing_privileges() -> None:

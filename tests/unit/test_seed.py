@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from l4raw.control.errors import L4Error
-from l4raw.control.seed import FILE, ring_seed
+from l4raw.control.seed import FILE, ring_seed, state_dir
 
 
 def test_it_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
@@ -19,6 +19,18 @@ def test_it_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     assert ring_seed(folder) == seed
     assert [path.name for path in folder.iterdir()] == [FILE]
     assert (folder / FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_user_without_a_home_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(L4Error, match="no home") as caught:
+        state_dir({})
+    assert "L4RAW_STATE_DIR" in str(caught.value.fix)
+    assert state_dir({"XDG_STATE_HOME": "/x"}) == Path("/x/l4raw")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from scapy.packet import Packet, Raw
 CLIENT_MAC, OUR_MAC, OUR_MAC_1 = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"
 B1_MAC, B2_MAC = "02:00:00:00:00:0b", "02:00:00:00:00:0c"
 CLIENT, VIP, B1, B2 = "10.77.0.1", "10.77.0.100", "10.78.0.11", "10.78.0.12"
-OUR_ADDRESS = "10.77.0.2"
+OUR_ADDRESSES = ("10.77.0.2", "10.78.0.2", "192.168.9.1")
+"""Of the arms and of another interface."""
 L4 = 34
 """Offset of the TCP or UDP header where there are no IP options."""
 
@@ -159,6 +160,7 @@ def _forwarding() -> list[Story]:
     one_arm_reply = fixed(
         from_backend(TCP(sport=8080, dport=41022, flags="SA", seq=5, ack=1001), own=OUR_MAC)
     )
+    reply_to_arm_0 = one_arm_reply
     answer = fixed(from_backend(UDP(sport=5300, dport=5353) / Raw(b"answer")))
     return [
         Story(
@@ -193,7 +195,8 @@ def _forwarding() -> list[Story]:
             "nat_there_and_back", "nat", "Destination there, source back; both sums; TTL one less each way."
         )
         .step(first, "forward", nat(first), out_arm=1)
-        .step(reply, "reply", nat_reply(reply), arm=1),
+        .step(reply, "reply", nat_reply(reply), arm=1)
+        .step(reply_to_arm_0, "pass_not_ours", note="no backend is on the clients' side"),
         Story("nat_udp", "nat", "The same for UDP, to another port of the backend.")
         .step(dns, "forward", nat(dns, dport=5300), out_arm=1)
         .step(answer, "reply", nat_reply(answer, sport=53), arm=1),
@@ -284,7 +287,8 @@ def _martians() -> Story:
     for src in ("0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"):
         story.step(fixed(to_vip(syn(), src=src)), "drop_martian", note=src)
     story.step(fixed(to_vip(syn(sport=80), src=VIP)), "drop_martian", note="the VIP itself: a LAND attack")
-    story.step(fixed(to_vip(syn(), src=OUR_ADDRESS)), "drop_martian", note="the balancer's own address")
+    for src in OUR_ADDRESSES:
+        story.step(fixed(to_vip(syn(), src=src)), "drop_martian", note=f"the balancer's own address {src}")
     for mac in ("ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "00:00:00:00:00:00", OUR_MAC):
         frame = fixed(to_vip(syn()))
         frame.src = mac

@@ -1,0 +1,78 @@
+"""What may change on the host while a balancer runs, and must end it: looked at every second.
+
+Lives here: looking, by calls that take microseconds, because the packet path waits for them. Must not live
+here: what `up` looks at once, before it begins (balancer.py), or a change of anything.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+
+from l4raw.control.arp import refuse_local
+from l4raw.control.errors import L4Error
+from l4raw.control.netlink import Interface
+from l4raw.wire.ethernet import format_mac
+
+_SIOCGIFHWADDR = 0x8927  # linux/sockios.h
+_IFREQ = struct.Struct("16sH6s16x")
+"""struct ifreq with an address in it: name, hardware type, MAC, padding."""
+_ANY_PORT = 9
+
+
+class Watch:
+    """The interfaces and VIPs of a running balancer."""
+
+    def __init__(self, interfaces: Sequence[Interface], vips: Iterable[bytes]) -> None:
+        """Opens a socket, in the caller's network namespace."""
+        self._interfaces = tuple(interfaces)
+        self._vips = tuple(vips)
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def look(self) -> None:
+        """Raises L4R-306 for an interface that is gone or has another MAC, L4R-202 for a VIP that is local.
+
+        A deleted interface is not told by the sockets that were bound to it, nor is a new MAC.
+        """
+        for interface in self._interfaces:
+            self._require_same(interface)
+        refuse_local(self._vips, {vip: "lo" for vip in self._vips if _is_local(vip)})
+
+    def _require_same(self, interface: Interface) -> None:
+        try:
+            name = socket.if_indextoname(interface.index)
+            answer = fcntl.ioctl(self._socket, _SIOCGIFHWADDR, _IFREQ.pack(name.encode(), 0, b""))
+        except OSError as error:
+            raise L4Error(
+                "L4R-306",
+                what=f"{interface.name} was deleted while the balancer ran",
+                where=interface.name,
+                why="its frames do not come any more, also not those of a new interface of that name.",
+                fix="make the interface again, then start again",
+            ) from error
+        mac = _IFREQ.unpack(answer)[2]
+        if mac != interface.mac:
+            raise L4Error(
+                "L4R-306",
+                what=f"{interface.name} got another MAC address: {format_mac(mac)}",
+                where=interface.name,
+                why="the balancer has announced the old one, and takes only frames that are sent to it.",
+                fix="start again",
+            )
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def _is_local(address: bytes) -> bool:
+    """Whether the kernel would take packets for `address` in: then it is also the source it would use."""
+    text = socket.inet_ntoa(address)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((text, _ANY_PORT))  # UDP: looks up a route, sends nothing
+        except OSError:
+            return False
+        return bool(sock.getsockname()[0] == text)
