@@ -72,9 +72,11 @@ install: ## l4raw on root's PATH: PREFIX=/opt/l4raw, a link in BIN=/usr/local/bi
 	@rm -rf build
 	@mkdir -p $(BIN) && ln -sfn $(PREFIX)/bin/l4raw $(BIN)/l4raw
 	@cd / && $(PREFIX)/bin/python -m l4raw.engine.native
-	@echo "installed: $(BIN)/l4raw; \`make uninstall\` removes it"
+	@echo "installed: $(BIN)/l4raw; \`make uninstall PREFIX=$(PREFIX) BIN=$(BIN)\` removes it"
 
 uninstall: ## remove what `make install` made, and nothing else (root)
+	@test "$$(readlink $(BIN)/l4raw)" = $(PREFIX)/bin/l4raw || test -e $(PREFIX)/.made-by-l4raw || \
+		echo "nothing to remove: neither $(PREFIX) nor $(BIN)/l4raw was made by \`make install\`"
 	@test "$$(readlink $(BIN)/l4raw)" != $(PREFIX)/bin/l4raw || rm -v $(BIN)/l4raw
 	@test ! -e $(PREFIX)/.made-by-l4raw || { rm -rf $(PREFIX) && echo "removed $(PREFIX)"; }
 

@@ -18,75 +18,30 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from l4raw.wire.headers import Headers, parse
-
 from .clients import curl, many_requests
 from .dsr import dsr
-from .host import CommandError, Host
+from .host import CommandError, Host, NamespaceError
 from .nat import nat
 from .process import Log, environment, temporary_folder, tool
 from .servers import web
+from .tap import Failed, Tap, counting
 from .topology import Topology
 
 REQUESTS: Final = 300
 MODES: Final = {"dsr-l2": dsr, "nat": nat}
 DATAPLANES: Final = ("raw",)
-_PORT: Final = 80
 _READY_S: Final = 20.0
 _REST_S: Final = 0.1
 """The wire is at rest when the counts stay the same for so long."""
 _REST_LATEST_S: Final = 2.0
 
-_SOL_PACKET: Final = 263  # linux/socket.h
-_PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING = 6, 23  # linux/if_packet.h
-_SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
-_ETH_P_IP: Final = 0x0800
+_NEXT: Final = "run it as root (sudo make demo), or in namespaces of your own (unshare -Urnm make demo)"
 _TIME_WAIT, _LISTEN = "06", "0A"
 """States in /proc/net/tcp (include/net/tcp_states.h) in which nothing is sent any more."""
-
-
-class Failed(RuntimeError):
-    """Something that the demo promises was not so."""
-
-
-class Tap:
-    """Counts the frames that a host receives from port 80: the web servers' replies."""
-
-    def __init__(self, host: Host, interfaces: list[str]) -> None:
-        self.replies = 0
-        self._sockets = []
-        with host.enter():
-            for interface in interfaces:
-                tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-                self._sockets.append(tap)
-                tap.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-                with suppress(PermissionError):  # in a user namespace, what rmem_default allows must do
-                    tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 8 << 20)
-                tap.bind((interface, _ETH_P_IP))
-
-    def count(self) -> int:
-        """Read what has come so far; how many replies in all. Raises `Failed` if one was missed."""
-        for tap in self._sockets:
-            while True:
-                try:
-                    headers = parse(tap.recv(1 << 16, socket.MSG_DONTWAIT))
-                except BlockingIOError:
-                    break
-                if isinstance(headers, Headers) and headers.sport == _PORT:
-                    self.replies += 1
-            # struct tpacket_stats: frames, drops.
-            lost = tap.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)[4:]
-            if any(lost):
-                raise Failed(f"missed {int.from_bytes(lost, sys.byteorder)} frames: the counts say nothing")
-        return self.replies
-
-    def close(self) -> None:
-        for tap in self._sockets:
-            tap.close()
 
 
 class Balancer:
@@ -221,7 +176,8 @@ def show(mode: str, dataplane: str) -> None:
             for tap in taps:
                 stack.callback(tap.close)
             balancer = Balancer(network, dataplane, folder)
-            answers = many_requests(network.client, f"http://{network.vip}/", REQUESTS)
+            with counting(taps):
+                answers = many_requests(network.client, f"http://{network.vip}/", REQUESTS)
             at_balancer, at_client = counts_at_rest(network, taps, equal=mode == "nat")
             last = balancer.stop()
         _report(mode, dataplane, answers, at_balancer, at_client, last, balancer.packet())
@@ -276,6 +232,11 @@ def main() -> int:
     except Failed as error:
         print(f"FAILED: {error}", file=sys.stderr)
         return 1
+    except NamespaceError as error:
+        print(f"the demo cannot make network namespaces: {error.said}\n{_NEXT}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return 0
 
 

@@ -29,7 +29,11 @@ TIMEOUT = 60.0
 
 
 class NamespaceError(OSError):
-    """A namespace could not be made."""
+    """A namespace could not be made. `said`: why, in the words of unshare(1)."""
+
+    def __init__(self, text: str, said: str) -> None:
+        super().__init__(text)
+        self.said = said
 
 
 class CommandError(RuntimeError):
@@ -75,11 +79,12 @@ class Host:
             stdin.write(b"\n")
             stdin.flush()
         if stdout.read(1) != b"\n":
-            said = stderr.read().decode(errors="replace").strip()
+            said = stderr.read().decode(errors="replace").strip() or "unshare ended"
             self.close()
             raise NamespaceError(
-                f"cannot make a network namespace for {self.name}: {said or 'unshare ended'}"
-                " (run as root, or inside `unshare -Urnm`)"
+                f"cannot make a network namespace for {self.name}: {said}"
+                " (run as root, or inside `unshare -Urnm`)",
+                said,
             )
         return self
 

@@ -25,7 +25,7 @@ def command(state: State, file: Path | None) -> None:
     """
     from l4raw.control import config
 
-    loaded = config.load(file or state.config, os.environ)
+    loaded = config.load(file or state.config, os.environ, "argument" if file else "-c")
     output.print_warnings(loaded.warnings, state)
     if state.json:
         output.print_json("l4raw.check/1", _data(loaded), loaded.warnings)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
-import time
 from pathlib import Path
 
 import click
@@ -12,7 +12,6 @@ import click
 from l4raw.cli.state import State, pass_state
 
 _WAIT_S = 10.0
-_POLL_S = 0.02
 
 
 @click.command()
@@ -22,11 +21,11 @@ def command(state: State, instance: str | None) -> None:
     """Stop INSTANCE, or the only one that runs, and clean up after those that were killed.
 
     Exits with 0 also when there is nothing to do; with 6 when INSTANCE is named and neither ran nor was
-    killed.
+    killed. Another user's balancers are out of sight: then it exits with 5.
     """
     from l4raw.control.errors import L4Error
     from l4raw.control.instance import heal, running
-    from l4raw.control.lock import LOCK, default_run_dir, require_name
+    from l4raw.control.lock import LOCK, default_run_dir, require_name, require_no_other, require_visible
 
     run_dir = default_run_dir()
     if instance is not None:
@@ -34,12 +33,16 @@ def command(state: State, instance: str | None) -> None:
             require_name(instance)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
+    require_visible(run_dir)
     known = instance is not None and os.path.exists(run_dir / instance / LOCK)
-    for line in heal(run_dir):
+    healed = heal(run_dir)
+    for line in healed:
         click.echo(line, err=True)
     found = {holder.instance: holder for holder in running(run_dir)}
     if instance is None:
         if not found:
+            if not healed:
+                require_no_other(run_dir)
             click.echo("no instance is running; nothing to undo", err=True)
             return
         if len(found) > 1:
@@ -48,13 +51,19 @@ def command(state: State, instance: str | None) -> None:
     if instance not in found:
         if known and not os.path.exists(run_dir / instance):
             return  # It was killed, and has been cleaned up after just now.
-        raise L4Error("L4R-401", what=f"no instance {instance} is running", where=str(run_dir / instance))
+        require_no_other(run_dir)
+        raise L4Error(
+            "L4R-401",
+            what=f"no instance {instance} is running",
+            where=str(run_dir / instance),
+            fix=f"name one that runs: {', '.join(found)}" if found else "",
+        )
     _terminate(found[instance].pid, run_dir / instance / LOCK)
     click.echo(f"stopped: instance {instance}", err=True)
 
 
 def _terminate(pid: int, lock: Path) -> None:
-    """SIGTERM to the holder of the lock, and wait until it has let go."""
+    """SIGTERM to the holder of the lock, and wait until it has ended, and so let go."""
     from l4raw.control.errors import L4Error
     from l4raw.control.lock import holder_of
 
@@ -68,15 +77,16 @@ def _terminate(pid: int, lock: Path) -> None:
         if holder is None or holder.pid != pid:
             return
         _signal(process, pid)
-        until = time.monotonic() + _WAIT_S
-        while holder_of(lock) is not None:
-            if time.monotonic() > until:
-                raise L4Error(
-                    "L4R-402",
-                    what=f"process {pid} did not end within {_WAIT_S:.0f} s of SIGTERM",
-                    where=str(lock),
-                )
-            time.sleep(_POLL_S)
+        ended = select.poll()
+        ended.register(process, select.POLLIN)  # pidfd_open(2): readable once the process has ended
+        if not ended.poll(_WAIT_S * 1000):
+            raise L4Error(
+                "L4R-402",
+                what=f"process {pid} did not end within {_WAIT_S:g} s of SIGTERM",
+                where=str(lock),
+                why="it hangs, or its undoing takes long. There is no crash file, for nothing has crashed.",
+                fix=f"wait, and say `l4raw down` again; if it hangs: kill -9 {pid}, then `l4raw down`",
+            )
     finally:
         os.close(process)
 

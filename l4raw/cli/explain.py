@@ -30,7 +30,10 @@ def explain_code(text: str, state: State) -> bool:
     if state.json:
         output.print_json("l4raw.explain/1", {"kind": "code", **_record(code)})
     elif state.plain:
-        click.echo("\t".join(str(value) for value in _record(code).values()))
+        severity = {"severity": "warning" if code.warning else "error"}
+        record = {"code": code.name, "title": code.title, "why": code.why, "fix": code.fix, **severity}
+        for name, value in {**record, "exit_code": code.exit_code}.items():
+            click.echo(f"{name}\t{value}")
     else:
         kind = "warning" if code.warning else f"error, exit code {code.exit_code}"
         click.echo(f"{code.name}: {code.title} ({kind})\nwhy: {code.why}\nfix: {code.fix}")
@@ -40,11 +43,46 @@ def explain_code(text: str, state: State) -> bool:
 EXPLAINERS: tuple[Callable[[str, State], bool], ...] = (explain_code,)
 
 
-@click.command()
+class _WithArrow(click.Command):
+    """A command among whose words an arrow, `->`, is no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["\N{RIGHTWARDS ARROW}" if word == "->" else word for word in args])
+
+
+def _macs(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> list[bytes]:
+    """The addresses of --mac. Raises click.BadParameter for what is none."""
+    from l4raw.wire.ethernet import is_unicast, parse_mac
+
+    macs = []
+    for value in values:
+        try:
+            mac = parse_mac(value)
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is no MAC address") from None
+        if not is_unicast(mac):
+            raise click.BadParameter(f"{value} is no address of one interface")
+        macs.append(mac)
+    return macs
+
+
+@click.command(cls=_WithArrow)
 @click.argument("what", nargs=-1)
 @click.option("--count", metavar="N", type=click.IntRange(min=1), help="The first N frames of a capture.")
+@click.option(
+    "--mac",
+    "macs",
+    metavar="MAC",
+    multiple=True,
+    callback=_macs,
+    help="The balancer's MAC address, which is else inferred from the frames. Once for each interface, in the"
+    " order of [lb] interfaces.",
+)
+@click.option("--arm", metavar="INTERFACE", help="Where the capture was taken, if [lb] has two interfaces.")
 @pass_state
-def command(state: State, what: tuple[str, ...], count: int | None) -> None:
+def command(
+    state: State, what: tuple[str, ...], count: int | None, macs: list[bytes], arm: str | None
+) -> None:
     """Explain an error code, or what becomes of a frame. Without WHAT, list the error codes.
 
     \b
@@ -61,9 +99,9 @@ def command(state: State, what: tuple[str, ...], count: int | None) -> None:
     if not text:
         _list_codes(state)
     elif not any(explainer(text, state) for explainer in EXPLAINERS):
-        from l4raw.cli.explain_frame import explain_frames
+        from l4raw.cli.explain_frame import Asked, explain_frames
 
-        explain_frames(text, count, state)
+        explain_frames(text, Asked(count, macs, arm), state)
 
 
 def _list_codes(state: State) -> None:

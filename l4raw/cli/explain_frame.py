@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
 from itertools import chain, islice
 from pathlib import Path
@@ -24,9 +25,9 @@ from l4raw.control import whatif
 from l4raw.control.config import Loaded, load
 from l4raw.control.errors import L4Error
 from l4raw.control.whatif import FiveTuple, Outcome, WhatIf
-from l4raw.engine.replay import read_capture
+from l4raw.engine.replay import LinkTypeError, read_capture
 from l4raw.wire import ipv4
-from l4raw.wire.abi import PASS_NOT_IPV4, VERDICT_NAMES
+from l4raw.wire.abi import PASS_NOT_IPV4, PASS_NOT_OURS, VERDICT_NAMES
 
 SCHEMA: Final = "l4raw.explain/1"
 FORMS: Final = """\
@@ -40,26 +41,50 @@ _FLOW: Final = re.compile(
     r"(?P<src>[0-9.]+):(?P<sport>[0-9]+)\s*(?:->|>|\N{RIGHTWARDS ARROW}|\s)\s*"
     r"(?P<dst>[0-9.]+):(?P<dport>[0-9]+)(?:\s*/\s*(?P<protocol>\w+))?"
 )
+_ARROW: Final = re.compile("->|\N{RIGHTWARDS ARROW}")
+_FIVE_TUPLE: Final = "ADDRESS:PORT -> ADDRESS:PORT, then /udp or /tcp or nothing"
 _LINE_OFFSET: Final = re.compile(r"(?m)^\s*0x[0-9a-fA-F]{4}:\s")
 """At the start of a line that `tcpdump -xx` prints."""
 _SEPARATORS: Final = re.compile(r"[\s:]|0[xX]")
 _HEX: Final = re.compile(r"[0-9a-fA-F]+")
 _CAPTURES: Final = (".pcap", ".pcapng", ".cap")
 _LARGEST_PORT: Final = 65535
+_LOOK_AHEAD: Final = 1000
+"""Frames of a capture that are looked at before the first is decided."""
 
 
-def explain_frames(what: str, count: int | None, state: State) -> None:
-    """Print what becomes of each frame that `what` means, at most `count`.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was said beside the frames."""
+
+    count: int | None
+    """At most so many."""
+    macs: Sequence[bytes]
+    """The balancer's, in the order of its interfaces."""
+    arm: str | None
+    """The interface that all frames came in on."""
+
+
+_NOT_ANY: Final = (
+    "`tcpdump -i any` writes such files: name one interface,"
+    " `tcpdump --immediate-mode -Q in -i FIRST_INTERFACE -w FILE host VIP`"
+)
+
+
+def explain_frames(what: str, asked: Asked, state: State) -> None:
+    """Print what becomes of each frame that `what` means.
 
     Raises click.UsageError for what means none, L4Error for a capture (L4R-403) or a configuration
     that cannot be read.
     """
     meant = _meaning(what.strip())
     loaded = load(state.config, os.environ)
-    what_if = whatif.build(loaded.config, os.environ)
-    rest = islice(_frames(meant, what_if), count)
-    # The first now: a file that is no capture is told before anything is printed.
-    frames = chain(list(islice(rest, 1)), rest)
+    what_if = whatif.build(loaded.config, os.environ, *_arms(asked, loaded.config.lb.interfaces))
+    rest = islice(_frames(meant, what_if), asked.count)
+    # The first ones now: a file that is no capture is told before anything is printed.
+    first = list(islice(rest, _LOOK_AHEAD))
+    what_if.look_ahead(first)
+    frames = chain(first, rest)
     outcomes = ((number, what_if.see(frame)) for number, frame in enumerate(frames, 1))
     output.print_warnings(loaded.warnings, state)
     if state.json:
@@ -71,6 +96,19 @@ def explain_frames(what: str, count: int | None, state: State) -> None:
         _print(outcomes, what_if, loaded, isinstance(meant, Path))
 
 
+def _arms(asked: Asked, interfaces: Sequence[str]) -> tuple[Sequence[bytes], int | None]:
+    """The stated MACs, and the number of the stated interface. Raises click.UsageError."""
+    if len(asked.macs) > len(interfaces):
+        count = f"{len(interfaces)} interface{'s' if len(interfaces) > 1 else ''}"
+        raise click.UsageError(f"--mac: {len(asked.macs)} MAC addresses for {count}")
+    if asked.arm is None:
+        return asked.macs, None
+    if asked.arm not in interfaces:
+        there = " and ".join(f'"{name}"' for name in interfaces)
+        raise click.UsageError(f"--arm: {output.visible(repr(asked.arm))} is not in [lb]; there is {there}")
+    return asked.macs, interfaces.index(asked.arm)
+
+
 def _meaning(what: str) -> FiveTuple | Path | bytes:
     """A 5-tuple, the path of a capture, or a frame. Raises click.UsageError."""
     flow = _FLOW.fullmatch(what)
@@ -79,6 +117,8 @@ def _meaning(what: str) -> FiveTuple | Path | bytes:
     path = Path(what)
     if _exists(path):
         return path
+    if _ARROW.search(what):
+        raise click.UsageError(f"{output.visible(repr(what))} is no 5-tuple: {_FIVE_TUPLE}\n{FORMS}")
     digits = _SEPARATORS.sub("", _LINE_OFFSET.sub("", what))
     if _HEX.fullmatch(digits):
         if len(digits) % 2:
@@ -124,10 +164,12 @@ def _captured(path: Path) -> Iterator[bytes]:
     try:
         yield from read_capture(path)
     except OSError as error:
-        raise L4Error("L4R-403", what=(error.strerror or str(error)).lower(), where=str(path)) from error
-    except ValueError as error:
-        what = str(error).removeprefix(f"{path} ")
+        what = f"cannot read the capture: {(error.strerror or str(error)).lower()}"
         raise L4Error("L4R-403", what=what, where=str(path)) from error
+    except LinkTypeError as error:
+        raise L4Error("L4R-403", what=str(error), where=str(path), fix=_NOT_ANY) from error
+    except ValueError as error:
+        raise L4Error("L4R-403", what=str(error), where=str(path)) from error
 
 
 def _print(
@@ -140,6 +182,8 @@ def _print(
         click.echo("\n" + "\n".join(text(number, outcome, what_if)))
     if is_capture:
         click.echo("\n" + _total(what_if.tables.verdicts))
+        if advice := _advice(what_if):
+            click.echo(advice)
 
 
 def _total(verdicts: Sequence[int]) -> str:
@@ -153,12 +197,24 @@ def _total(verdicts: Sequence[int]) -> str:
     return f"{frames} frames{none}: {each}"
 
 
+def _advice(what_if: WhatIf) -> str | None:
+    """What to do with a capture of the backends' interface alone; None if it is none."""
+    verdicts, arms = what_if.tables.verdicts, what_if.tables.arms
+    if len(arms) < 2 or what_if.only_arm is not None or not 0 < verdicts[PASS_NOT_OURS] == sum(verdicts):
+        return None
+    first, second = arms[0].name, arms[1].name
+    return (
+        f"nothing in it is ours: was it taken on {second}? Then say --arm {second}; and replies are known"
+        f" by the clients' frames, so capture {first} too, and merge the two files (mergecap)"
+    )
+
+
 def text(number: int, outcome: Outcome, what_if: WhatIf) -> Iterator[str]:
     """One frame, line by line."""
     decision = outcome.decision
     yield render.headline(number, decision)
     yield from fields.table(outcome.before)
-    yield from render.choice(decision)
+    yield from render.choice(decision, hints.SEED_NOTE if hints.seed_matters(outcome) else "")
     yield from hints.near(outcome, what_if.tables)
     if decision.forwarded:
         yield from render.comparison(decision)
@@ -174,6 +230,7 @@ def _plain(number: int, outcome: Outcome) -> Iterator[str]:
     yield decision.service.service.name if decision.service else ""
     yield decision.backend.backend.name if decision.backend else ""
     yield decision.reason
+    yield hints.ASSUMED_SEED if hints.seed_matters(outcome) else ""
 
 
 def _data(outcomes: Iterable[tuple[int, Outcome]], what_if: WhatIf, loaded: Loaded) -> dict[str, Any]:
@@ -185,6 +242,7 @@ def _data(outcomes: Iterable[tuple[int, Outcome]], what_if: WhatIf, loaded: Load
         "assumed": what_if.assumptions,
         "frames": frames,
         "verdicts": {name: times for name, times in verdicts if times},
+        "advice": _advice(what_if),
     }
 
 
@@ -209,6 +267,7 @@ def record(number: int, outcome: Outcome, what_if: WhatIf) -> dict[str, Any]:
         "service": {"name": service.service.name, "vip": str(service.service)} if service else None,
         "mode": str(service.service.mode) if service else None,
         "backend": {"name": backend.backend.name, "address": str(backend.backend)} if backend else None,
+        "assumed_ring_seed": hints.seed_matters(outcome),
         "flow": None if decision.flow < 0 else {"entry": decision.flow, "known": pick is None},
         "pick": {**pick._asdict(), "text": render.pick_text(pick)} if pick else None,
         "edits": [

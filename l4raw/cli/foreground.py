@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from socket import inet_ntoa
 from typing import TYPE_CHECKING, Final
 
@@ -40,6 +41,8 @@ class Foreground:
         self._line_shown = False
         self._frames_before = 0
         self._told: dict[tuple[bytes, bytes], float] = {}
+        self._unresolved: list[str] = []
+        """Backends that were told to have no MAC."""
 
     def say(self, text: str) -> None:
         """A message, unless --quiet."""
@@ -60,6 +63,7 @@ class Foreground:
             for s in balancer.config.services
         ]
         arms = [arm.name for arm in balancer.arms]
+        self._unresolved = balancer.unresolved
         if self._state.json:
             self._event(
                 "ready",
@@ -69,18 +73,39 @@ class Foreground:
                 services=services,
                 unresolved=balancer.unresolved,
             )
-            return
-        names = ", ".join(f"{s['name']} {s['vip']} {s['mode']}" for s in services)
-        self._echo(f"ready: {names} over raw on {', '.join(arms)} (instance {balancer.name})")
-        if balancer.unresolved:
-            self.say(f"warning: nobody answers ARP for {', '.join(balancer.unresolved)} yet")
+        else:
+            names = ", ".join(f"{s['name']} {s['vip']} {s['mode']}" for s in services)
+            self._echo(f"ready: {names} over raw on {', '.join(arms)} (instance {balancer.name})")
+            if balancer.unresolved:
+                self.say(f"warning: nobody answers ARP for {', '.join(balancer.unresolved)} yet")
+        for problem in balancer.warnings:
+            self._warning(problem)
+        if self._state.after_ready and not self._state.json:
+            self.say(self._state.after_ready)
 
     def each_second(self, balancer: Balancer) -> None:
         """What is new, and the line that is redrawn, on a terminal only."""
         while balancer.conflicts:
             self._conflict(balancer.arms[0].name, *balancer.conflicts.popleft())
+        if balancer.unresolved != self._unresolved:
+            self._backends(self._unresolved, balancer.unresolved)
+            self._unresolved = balancer.unresolved
         if not (self._state.json or self._state.quiet) and _is_terminal():
             self._draw(balancer)
+
+    def _backends(self, before: list[str], now: list[str]) -> None:
+        """Who has lost its MAC and who has one again. A name may be there twice, of two services."""
+        lost = list((Counter(now) - Counter(before)).elements())
+        found = list((Counter(before) - Counter(now)).elements())
+        if self._state.json:
+            self._event("backends", lost=lost, found=found, unresolved=now)
+            return
+        if lost:
+            self.say(
+                f"warning: nobody answers ARP for {', '.join(lost)} any more: frames to there are dropped"
+            )
+        if found:
+            self.say(f"ARP for {', '.join(found)} is answered now: frames to there are sent")
 
     def _conflict(self, interface: str, vip: bytes, mac: bytes) -> None:
         now = time.monotonic()
@@ -92,6 +117,9 @@ class Foreground:
             f"the host {format_mac(mac)} claims the VIP {inet_ntoa(vip)} too",
             where=f"{interface}, {format_mac(mac)}",
         )
+        self._warning(problem)
+
+    def _warning(self, problem: Problem) -> None:
         if self._state.json:
             self._event("warning", **problem.as_dict())
         else:
@@ -134,7 +162,7 @@ class Foreground:
             self._event("stopped", instance=balancer.name, left=len(left), counters=data)
             return
         self.say("\n".join(["stopped.", *render.summary(data), *left]))
-        self.say(f"{'host is not as it was' if left else 'host is as it was'}; {len(left)} items left")
+        self.say(f"host is not as it was; {len(left)} items left" if left else "host is as it was")
 
     def _event(self, event: str, **facts: object) -> None:
         self._echo(json.dumps({"schema": SCHEMA, "event": event, **facts}))

@@ -11,7 +11,8 @@ from ipaddress import IPv4Address
 from typing import Any, Final
 
 from l4raw.cli import fields, render
-from l4raw.control.whatif import NONE, PARTIAL, WRONG, Outcome
+from l4raw.control.whatif import INFERRED, NONE, PARTIAL, STAND_IN, WRONG, Outcome
+from l4raw.core import admit
 from l4raw.core.decision import Decision
 from l4raw.core.model import Mode
 from l4raw.core.tables import Tables
@@ -23,6 +24,24 @@ from l4raw.wire.headers import Headers
 _PROTOCOLS: Final = {ipv4.TCP: "tcp", ipv4.UDP: "udp"}
 _MOST: Final = 8
 """So many of a kind are named in a sentence."""
+ASSUMED_SEED: Final = "assumed ring seed"
+SEED_NOTE: Final = (
+    f"   (chosen with an {ASSUMED_SEED}: run as root where the balancer runs, or set ring_seed)"
+)
+_HOW: Final = {
+    INFERRED: " (assumed from the capture; --mac states it)",
+    STAND_IN: " (a stand-in; --mac states it)",
+}
+"""What is added to a MAC of ours that nobody has stated."""
+
+
+def seed_matters(outcome: Outcome) -> bool:
+    """Whether a running balancer, with another ring seed, may choose or have chosen another backend."""
+    decision = outcome.decision
+    if not outcome.seed_assumed or decision.service is None or decision.backend is None:
+        return False
+    # A reply's backend is the one that it comes from.
+    return decision.verdict != abi.REPLY and decision.service.ring.rule == abi.RULE_FLOW_HASH
 
 
 def near(outcome: Outcome, tables: Tables) -> Iterator[str]:
@@ -32,6 +51,10 @@ def near(outcome: Outcome, tables: Tables) -> Iterator[str]:
     if detail:
         yield f"malformed: {detail}"
     if headers is None:
+        return
+    sender = next((n for n, arm in enumerate(tables.arms) if arm.mac == headers.src_mac), None)
+    if sender is not None and decision.verdict in (abi.PASS_OTHER_MAC, abi.PASS_NOT_OURS, abi.DROP_MARTIAN):
+        yield _own_frame(outcome, sender, tables)
         return
     match decision.verdict:
         case abi.DROP_NO_SERVICE | abi.DROP_PROTOCOL:
@@ -43,9 +66,24 @@ def near(outcome: Outcome, tables: Tables) -> Iterator[str]:
             yield _no_flow(decision, headers)
         case abi.PASS_OTHER_MAC:
             arm = tables.arms[outcome.arm]
-            yield f"near miss: {arm.name} has the MAC {format_mac(arm.mac)}"
+            how = _HOW.get(outcome.macs_are[outcome.arm], "")
+            yield f"near miss: {arm.name} has the MAC {format_mac(arm.mac)}{how}"
         case abi.PASS_NOT_OURS:
-            yield _not_ours(headers, tables)
+            yield _not_ours(outcome, headers, tables)
+        case abi.DROP_MARTIAN:
+            yield _martian(outcome, headers, tables)
+
+
+def _own_frame(outcome: Outcome, sender: int, tables: Tables) -> str:
+    arm = tables.arms[sender]
+    mac = f"its source is {arm.name}'s MAC {format_mac(arm.mac)}{_HOW.get(outcome.macs_are[sender], '')}"
+    return f"sent by the balancer itself: {mac}; tcpdump -Q in leaves such frames out"
+
+
+def _martian(outcome: Outcome, headers: Headers, tables: Tables) -> str:
+    why = admit.martian(headers, outcome.arm, tables)
+    source = format_mac(headers.src_mac) if why == admit.MAC_OF_NONE else str(IPv4Address(headers.src))
+    return f"near miss: no client can have this source: {source} {why}"
 
 
 def _services(vip: bytes, tables: Tables) -> list[str]:
@@ -65,11 +103,12 @@ def _no_flow(decision: Decision, headers: Headers) -> str:
     return f"flow: unknown; flags {flags} do not open one, and {state} cannot be guessed in mid-stream"
 
 
-def _not_ours(headers: Headers, tables: Tables) -> str:
+def _not_ours(outcome: Outcome, headers: Headers, tables: Tables) -> str:
     backend = next((b for b in tables.policy.backends if b and b.backend.address == headers.src), None)
     if backend is not None:
-        name = backend.backend.name
-        return f"near miss: it comes from backend {name}, but is no reply of a flow that was seen before"
+        text = f"near miss: it comes from backend {backend.backend.name}, but is no reply of a flow that was"
+        seed = f"; with an {ASSUMED_SEED}, its flow may have got another backend here"
+        return f"{text} seen before{seed if outcome.seed_assumed else ''}"
     known = ", ".join(_some(str(IPv4Address(vip)) for vip in sorted(tables.policy.vips)))
     return f"near miss: {IPv4Address(headers.dst)} is no VIP; there is {known}"
 

@@ -86,8 +86,13 @@ def _crashed(error: Exception, state: State) -> None:
 
     if state.debug:
         traceback.print_exception(error)
-    path = crash.write(error)
-    output.print_unexpected(error, str(path) if path else None, state)
+    try:
+        traceback_is, fix = f"the traceback is in {crash.write(error)}", ""
+    except (OSError, RuntimeError) as reason:
+        why = getattr(reason, "strerror", None) or str(reason)
+        traceback_is = f"no crash file could be written ({why}); run it again with --debug"
+        fix = "run it again with --debug, and report what it prints"
+    output.print_unexpected(error, traceback_is, state, fix)
 
 
 @click.group(cls=LazyGroup, context_settings={"auto_envvar_prefix": "L4RAW"})

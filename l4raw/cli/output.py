@@ -48,11 +48,9 @@ def print_error(error: L4Error, state: State) -> None:
         _message(f"\n{count} problem{'s' if count > 1 else ''}. Nothing was changed.", state)
 
 
-def print_unexpected(error: Exception, crash_file: str | None, state: State) -> None:
-    """One line about an error that nobody foresaw."""
-    what = f"unexpected {type(error).__name__}: {error}"
-    what += f"; the traceback is in {crash_file}" if crash_file else "; run it again with --debug"
-    problem = Problem("L4R-402", what)
+def print_unexpected(error: Exception, traceback_is: str, state: State, fix: str = "") -> None:
+    """One line about an error that nobody foresaw, and where its traceback is, or why it is nowhere."""
+    problem = Problem("L4R-402", f"unexpected {type(error).__name__}: {error}; {traceback_is}", fix=fix)
     if state.json:
         _print_json_error([problem], problem.entry.exit_code)
     else:

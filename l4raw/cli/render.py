@@ -91,8 +91,8 @@ def story(decision: Decision) -> Iterator[str]:
     yield from fate(decision)
 
 
-def choice(decision: Decision) -> Iterator[str]:
-    """Which service and backend, and how it was chosen."""
+def choice(decision: Decision, note: str = "") -> Iterator[str]:
+    """Which service and backend, and how it was chosen; `note` follows the backend."""
     if decision.service is not None:
         service = decision.service.service
         yield f"service: {service.name} {service} {service.mode} {service.scheduler}"
@@ -102,7 +102,7 @@ def choice(decision: Decision) -> Iterator[str]:
     elif decision.flow >= 0:
         yield f"flow: known; entry {decision.flow}"
     if decision.backend is not None:
-        yield f"backend: {decision.backend.backend.name} {decision.backend.backend}"
+        yield f"backend: {decision.backend.backend.name} {decision.backend.backend}{note}"
 
 
 def fate(decision: Decision) -> Iterator[str]:
@@ -162,6 +162,7 @@ def _traffic(traffic: Traffic, mode: Mode) -> dict[str, Any]:
         "flows": traffic.flows,
         "rx_packets": traffic.packets,
         "rx_bytes": traffic.bytes,
+        "dropped": traffic.dropped,
     }
     if mode is Mode.DSR_L2:
         return numbers | {"reply_packets": None, "reply_bytes": None, "reply_reason": "dsr"}
@@ -174,7 +175,7 @@ def summary(data: dict[str, Any]) -> Iterator[str]:
         replies = "n/a (DSR)" if backend["reply_packets"] is None else str(backend["reply_packets"])
         yield (
             f"  {backend['service']}/{backend['name']}: {backend['flows']} flows,"
-            f" {backend['rx_packets']} frames to it, replies seen {replies}"
+            f" {backend['rx_packets']} frames to it, {backend['dropped']} dropped, replies seen {replies}"
         )
     counted = {**data["verdicts"], **data["engine"]}
     yield "  frames: " + (", ".join(f"{name} {count}" for name, count in counted.items() if count) or "none")

@@ -24,6 +24,8 @@ class State:
     verbose: int = 0
     quiet: bool = False
     debug: bool = False
+    after_ready: str = ""
+    """No option: what the demo has to say once frames are forwarded."""
 
 
 pass_state = click.make_pass_decorator(State, ensure=True)

@@ -53,18 +53,30 @@ def _dataplane(context: click.Context, option: click.Parameter, value: str | Non
 
 @click.command()
 @click.option("--dataplane", metavar="auto|raw", callback=_dataplane, help="Instead of what the file says.")
-@click.option("--dry-run", is_flag=True, help="Print what would be done to the host, and do nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Change nothing, and print the plan. Needs root: it looks at the interfaces, and asks by ARP who has"
+    " the VIPs. It does not look for the backends.",
+)
 @click.option(
     "--demo", type=click.Choice(["dsr", "nat"]), help="Make a network of namespaces and balance in it."
 )
 @click.option(
-    "--instance", metavar="NAME", help="Its name in /run/l4raw; the first interface's if not given."
+    "--instance",
+    metavar="NAME",
+    help="Its name in the run folder. If not given: the first interface's name, in a network namespace"
+    " NAME@INODE, for there may be an eth0 in each.",
 )
 @click.option(
     "--accept-risk", type=click.Choice(["lose-ssh"]), multiple=True, help="Go on in spite of this risk."
 )
 @click.option(
-    "--trace", metavar="N", default=0, help="Show the first N frames that are forwarded, before and after."
+    "--trace",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Show the first N frames that are forwarded, before and after.",
 )
 @pass_state
 def command(
@@ -79,6 +91,7 @@ def command(
     """Start the balancer. Ctrl-C stops it and undoes everything.
 
     The configuration is the file of -c, else $L4RAW_CONFIG, else ./l4raw.toml, else /etc/l4raw/l4raw.toml.
+    --plain is for --dry-run: a record of kind and value a line. What runs speaks to programs by --json.
     """
     accept_ssh_loss = "lose-ssh" in accept_risk
     with stop_flag() as stopping:
@@ -122,12 +135,13 @@ def _up(state: State, config: Config, asked: _Asked, stopping: StopFlag) -> None
     interfaces = inspect(config, asked.accept_ssh_loss)
     name = asked.instance or default_name(interfaces[0].name)
     run_dir, states = default_run_dir(), state_dir(os.environ)
-    lines = list(plan.describe(config, interfaces, name, run_dir, states))
+    steps = list(plan.steps(config, interfaces, name, run_dir, states))
+    lines = list(plan.describe(steps, config.lb.dataplane))
     if asked.dry_run:
         if asked.origin:
             foreground.say(asked.origin)
         _warn_one_arm_nat(config, interfaces, state)
-        foreground.plan_only(lines)
+        foreground.plan_only(["\t".join(step) for step in steps] if state.plain and not state.json else lines)
         foreground.say("dry run: nothing was changed")
         return
     seed = config.lb.ring_seed

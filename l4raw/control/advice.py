@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from l4raw.control.errors import Problem
+from l4raw.control.netlink import Interface
 from l4raw.control.settings import Config
 from l4raw.control.source import Finding, Source
 from l4raw.core.model import Backend, Mode
@@ -45,6 +46,25 @@ def one_arm_nat_warnings(
         else:
             problems.append(source.problem(Finding("L4R-141", ("service", index, "mode"), text)))
     return problems
+
+
+def vip_warnings(config: Config, interfaces: Sequence[Interface]) -> list[Problem]:
+    """L4R-142 for each VIP that is in no subnet of the interfaces; none if they have no address at all."""
+    problems: dict[bytes, Problem] = {}
+    for service in config.services:
+        if outside := subnets_without(service.vip, interfaces):
+            names = ", ".join(interface.name for interface in interfaces)
+            what = f"the VIP {IPv4Address(service.vip)} is in no subnet of {names}: {outside}"
+            problems.setdefault(service.vip, Problem("L4R-142", what, f'service "{service.name}"'))
+    return list(problems.values())
+
+
+def subnets_without(vip: bytes, interfaces: Sequence[Interface]) -> str:
+    """The subnets of the interfaces in words, if `vip` is in none of them; else nothing."""
+    subnets = [subnet for interface in interfaces for subnet in interface.subnets]
+    if any(IPv4Address(vip) in subnet for subnet in subnets):
+        return ""
+    return ", ".join(map(str, dict.fromkeys(subnets)))
 
 
 def _precise(backends: Sequence[Backend], subnets: Sequence[IPv4Network]) -> str:

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self
 
+from l4raw.control.advice import vip_warnings
 from l4raw.control.arp import ArpResponder, refuse_local
 from l4raw.control.errors import L4Error
 from l4raw.control.guard import Guard, require_nft
@@ -110,7 +111,9 @@ class Balancer:
         self.tables = Tables(self.arms, _flow_table(config.lb.flow_memory), NextHops())
         self.engine: Engine = RawEngine(self.arms)
         self.unresolved: list[str] = []
-        """Backends whose MAC address nobody has told yet."""
+        """Backends whose MAC address is not known, as it was a second ago at most."""
+        self.warnings = vip_warnings(config, interfaces)
+        """What is valid and may still disappoint, on this host."""
         self.left: list[str] = []
         """After `close`: what could not be undone, a sentence each."""
         self.final_statistics: dict[str, int] = {}
@@ -122,6 +125,7 @@ class Balancer:
         self._instance = Instance(name, run_dir)
         self._seed = seed
         self._guard = Guard(name, config.lb.interfaces, config.services)
+        self._neighbours: Neighbours | None = None
         self._step: Step = lambda text: None
         self._checks: list[Callable[[], None]] = []
         """Each raises what must end the balancer."""
@@ -178,6 +182,7 @@ class Balancer:
         self._install(neighbours)
 
         responder = ArpResponder(self._interfaces[0], vips(self.config), self._conflict)
+        self._neighbours = neighbours
         self._checks = [watch.look, neighbours.check, responder.check]
         self._open.callback(responder.close)
         self._open.callback(self._guard.close)
@@ -244,6 +249,8 @@ class Balancer:
         for check in self._checks:
             check()
         self._keep_kernel_out()
+        if self._neighbours:
+            self.unresolved = self._neighbours.unresolved()
 
     def _keep_kernel_out(self) -> None:
         if self._guard.ensure():

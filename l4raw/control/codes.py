@@ -102,7 +102,7 @@ _HOST = (
         "L4R-307",
         "not enough memory",
         "all memory for flows is reserved at the start, so that it cannot run out under load.",
-        "lower flow_memory in [lb]: 64MiB is enough for 700,000 DSR flows",
+        "lower flow_memory in [lb]: 64MiB hold 688,293 DSR flows",
     ),
 )
 
@@ -111,20 +111,20 @@ _RUNTIME = (
         "L4R-401",
         "no running instance",
         "no process holds the lock in the run folder.",
-        "start one with `sudo l4raw up`",
+        "look at the name, and use the run folder that it was started with (L4RAW_RUN_DIR)",
         exits=6,
     ),
     Code(
         "L4R-402",
         "an unexpected error inside l4raw",
         "this is a mistake in l4raw, not in what you did.",
-        "report it with the crash file, which has the traceback and the versions",
+        "report it with the crash file that it names, which has the traceback and the versions",
     ),
     Code(
         "L4R-403",
         "the capture cannot be read",
         "it does not exist, may not be read by this user, or is no pcap or pcapng file of Ethernet frames.",
-        "check the path; `tcpdump --immediate-mode -i eth1 -w FILE ip` writes one",
+        "check the path; `tcpdump --immediate-mode -Q in -i FIRST_INTERFACE -w FILE host VIP` writes one",
     ),
 )
 

@@ -173,4 +173,12 @@ CONFIG = (
         " fullnat has no such condition, but is not in this version",
         warning=True,
     ),
+    Code(
+        "L4R-142",
+        "a VIP in no subnet of the interfaces",
+        "l4raw answers ARP for a VIP, but only who is in the VIP's subnet asks for it there. Others need a"
+        " route that leads here.",
+        "correct the VIP if it is a typo; else give the router a route to it, by an address of this host",
+        warning=True,
+    ),
 )

@@ -32,6 +32,9 @@ LOCAL = Path("l4raw.toml")
 SYSTEM = Path("/etc/l4raw/l4raw.toml")
 VARIABLE = "L4RAW_CONFIG"
 
+_TWICE = re.compile("overwrite|twice|[Dd]uplicate|redefine|mutate")
+"""What tomllib says of a key or table that is there already, without its name."""
+
 _LARGEST_FILE = 16 << 20
 """Bytes. The largest table of backends fits; /dev/zero does not."""
 
@@ -43,28 +46,28 @@ class Loaded:
     config: Config
     path: Path
     found_by: str
-    """Why this file: `-c`, `$L4RAW_CONFIG`, or a default place."""
+    """Why this file: `-c`, `argument`, `$L4RAW_CONFIG`, or a default place."""
     source: Source
     """For messages about it that come later: `source.where("service", 0, "vip")`."""
     warnings: tuple[Problem, ...] = ()
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
-    """Read the file at `path`, or the first that exists in the documented order.
+def load(path: Path | None, environ: Mapping[str, str], named_by: str = "-c") -> Loaded:
+    """Read the file at `path`, which `named_by` named, or the first that exists in the documented order.
 
     Raises L4Error (101 none found, 102 not readable) or ConfigErrors with everything that is wrong in it.
     """
-    chosen, found_by = find(path, environ)
+    chosen, found_by = find(path, environ, named_by)
     return parse(_read(chosen, found_by), chosen, found_by)
 
 
-def find(path: Path | None, environ: Mapping[str, str]) -> tuple[Path, str]:
+def find(path: Path | None, environ: Mapping[str, str], named_by: str = "-c") -> tuple[Path, str]:
     """Which file, and why that one. A file that was named is not looked for: it need not exist.
 
     Raises L4Error L4R-101.
     """
     if path is not None:
-        return path, "-c"
+        return path, named_by
     if environ.get(VARIABLE):
         return Path(environ[VARIABLE]), f"${VARIABLE}"
     for candidate in (LOCAL, SYSTEM):
@@ -121,6 +124,8 @@ def _toml(text: str, source: Source) -> dict[str, Any]:
     place = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     reason = re.sub(r" \(at .*\)$", "", message)
     line, column = (int(place[1]), int(place[2])) if place else (None, None)
+    if _TWICE.search(reason) and (repeated := source.repeated(line)):
+        raise ConfigErrors([repeated])
     raise ConfigErrors([source.syntax_problem(f"not TOML: {reason[:1].lower()}{reason[1:]}", line, column)])
 
 

@@ -16,6 +16,7 @@ import errno
 import fcntl
 import json
 import os
+import pwd
 import re
 import stat
 import time
@@ -29,7 +30,7 @@ from l4raw.control.journal import FILE as JOURNAL
 
 INTERFACES: Final = "interfaces"
 LOCK: Final = "lock"
-_DEFAULT_RUN_DIR: Final = Path("/run/l4raw")
+SYSTEM_RUN_DIR: Final = Path("/run/l4raw")
 _NAME_LENGTH = 64
 _NAME = re.compile(rf"(?!\.)[^\s/\x00-\x1f\x7f]{{1,{_NAME_LENGTH}}}")
 _POLL_S = 0.01
@@ -45,11 +46,38 @@ def default_run_dir() -> Path:
     """$L4RAW_RUN_DIR, else /run/l4raw, else for who may not write there a folder of the user's own."""
     if named := os.environ.get("L4RAW_RUN_DIR"):
         return Path(named)
-    if os.access(_DEFAULT_RUN_DIR.parent, os.W_OK):
-        return _DEFAULT_RUN_DIR
+    if os.access(SYSTEM_RUN_DIR.parent, os.W_OK):
+        return SYSTEM_RUN_DIR
     if users := os.environ.get("XDG_RUNTIME_DIR"):
         return Path(users, "l4raw")
     return Path(f"/tmp/l4raw-{os.getuid()}")
+
+
+def require_visible(run_dir: Path) -> None:
+    """Raises L4R-301 if what runs in `run_dir` cannot be known, for the folder is somebody else's."""
+    try:
+        owner = os.stat(run_dir).st_uid
+        os.listdir(run_dir)
+    except PermissionError:
+        raise _hidden(run_dir, "may not be read by this user") from None
+    except OSError:
+        return  # Nothing runs there.
+    if os.geteuid() not in (0, owner):
+        raise _hidden(run_dir, f"belongs to {_user(owner)}")
+
+
+def require_no_other(run_dir: Path) -> None:
+    """Raises L4R-301 if `run_dir` is but the folder of who may not use /run/l4raw, and that exists too."""
+    if run_dir != SYSTEM_RUN_DIR and not os.environ.get("L4RAW_RUN_DIR") and SYSTEM_RUN_DIR.is_dir():
+        owner = _user(os.stat(SYSTEM_RUN_DIR).st_uid)
+        raise _hidden(SYSTEM_RUN_DIR, f"belongs to {owner}, and nothing runs in {run_dir}, which is yours")
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +271,16 @@ def _unwritable(path: Path, error: OSError) -> L4Error:
         what=f"cannot make {path}: {error.strerror}",
         where=str(path),
         fix="run it with sudo, or name a folder of yours in L4RAW_RUN_DIR",
+    )
+
+
+def _hidden(run_dir: Path, why: str) -> L4Error:
+    return L4Error(
+        "L4R-301",
+        what=f"needs root: {run_dir} {why}",
+        where=str(run_dir),
+        why="a balancer is known by its lock in the run folder, into which only the folder's owner may look.",
+        fix="run it with sudo",
     )
 
 

@@ -97,7 +97,11 @@ class Neighbours:
         """Wait at most `timeout` seconds for every next hop; the names of the backends without one."""
         with self._news:
             self._news.wait_for(lambda: all(hop.mac for hop in self._hops.values()), timeout)
-            return [name for hop in self._hops.values() if not hop.mac for name in hop.names]
+        return self.unresolved()
+
+    def unresolved(self) -> list[str]:
+        """The names of the backends whose next hop has no MAC now."""
+        return [name for hop in self._hops.values() if not hop.mac for name in hop.names]
 
     def check(self) -> None:
         """Raises what ended the thread, if it was not `close`."""

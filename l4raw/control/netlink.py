@@ -16,6 +16,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from typing import Any, Final, Self
 
 from l4raw.control.errors import L4Error
@@ -44,6 +45,11 @@ class Interface:
     mtu: int
     addresses: tuple[tuple[bytes, int], ...]
     """IPv4 addresses, each with its prefix length."""
+
+    @property
+    def subnets(self) -> list[IPv4Network]:
+        """The networks of its addresses."""
+        return [IPv4Network(pair, strict=False) for pair in self.addresses]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import NamedTuple
 
+from l4raw.control.advice import subnets_without
 from l4raw.control.guard import forwards, table_name
 from l4raw.control.instance import interface_file
 from l4raw.control.lock import INTERFACES
@@ -15,26 +17,46 @@ from l4raw.control.settings import Config
 from l4raw.wire.ethernet import format_mac
 
 
-def describe(
+class Step(NamedTuple):
+    """One thing that is in force or is going to be made."""
+
+    kind: str
+    what: str
+
+
+def steps(
     config: Config, interfaces: Sequence[Interface], instance: str, run_dir: Path, state_dir: Path
-) -> Iterator[str]:
-    """A line for each thing. Looks at the host, changes nothing."""
-    chosen = " (auto: this version has no other)" if config.lb.dataplane == "auto" else ""
-    yield f"plan for instance {instance}, dataplane raw{chosen}:"
+) -> Iterator[Step]:
+    """All of the plan. Looks at the host, changes nothing."""
+    yield Step("instance", instance)
+    yield Step("dataplane", "raw")
     for service in config.services:
         backends = ", ".join(
             f"{b.name} {b}" + (f" weight {b.weight}" if b.weight != 1 else "") for b in service.backends
         )
-        yield f"  service  {service.name} {service} {service.mode} {service.scheduler}: {backends}"
-    yield f"+ lock     {run_dir / instance}"
+        text = f"{service.name} {service} {service.mode} {service.scheduler}: {backends}"
+        yield Step("service", text)
+    yield Step("lock", f"{run_dir / instance}")
     for interface in interfaces:
-        yield f"+ lock     {run_dir / INTERFACES / interface_file(interface)}, for {interface.name}"
+        yield Step("lock", f"{run_dir / INTERFACES / interface_file(interface)}, for {interface.name}")
     for interface in interfaces:
-        yield f"+ listen   packet socket on {interface.name}; the host still gets every frame"
+        yield Step("listen", f"packet socket on {interface.name}; the host still gets every frame")
     for vip in dict.fromkeys(service.vip for service in config.services):
-        yield f"+ ARP      {IPv4Address(vip)} is at {format_mac(interfaces[0].mac)}, on {interfaces[0].name}"
+        mac, name = format_mac(interfaces[0].mac), interfaces[0].name
+        outside = subnets_without(vip, interfaces)
+        far = f"; outside of {outside}: needs a route here" if outside else ""
+        yield Step("ARP", f"{IPv4Address(vip)} is at {mac}, on {name}{far}")
     if any(forwards(interface.name) for interface in interfaces):
-        yield f"+ nft      table netdev {table_name(instance)}: the kernel's copy of our frames is dropped"
+        yield Step("nft", f"table netdev {table_name(instance)}: the kernel's copy of our frames is dropped")
     if config.lb.ring_seed is None and not (state_dir / FILE).exists():
-        yield f"+ file     {state_dir / FILE}, made once and kept"
+        yield Step("file", f"{state_dir / FILE}, made once and kept")
+
+
+def describe(planned: Sequence[Step], dataplane: str) -> Iterator[str]:
+    """The plan for people, line by line. `dataplane`: what the configuration says."""
+    instance, chosen, *rest = planned
+    auto = " (auto: this version has no other)" if dataplane == "auto" else ""
+    yield f"plan for instance {instance.what}, dataplane {chosen.what}{auto}:"
+    for kind, what in rest:
+        yield f"{' ' if kind == 'service' else '+'} {kind:8} {what}"
     yield "all but kept files ends with this process, however it ends"

@@ -16,6 +16,8 @@ from pathlib import Path
 from l4raw.control.errors import L4Error
 
 FILE = "ring_seed"
+SYSTEM = Path("/var/lib/l4raw")
+"""Where root's balancers keep it."""
 _BYTES = 32
 _SEED = re.compile(rb"[0-9a-f]{%d}" % (2 * _BYTES), re.IGNORECASE)
 
@@ -28,7 +30,7 @@ def state_dir(environ: Mapping[str, str]) -> Path:
     if environ.get("L4RAW_STATE_DIR"):
         return Path(environ["L4RAW_STATE_DIR"])
     if os.geteuid() == 0:
-        return Path("/var/lib/l4raw")
+        return SYSTEM
     try:
         return Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "l4raw"
     except RuntimeError as error:
@@ -38,6 +40,13 @@ def state_dir(environ: Mapping[str, str]) -> Path:
             where="$HOME",
             fix="name a folder of yours in L4RAW_STATE_DIR",
         ) from error
+
+
+def of_root(environ: Mapping[str, str]) -> Path | None:
+    """The seed of root's balancers, where an ordinary user has another; None: there is no such other."""
+    if os.geteuid() == 0 or environ.get("L4RAW_STATE_DIR"):
+        return None
+    return SYSTEM / FILE if SYSTEM.exists() else None
 
 
 def ring_seed(folder: Path) -> bytes:

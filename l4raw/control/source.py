@@ -70,6 +70,19 @@ class Source:
             place = Position(line, column or 1)
         return Problem("L4R-103", what, self._where(place), self._excerpt(place))
 
+    def repeated(self, line: int | None) -> Problem | None:
+        """The first key or table that is there already, up to this line; None: none that can be seen."""
+        again = self._places.repeated
+        if again is None:
+            return None
+        place, first = self._places.position(again.offset), self._places.locate(again.loc, key=True)
+        if line is not None and place.line > line:
+            return None
+        names = [part for part in again.loc if isinstance(part, str)]
+        what = f"the table [{'.'.join(names)}]" if again.is_table else f'the key "{names[-1]}"'
+        text = f"not TOML: {what} is there twice; see line {first.line}"
+        return Problem("L4R-103", text, self._where(place), self._excerpt(place))
+
     def _where(self, place: Position) -> str:
         return f"{self.name}:{place.line}:{place.column}"
 

@@ -50,6 +50,15 @@ class Mark:
     value: int
 
 
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A key or table that was there already."""
+
+    loc: Loc
+    offset: int
+    is_table: bool
+
+
 class _LostError(Exception):
     """The text is not what this scanner expects; never leaves this module."""
 
@@ -67,6 +76,8 @@ class TomlLines:
         with suppress(_LostError, RecursionError):
             scanner.document()
         self.marks = scanner.marks
+        self.repeated = scanner.repeated
+        """The first of them, if the scanner has seen one."""
 
     def locate(self, loc: Sequence[str | int], *, key: bool = False) -> Position:
         """The place of the value at `loc`, or of its key; of the nearest known parent if it is not there."""
@@ -93,6 +104,9 @@ class _Scanner:
         self.marks: dict[Loc, Mark] = {}
         self._items: dict[Loc, int] = {}
         """How many [[headers]] each array of tables has had."""
+        self._defined: set[Loc] = set()
+        """Keys with a value, and tables with a header of their own."""
+        self.repeated: Repeated | None = None
 
     def document(self) -> None:
         table: Loc = ()
@@ -117,9 +131,11 @@ class _Scanner:
             path = self._inside((*path, part))
             self._mark(path, start, start)
         path = (*path, last[0])
+        self._define(path, start, path in self._defined or (brackets == 1 and path in self._items), True)
         self._mark(path, start, start)
         if brackets == 1:
             return path
+        self._defined.discard(path)
         index = self._items.get(path, 0)
         self._items[path] = index + 1
         path = (*path, index)
@@ -138,10 +154,20 @@ class _Scanner:
         self._skip(_SPACE)
         value = self.at
         path = table
-        for part, place in parts:
+        for part, place in parts[:-1]:
             path = (*path, part)
             self._mark(path, place, value)
+        last, place = parts[-1]
+        path = (*path, last)
+        self._define(path, place, path in self.marks, False)
+        self._mark(path, place, value)
         self._value(path)
+
+    def _define(self, path: Loc, offset: int, is_there: bool, is_table: bool) -> None:
+        """What may be defined once is so here."""
+        if is_there and self.repeated is None:
+            self.repeated = Repeated(path, offset, is_table)
+        self._defined.add(path)
 
     def _key(self) -> list[tuple[str, int]]:
         """A dotted key: each part and where it starts."""

@@ -7,13 +7,13 @@ decision, which is steer()'s, and how it reads, which is the command line's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from l4raw.control.seed import FILE, check, state_dir
+from l4raw.control.seed import FILE, check, of_root, state_dir
 from l4raw.control.settings import Config
 from l4raw.core.decision import Decision
 from l4raw.core.flows import FlowTable
@@ -33,8 +33,11 @@ CLIENT_MAC: Final = ethernet.parse_mac("02:c1:00:00:00:01")
 """Stand-ins, locally administered (IEEE 802, clause 8.4), so that they are nobody's."""
 
 _FLOW_MEMORY: Final = 64 << 20
-"""Bytes at most: enough for 700,000 flows of a capture."""
+"""Bytes at most: enough for 688,293 DSR flows of a capture."""
 _SYS: Final = Path("/sys/class/net")
+
+STATED, LOCAL, INFERRED, STAND_IN = "stated", "local", "inferred", "stand-in"
+"""How a MAC of ours is known: by --mac, from an interface of this host, from frames, or not at all."""
 
 RIGHT, WRONG, PARTIAL, NONE = "right", "wrong", "partial", "none"
 """What a TCP or UDP checksum is. PARTIAL: the pseudo-header's sum, the rest left to the network card."""
@@ -51,6 +54,10 @@ class Outcome(NamedTuple):
     """Where it came in."""
     l4_sum: str | None
     """RIGHT, WRONG, PARTIAL or NONE (sent without one); None: there is no such field."""
+    macs_are: tuple[str, ...]
+    """For each arm, how its MAC is known: STATED, LOCAL, INFERRED or STAND_IN."""
+    seed_assumed: bool
+    """The ring seed is perhaps not that of the running balancer."""
 
 
 @dataclass(slots=True)
@@ -60,13 +67,40 @@ class WhatIf:
     tables: Tables
     assumptions: list[str]
     """What had to be assumed, a sentence each."""
+    seed_assumed: bool
+    """The ring seed is perhaps not that of the running balancer."""
+    only_arm: int | None
+    """Where all frames came in, if that was said."""
     _backends: frozenset[bytes]
+    _macs_are: list[str]
+    """For each arm, how its MAC is known."""
     _learned: dict[int, bytes] = field(default_factory=dict)
+
+    def look_ahead(self, frames: Sequence[bytes]) -> None:
+        """Learn our MAC from the beginning of a capture that may have frames that we sent.
+
+        Whoever both received and sent frames to a VIP is the balancer; so is who received one and has the
+        MAC of the interface of that name.
+        """
+        received, sent = set(), set()
+        for frame in frames:
+            headers = parse(frame)
+            if not isinstance(headers, int) and headers.dst in self.tables.policy.vips:
+                received.add(headers.dst_mac)
+                sent.add(headers.src_mac)
+        arm = self.only_arm or 0
+        if self._macs_are[arm] == STATED:
+            return
+        local, both = _local_mac(self.tables.arms[arm].name), received & sent
+        if local is not None and local in received:
+            self._learn(arm, local, LOCAL)
+        elif len(both) == 1:
+            self._learn(arm, both.pop(), INFERRED)
 
     def see(self, frame: bytes) -> Outcome:
         """Decide, and apply what was decided. Flows are remembered until the next frame."""
         headers = parse(frame)
-        arm, l4_sum, csum_start = 0, None, 0
+        arm, l4_sum, csum_start = self.only_arm or 0, None, 0
         if not isinstance(headers, int):
             arm, l4_sum = self._place(headers), state_of_sum(frame, headers)
             csum_start = headers.l4 if l4_sum == PARTIAL else 0
@@ -79,34 +113,50 @@ class WhatIf:
 
         forward(engine, self.tables, 0, decide)
         after = engine.sent[0].frame if engine.sent else None
-        return Outcome(seen[0], frame, after, arm, l4_sum)
+        return Outcome(seen[0], frame, after, arm, l4_sum, tuple(self._macs_are), self.seed_assumed)
 
     def own_mac(self) -> bytes:
         """The MAC of the clients' arm as far as it is known now."""
         return self.tables.arms[0].mac
 
     def _place(self, headers: Headers) -> int:
-        """The arm that the frame came in on; whose MAC is the one that it was sent to.
+        """The arm that the frame came in on; whose MAC is the one that it was sent to, unless that is stated.
 
         Only a frame to a VIP, or from a backend, tells our MAC: the first one of an arm does.
         """
         arms = self.tables.arms
         to_vip, from_backend = headers.dst in self.tables.policy.vips, headers.src in self._backends
         arm = len(arms) - 1 if from_backend and not to_vip else 0
-        mac = self._learned.get(arm)
-        if mac is None:
-            mac = headers.dst_mac
-            if to_vip or from_backend:
-                self._learned[arm] = mac
-            else:
-                mac = _local_mac(arms[arm].name) or (mac if ethernet.is_unicast(mac) else arms[arm].mac)
-        self.tables.arms = (*arms[:arm], Arm(arms[arm].name, mac), *arms[arm + 1 :])
+        if self.only_arm is not None:
+            arm = self.only_arm
+        if self._macs_are[arm] == STATED or arm in self._learned:
+            return arm
+        if to_vip or from_backend:
+            self._learn(arm, headers.dst_mac, INFERRED)
+            return arm
+        local, mac = _local_mac(arms[arm].name), headers.dst_mac
+        if local:
+            self._set(arm, local, LOCAL)
+        elif ethernet.is_unicast(mac):
+            self._set(arm, mac, INFERRED)
         return arm
 
+    def _learn(self, arm: int, mac: bytes, how: str) -> None:
+        self._learned[arm] = mac
+        self._set(arm, mac, how)
 
-def build(config: Config, environ: Mapping[str, str]) -> WhatIf:
+    def _set(self, arm: int, mac: bytes, how: str) -> None:
+        arms = self.tables.arms
+        self.tables.arms = (*arms[:arm], Arm(arms[arm].name, mac), *arms[arm + 1 :])
+        self._macs_are[arm] = how
+
+
+def build(
+    config: Config, environ: Mapping[str, str], macs: Sequence[bytes] = (), only_arm: int | None = None
+) -> WhatIf:
     """Tables for `config`, with stand-ins for every MAC address; nothing is made or changed.
 
+    `macs`: ours, in the order of the interfaces, as far as stated; `only_arm`: where all frames came in.
     Reads the kept ring seed, if this user may, and the MACs of interfaces with the configured names.
     """
     hops = NextHops()
@@ -118,30 +168,43 @@ def build(config: Config, environ: Mapping[str, str]) -> WhatIf:
                 number = len(where) + 1
                 mac = ethernet.parse_mac(BACKEND_MAC.format(number >> 8, number & 0xFF))
                 where[backend.address] = hops.pin(last, mac), last
-    named = enumerate(config.lb.interfaces)
-    arms = tuple(Arm(name, _local_mac(name) or OWN_MACS[number]) for number, name in named)
+    known = [_known_mac(number, name, macs) for number, name in enumerate(config.lb.interfaces)]
+    arms = tuple(Arm(name, mac) for name, (mac, _) in zip(config.lb.interfaces, known, strict=True))
     flows = FlowTable(bytearray(min(config.lb.flow_memory, _FLOW_MEMORY)), hash_key(b"what if"))
     seed, about_seed = _seed(config, environ)
     tables = Tables(arms, flows, hops)
     tables.install(compile_policy(config.services, where, seed, config.timeouts))
+    ours = "" if len(macs) == len(arms) else "the balancer's is the one that the frame is sent to; "
     assumptions = [
-        "MAC addresses: the balancer's is the one that the frame is sent to; those that begin with 02:ba"
+        f"MAC addresses: {ours}those that begin with 02:ba"
         " (balancer), 02:be (backends) and 02:c1 (client) stand for what only a running balancer knows",
         "flows: as of a balancer that has just been started",
         *about_seed,
     ]
-    return WhatIf(tables, assumptions, frozenset(where))
+    macs_are = [how for _, how in known]
+    return WhatIf(tables, assumptions, bool(about_seed), only_arm, frozenset(where), macs_are)
+
+
+def _known_mac(number: int, name: str, macs: Sequence[bytes]) -> tuple[bytes, str]:
+    """The MAC of an arm before any frame has been seen, and how it is known."""
+    if number < len(macs):
+        return macs[number], STATED
+    local = _local_mac(name)
+    return (local, LOCAL) if local else (OWN_MACS[number], STAND_IN)
 
 
 def _seed(config: Config, environ: Mapping[str, str]) -> tuple[bytes, list[str]]:
+    """The ring seed, and a sentence if the running balancer may have another."""
     if config.lb.ring_seed is not None:
         return config.lb.ring_seed.encode(), []
     path = state_dir(environ) / FILE
     try:
-        return check(path.read_bytes()), []
+        kept = check(path.read_bytes())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return b"what if", [f"ring seed: cannot read {path} ({reason}); another seed chooses otherwise"]
+    roots = of_root(environ)
+    return kept, [f"ring seed: yours, of {path}; a balancer of root has that of {roots}"] if roots else []
 
 
 def _local_mac(interface: str) -> bytes | None:

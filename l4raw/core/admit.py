@@ -37,6 +37,15 @@ _OPENING: Final = tcp.SYN | tcp.ACK | tcp.FIN | tcp.RST
 _LOOPBACK: Final = 127
 _CLASS_D: Final = 224
 
+OF_NO_NETWORK: Final = "is of 0.0.0.0/8, which is nobody's"
+LOOPBACK: Final = "is a loopback address"
+OF_A_GROUP: Final = "is a multicast or reserved address"
+IS_VIP: Final = "is a VIP"
+IS_LOCAL: Final = "is an address of this host"
+MAC_OF_NONE: Final = "is no address of one interface"
+OWN_MAC: Final = "is the balancer's own"
+"""What `martian` says of the IPv4 source, but for the last two: of the MAC."""
+
 
 class Admission(NamedTuple):
     """FORWARD and the new flow's index, or the verdict that refuses it."""
@@ -51,7 +60,7 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
 
     The cursor of rr moves on also if the flow is refused after that: else a dead backend had every turn.
     """
-    if _is_martian(headers, arm, tables):
+    if martian(headers, arm, tables):
         return Admission(DROP_MARTIAN)
     is_nat = service.service.mode is Mode.NAT
     if is_nat and headers.ttl <= 1:
@@ -77,22 +86,27 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
     return Admission(verdict, flow, pick)
 
 
-def _is_martian(headers: Headers, arm: int, tables: Tables) -> bool:
-    """Whether no client can have this source (RFC 1812, section 5.3.7).
+def martian(headers: Headers, arm: int, tables: Tables) -> str | None:
+    """Why no client can have this source (RFC 1812, section 5.3.7); None: one can.
 
     A reply would go to a group of machines, to nobody, or to ourselves. The
     network of 0.0.0.0, loopback, multicast (class D) and class E; our own
     addresses and VIPs; a group MAC (IEEE 802.3, clause 3.2.3), none, our own.
     """
     src, mac = headers.src, headers.src_mac
-    return (
-        src[0] in (0, _LOOPBACK)
-        or src[0] >= _CLASS_D
-        or src in tables.policy.vips
-        or src in tables.local
-        or not is_unicast(mac)
-        or mac == tables.arms[arm].mac
-    )
+    if src[0] == 0:
+        return OF_NO_NETWORK
+    if src[0] == _LOOPBACK:
+        return LOOPBACK
+    if src[0] >= _CLASS_D:
+        return OF_A_GROUP
+    if src in tables.policy.vips:
+        return IS_VIP
+    if src in tables.local:
+        return IS_LOCAL
+    if not is_unicast(mac):
+        return MAC_OF_NONE
+    return OWN_MAC if mac == tables.arms[arm].mac else None
 
 
 def _opens(headers: Headers) -> bool:

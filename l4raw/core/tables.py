@@ -95,6 +95,8 @@ class Traffic:
     bytes: int = 0
     reply_packets: int = 0
     reply_bytes: int = 0
+    dropped: int = 0
+    """Frames that were for it, or from it, and were not sent on. Why: the verdicts say."""
 
 
 @dataclass(slots=True)

@@ -71,9 +71,11 @@ def forward(engine: Engine, tables: Tables, timeout: float, decide: Steer = stee
 
 
 def count(tables: Tables, decision: Decision, verdict: Verdict, size: int) -> None:
-    """Add one frame of `size` bytes to the counters of its verdict and, if it was sent, its backend."""
+    """Add one frame of `size` bytes to the counters of its verdict and of its backend, if it has one."""
     tables.verdicts[verdict] += 1
     if verdict >= SENT:
+        if decision.backend is not None:
+            tables.backends[decision.backend.number].dropped += 1
         return
     assert decision.backend is not None, "a forwarded frame has a backend"
     traffic = tables.backends[decision.backend.number]

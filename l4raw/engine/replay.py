@@ -52,11 +52,15 @@ class ReplayEngine:
         return {}
 
 
+class LinkTypeError(ValueError):
+    """A capture of something else than Ethernet."""
+
+
 def read_capture(path: Path) -> Iterator[bytes]:
     """The frames of a pcap or pcapng file with Ethernet frames.
 
-    Raises `OSError` when it cannot be read and `ValueError` when it is no
-    capture or holds something else than Ethernet.
+    Raises `OSError` when it cannot be read, `ValueError` when it is no capture,
+    `LinkTypeError` when it holds something else than Ethernet.
     """
     from scapy.error import Scapy_Exception
     from scapy.utils import RawPcapReader
@@ -67,7 +71,7 @@ def read_capture(path: Path) -> Iterator[bytes]:
             linktype = getattr(reader, "linktype", ethernet)
             for data, metadata in reader:
                 if getattr(metadata, "linktype", linktype) != ethernet:
-                    raise ValueError(f"{path} holds frames that are not Ethernet")
+                    raise LinkTypeError("this capture has frames that are not Ethernet")
                 yield data
     except Scapy_Exception as error:
-        raise ValueError(f"{path} is no capture file: {error}") from error
+        raise ValueError(f"this is no pcap or pcapng file: {error}") from error

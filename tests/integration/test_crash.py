@@ -203,6 +203,7 @@ def test_the_demo_leaves_no_namespace_process_or_folder(mode: str, ending: str, 
         namespaces = {inode for pid in family if (inode := namespace(pid))} - {host.inode}
         assert len(namespaces) == 6  # client, balancer, three backends, switch
         assert list(place.temporary.iterdir())
+        demo.wait_for(lambda: "in another terminal" in demo.err, "what to try")
         client = re.findall(r"nsenter -t (\d+) -n curl (\S+)", demo.err)[0]
         answer = subprocess.run(
             ["nsenter", "-t", client[0], "-n", "curl", "-sS", client[1]], capture_output=True

@@ -404,6 +404,18 @@ def test_down_of_what_does_not_run(network: Topology, place: Place) -> None:
     assert difference(was, place.look(network.balancer)) == ""
 
 
+@pytest.mark.parametrize("name", [(), ("eth0",)], ids=["no-name", "named"])
+def test_down_by_somebody_else(network: Topology, place: Place, name: tuple[str, ...]) -> None:
+    """The run folder is root's, and root's balancer is in it."""
+    up = Up(network.balancer, place, "-c", place.config(toml(network)), "--instance", "eth0").wait_ready()
+    was = place.look(network.balancer)
+    done = start(network.balancer, place, "down", *name, before=NOBODY)
+    assert (done.returncode, done.stdout) == (HOST, "")
+    assert done.stderr.startswith(f"error L4R-301: needs root: {place.run} belongs to root"), done.stderr
+    assert difference(was, place.look(network.balancer)) == ""
+    up.stop()
+
+
 # As JSON.
 
 

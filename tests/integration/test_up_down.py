@@ -190,6 +190,17 @@ def test_dry_run_changes_nothing_and_its_plan_is_complete(build: object, forward
         ]
 
 
+def test_the_plan_in_plain_is_tab_separated(network: Topology, place: Place) -> None:
+    done = run(network.balancer, place, "up", "-c", place.config(toml(network)), "--dry-run", "--plain")
+    assert done.returncode == 0, done.stderr
+    records = [line.split("\t") for line in done.stdout.splitlines()]
+    assert {len(record) for record in records} == {2}
+    assert records[:2] == [["instance", instance_of(network)], ["dataplane", "raw"]]
+    kinds = [kind for kind, _ in records]
+    assert kinds == ["instance", "dataplane", "service", "lock", "lock", "listen", "ARP"]
+    assert "plan for instance" not in done.stdout
+
+
 def unplanned(changes: str, plan: str, interfaces: list[str], place: Place) -> list[str]:
     """The changes that the plan has no line for."""
     missing, part = [], ""

@@ -143,6 +143,13 @@ def test_the_variable_and_the_default_place(run: Run, monkeypatch: pytest.Monkey
     assert json.loads(run("check", "--json").stdout)["data"]["found_by"] == "$L4RAW_CONFIG"
 
 
+@pytest.mark.parametrize(
+    ("args", "found_by"), [(("good.toml",), "argument"), (("-c", "good.toml"), "-c")], ids=["argument", "-c"]
+)
+def test_how_the_file_was_found(run: Run, args: tuple[str, ...], found_by: str) -> None:
+    assert json.loads(run("check", "--json", *args).stdout)["data"]["found_by"] == found_by
+
+
 def test_a_flag_from_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("L4RAW_JSON", "1")
     assert json.loads(run("check", "good.toml").stdout)["schema"] == "l4raw.check/1"
@@ -199,6 +206,19 @@ def test_explain_a_code(run: Run, text: str) -> None:
     assert result.exit_code == 0
     code = REGISTRY["L4R-203"]
     assert result.stdout == f"L4R-203: {code.title} (error, exit code 4)\nwhy: {code.why}\nfix: {code.fix}\n"
+
+
+@pytest.mark.parametrize(("name", "severity"), [("L4R-201", "error"), ("L4R-141", "warning")])
+def test_a_code_in_plain_has_its_labels(run: Run, name: str, severity: str) -> None:
+    code = REGISTRY[name]
+    assert run("--plain", "explain", name).stdout.splitlines() == [
+        f"code\t{name}",
+        f"title\t{code.title}",
+        f"why\t{code.why}",
+        f"fix\t{code.fix}",
+        f"severity\t{severity}",
+        f"exit_code\t{code.exit_code}",
+    ]
 
 
 @pytest.mark.parametrize("name", REGISTRY)

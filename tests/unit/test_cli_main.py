@@ -67,6 +67,7 @@ NOT_WRITTEN_YET: set[str] = set()
         (("qqq",), "There are: up, down, check"),
         (("check", "--jsn"), "--jsn"),
         (("check", "a", "b"), "unexpected extra argument"),
+        (("up", "--trace", "-1"), "-1 is not in the range x>=0"),
     ],
 )
 def test_wrong_usage_is_2(run: Run, args: tuple[str, ...], words: str) -> None:
@@ -131,7 +132,19 @@ def test_no_place_for_the_crash_file(raising: Run, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     result = raising(ZeroDivisionError("by zero"))
     assert result.exit_code == 1
-    assert result.stderr.endswith("run it again with --debug\n")
+    assert "no crash file could be written (Not a directory); run it again with --debug" in result.stderr
+    errors = json.loads(raising(ZeroDivisionError("by zero"), "--json").stderr)["errors"]
+    assert "no crash file could be written" in errors[0]["what"]
+    assert errors[0]["fix"] == "run it again with --debug, and report what it prints"
+
+
+def test_the_help_of_up_says_what_a_dry_run_needs_and_does(run: Run) -> None:
+    text = " ".join(run("up", "--help").stdout.split())
+    assert "Change nothing, and print the plan. Needs root: it looks at the interfaces" in text
+    assert "asks by ARP who has the VIPs" in text
+    assert "does not look for the backends" in text
+    assert "NAME@INODE" in text
+    assert "--plain is for --dry-run" in text
 
 
 def test_interrupted(raising: Run) -> None:

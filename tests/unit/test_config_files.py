@@ -104,7 +104,7 @@ def test_the_template_shows_every_key_and_true_defaults() -> None:
     [
         ("[lb\n", "x.toml:1:4"),
         ('[lb]\na = "', "x.toml:2:6"),
-        ("a = 1\na = 2", "x.toml:2:6"),
+        ("a = 1\na = 2", "x.toml:2:1"),
         ("a = " + "[" * 9999, None),
     ],
 )
@@ -113,6 +113,38 @@ def test_what_is_not_toml(text: str, where: str | None) -> None:
         parse(text, Path("x.toml"))
     assert caught.value.code == "L4R-103"
     assert where is None or caught.value.where == where
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        (
+            '[lb]\nring_seed = "a"\n  ring_seed = "b" # again\n', "3:3",
+            'the key "ring_seed" is there twice; see line 2'),
+        ("[lb]\nx = 1\n[lb]\n", "3:1", "the table [lb] is there twice; see line 1"),
+        ("[a.b]\n[a]\n[c]\n[a.b]\n", "4:1", "the table [a.b] is there twice; see line 1"),
+        ("x = { a = 1, b = 2, a = 3 }", "1:21", 'the key "a" is there twice; see line 1'),
+        ("a = 1\n[a]\n", "2:1", 'the table [a] is there twice; see line 1'),
+        ("[a]\nb.c = 1\nb = 2", "3:1", 'the key "b" is there twice; see line 2'),
+        (
+            '[[service]]\nname = "a"\n[[service]]\nname = "b"\n"name" = "c"', "5:1",
+            'the key "name" is there twice; see line 4'),
+        ('a = """\nb = 1\nb = 1"""\nb = 1\nb = 2\na = 3', "5:1", 'the key "b" is there twice; see line 4'),
+    ],
+)  # fmt: skip
+def test_what_is_there_twice_is_named_and_pointed_at(text: str, where: str, what: str) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        parse(text, Path("x.toml"))
+    assert (caught.value.code, caught.value.where) == ("L4R-103", f"x.toml:{where}")
+    assert caught.value.what == f"not TOML: {what}"
+
+
+def test_what_is_no_repetition_is_told_as_before() -> None:
+    """An error of another kind, after something that looks like a repetition to us, or before one."""
+    for text in ("[a]\nb = 1\n[a.c]\n[lb\n", "[lb\na = 1\na = 2\n", "x = {a = 1}\nx.b = 2\ny.z = 1\n[y]\n"):
+        with pytest.raises(ConfigErrors) as caught:
+            parse(text, Path("x.toml"))
+        assert "twice" not in caught.value.what
 
 
 PIECES = ["[lb]\n", "[[service]]\n", "[service]\n", "lb = 3\n", "service = [1, {}]\n"]

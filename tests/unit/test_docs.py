@@ -14,8 +14,11 @@ from pydantic import BaseModel
 
 from l4raw.cli.main import COMMANDS, cli
 from l4raw.control import shape
+from l4raw.control.codes import REGISTRY
 from l4raw.control.config import parse as parse_config
 from l4raw.core import model
+from l4raw.core.flows import FlowTable
+from l4raw.core.hashing import hash_key
 from l4raw.wire import abi
 from tests.computed import BLOCK, COMPUTED, DOCS, filled
 
@@ -114,6 +117,19 @@ def test_every_mode_and_scheduler_is_documented(word: str) -> None:
 def test_keys_of_the_contract_that_are_refused_are_listed(table: type[shape.Table]) -> None:
     omitted = (ROOT / "docs" / "supported.md").read_text("utf-8")
     assert [key for key in table.later if f"`{key}`" not in omitted] == []
+
+
+def test_how_many_flows_fit_is_said_everywhere_as_it_is() -> None:
+    flows = FlowTable(bytearray(64 << 20), hash_key(b"")).capacity
+    assert f"64MiB hold {flows:,} DSR or {flows // 2:,} NAT flows" in CONFIGURATION
+    assert f"64MiB hold {flows:,} DSR flows" in REGISTRY["L4R-307"].fix
+
+
+def test_the_run_folders_are_documented() -> None:
+    variables = section("Variables")
+    for name in ("`/run/l4raw`", "`$XDG_RUNTIME_DIR/l4raw`", "`/tmp/l4raw-UID`"):
+        assert name in variables
+    assert "same run folder" in variables
 
 
 def fences(text: str, language: str) -> Iterator[str]:

@@ -41,6 +41,15 @@ def test_a_frame_that_the_egress_refuses_is_counted_as_dropped_and_not_as_sent()
     assert [traffic.flows for traffic in tables.backends] == [0, 1, 0, 0]
 
 
+def test_a_refused_frame_is_counted_at_the_backend_it_was_for() -> None:
+    tables = make_tables([service()])
+    forward(FullEngine([request()]), tables, 0)
+    tables.next_hops.set_mac(2, None)
+    forward(ReplayEngine([request(2), request(3), request(4), b"\xff" * 20]), tables, 0)
+    assert [traffic.dropped for traffic in tables.backends] == [0, 1, 1, 0]
+    assert [traffic.packets for traffic in tables.backends] == [0, 1, 0, 1]
+
+
 def test_frames_and_bytes_are_counted_at_the_backend_in_both_directions() -> None:
     tables = make_tables([service(Mode.NAT)], arms=2)
     forward(ReplayEngine([request(), request(flags="A"), b"\xff" * 20]), tables, 0)
@@ -76,7 +85,7 @@ def test_what_is_no_capture_of_ethernet_is_refused(tmp_path: Path) -> None:
 
     text = tmp_path / "text"
     text.write_text("no capture, but long enough to look at")
-    with pytest.raises(ValueError, match="no capture"):
+    with pytest.raises(ValueError, match="no pcap"):
         list(read_capture(text))
     other = tmp_path / "ip.pcap"
     wrpcap(str(other), [IP()], linktype=101)

@@ -121,6 +121,16 @@ def test_a_5_tuple_of_two_words_needs_no_quotes(run: Run) -> None:
     assert explained(run, "10.77.0.1:1", "10.77.0.100:53/udp")["frames"][0]["service"]["name"] == "dns"
 
 
+def test_a_5_tuple_of_three_words_needs_no_quotes(run: Run) -> None:
+    """An arrow begins with a dash, as options do."""
+    words = ("10.77.0.1:1", "->", "10.77.0.100:53/udp")
+    assert explained(run, *words)["frames"][0]["service"]["name"] == "dns"
+    assert explained(run, "-c", "dsr.toml", *words, "--count", "1")["frames"][0]["service"]["name"] == "dns"
+    result = run("10.77.0.1:1", "--cuont", "1")
+    assert result.exit_code == 2
+    assert re.search(r"No such option:? '?--cuont", result.stderr)
+
+
 @given(
     st.tuples(*[st.integers(0, 0xFFFF_FFFF)] * 2),
     st.tuples(*[st.integers(0, 65535)] * 2),
@@ -225,7 +235,9 @@ def test_a_capture_of_both_sides_of_nat(run: Run) -> None:
     ("text", "words"),
     [
         ("zz", "'zz' is nothing that can be explained"),
-        ("10.77.0.1:1 -> 10.77.0.100", "nothing that can be explained"),
+        ("10.77.0.1:1 -> 10.77.0.100", "10.77.0.100' is no 5-tuple: ADDRESS:PORT -> ADDRESS:PORT"),
+        ("10.99.0.1 -> 10.99.0.100:80/tcp", "is no 5-tuple: ADDRESS:PORT -> ADDRESS:PORT, then /udp or"),
+        ("b1 → b2.pcap", "is no 5-tuple"),
         ("abc", "3 hex digits are no whole number of bytes"),
         ("10.77.0.1:1 -> 10.77.0.100:70000/tcp", "port 70000 is above 65535"),
         ("10.77.0.1:1 -> 10.77.0.100:" + "9" * 5000, "is above 65535"),
@@ -246,12 +258,12 @@ def test_wrong_usage_names_the_four_forms(run: Run, text: str, words: str) -> No
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "no such file"),
-        (b"", "is no capture file"),
-        (b"[lb]\n" * 100, "is no capture file"),
+        (None, "cannot read the capture: no such file or directory (bad.pcap)"),
+        (b"", "this is no pcap or pcapng file: "),
+        (b"[lb]\n" * 100, "this is no pcap or pcapng file: "),
         (
             bytes.fromhex("d4c3b2a1020004000000000000000000ffff000071000000") + bytes(16) + bytes(4),
-            "not Ethernet",
+            "this capture has frames that are not Ethernet (bad.pcap)",
         ),
     ],
     ids=["missing", "empty", "text", "linux-cooked"],
@@ -265,6 +277,7 @@ def test_a_capture_that_cannot_be_read(run: Run, content: bytes | None, words: s
     assert result.stderr.startswith("error L4R-403: ")
     assert words in result.stderr.splitlines()[0]
     assert result.stderr.splitlines()[0].count("bad.pcap") == 1
+    assert ("`tcpdump -i any` writes such files" in result.stderr) == ("Ethernet (" in words)
 
 
 def test_no_configuration_is_the_error_that_up_has(
@@ -299,7 +312,7 @@ def test_what_is_said_of_a_forwarded_frame(run: Run) -> None:
 
 def test_plain_is_one_line_a_frame(run: Run) -> None:
     result = run(FLOW, "--plain", "-c", "dsr.toml")
-    assert re.fullmatch(r"1\tforward\tweb\tb[12]\tsent to the backend\n", result.stdout)
+    assert re.fullmatch(r"1\tforward\tweb\tb[12]\tsent to the backend\t\n", result.stdout)
 
 
 def test_warnings_of_the_configuration_are_told(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,7 +22,9 @@ def test_a_conflict_is_told_once_for_each_host_and_again_after_a_while(
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr("l4raw.cli.foreground.time.monotonic", lambda: clock.now)
     conflicts: deque[tuple[bytes, bytes]] = deque()
-    balancer = cast("Any", SimpleNamespace(conflicts=conflicts, arms=[SimpleNamespace(name="eth0")]))
+    balancer = cast(
+        "Any", SimpleNamespace(conflicts=conflicts, arms=[SimpleNamespace(name="eth0")], unresolved=[])
+    )
     foreground = Foreground(State())
 
     def told(*hosts: bytes) -> int:
@@ -38,3 +41,72 @@ def test_a_conflict_is_told_once_for_each_host_and_again_after_a_while(
     assert told(ONE) == 0
     clock.now += 2
     assert told(ONE) == 1
+
+
+def running(unresolved: list[str]) -> Any:
+    """As much of a balancer as is looked at here."""
+    arm = SimpleNamespace(name="eth0")
+    config = SimpleNamespace(services=())
+    return SimpleNamespace(
+        name="test", config=config, conflicts=deque(), arms=[arm], unresolved=unresolved, warnings=[]
+    )
+
+
+def test_a_backend_whose_mac_is_lost_is_told_once_and_again_when_it_is_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    balancer, foreground = running(["b3"]), Foreground(State())
+    foreground.ready(balancer)
+    assert capsys.readouterr().err == "warning: nobody answers ARP for b3 yet\n"
+    said = []
+    for unresolved in (["b3"], ["b2", "b3"], ["b2", "b3"], ["b2"], [], []):
+        balancer.unresolved = unresolved
+        foreground.each_second(balancer)
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        said.append(printed.err)
+    assert said == [
+        "",
+        "warning: nobody answers ARP for b2 any more: frames to there are dropped\n",
+        "",
+        "ARP for b3 is answered now: frames to there are sent\n",
+        "ARP for b2 is answered now: frames to there are sent\n",
+        "",
+    ]
+
+
+def test_two_backends_of_one_name_are_two(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two services: a name is unique in its service only."""
+    balancer, foreground = running(["b1"]), Foreground(State())
+    foreground.ready(balancer)
+    capsys.readouterr()
+    balancer.unresolved = ["b1", "b1"]
+    foreground.each_second(balancer)
+    assert "nobody answers ARP for b1 any more" in capsys.readouterr().err
+
+
+def test_a_lost_backend_is_an_event_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    balancer, foreground = running([]), Foreground(State(json=True))
+    for unresolved in ([], ["b1", "b2"], ["b2"]):
+        balancer.unresolved = unresolved
+        foreground.each_second(balancer)
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert [json.loads(line) for line in printed.out.splitlines()] == [
+        {
+            "schema": "l4raw.up/1",
+            "event": "backends",
+            "lost": ["b1", "b2"],
+            "found": [],
+            "unresolved": ["b1", "b2"],
+        },
+        {"schema": "l4raw.up/1", "event": "backends", "lost": [], "found": ["b1"], "unresolved": ["b2"]},
+    ]
+
+
+def test_what_to_try_comes_after_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    for state, expected in ((State(), "try this\n"), (State(quiet=True), ""), (State(json=True), "")):
+        state.after_ready = "try this"
+        Foreground(state).ready(running([]))
+        printed = capsys.readouterr()
+        assert (printed.err, printed.out.count("ready")) == (expected, 1)

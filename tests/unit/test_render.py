@@ -134,22 +134,30 @@ def test_counters_and_their_summary() -> None:
     decide(tables, TCP(sport=8080, dport=9, flags="SA"), arm=1, src="10.78.0.11", dst="10.77.0.1")
     decide(tables, UDP(sport=9, dport=80))
     tables.verdicts[DROP_TX] += 2
+    tables.backends[2].dropped += 4
     data = render.counters(tables, {"receive_lost": 5})
     assert tuple(data["verdicts"]) == VERDICT_NAMES
     assert sum(data["verdicts"].values()) == 7
     assert (data["flow_entries"], data["flow_capacity"]) == (4, tables.flows.capacity)
     first, second, _, of_dns = data["backends"]
-    numbers = {"flows": 1, "rx_packets": 2, "rx_bytes": 54 + 100, "reply_packets": 1, "reply_bytes": 54}
+    numbers = {
+        "flows": 1,
+        "rx_packets": 2,
+        "rx_bytes": 54 + 100,
+        "dropped": 0,
+        "reply_packets": 1,
+        "reply_bytes": 54,
+    }
     assert first == {"service": "web", "name": "b1", **numbers}
     assert second["flows"] == 0
-    other = {"flows": 1, "rx_packets": 1, "rx_bytes": 42, "reply_packets": 0, "reply_bytes": 0}
+    other = {"flows": 1, "rx_packets": 1, "rx_bytes": 42, "dropped": 0, "reply_packets": 0, "reply_bytes": 0}
     assert of_dns == {"service": "dns", "name": "b1", **other}
-    assert data["services"] == [{"name": "web", **numbers}, {"name": "dns", **other}]
+    assert data["services"] == [{"name": "web", **numbers, "dropped": 4}, {"name": "dns", **other}]
     assert list(render.summary(data)) == [
-        "  web/b1: 1 flows, 2 frames to it, replies seen 1",
-        "  web/b2: 0 flows, 0 frames to it, replies seen 0",
-        "  web/b3: 0 flows, 0 frames to it, replies seen 0",
-        "  dns/b1: 1 flows, 1 frames to it, replies seen 0",
+        "  web/b1: 1 flows, 2 frames to it, 0 dropped, replies seen 1",
+        "  web/b2: 0 flows, 0 frames to it, 4 dropped, replies seen 0",
+        "  web/b3: 0 flows, 0 frames to it, 0 dropped, replies seen 0",
+        "  dns/b1: 1 flows, 1 frames to it, 0 dropped, replies seen 0",
         "  frames: forward 3, reply 1, drop_no_service 1, drop_tx 2, receive_lost 5",
     ]
 
@@ -160,6 +168,6 @@ def test_under_dsr_replies_are_not_zero_but_unseen() -> None:
     assert data["backends"][0]["reply_packets"] is None
     assert data["backends"][0]["reply_reason"] == "dsr"
     assert list(render.summary(data)) == [
-        "  web/b1: 0 flows, 0 frames to it, replies seen n/a (DSR)",
+        "  web/b1: 0 flows, 0 frames to it, 0 dropped, replies seen n/a (DSR)",
         "  frames: none",
     ]

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,11 +58,15 @@ with build(arms, log=Log(silent=True)) as network, ExitStack() as stack:
 """
 
 
+def environment() -> dict[str, str]:
+    """Ours, with the path that finds the l4raw under test."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 def inside(*arguments: object) -> dict[str, Any]:
     """Run SCRIPT as root of new user, network and mount namespaces; returns what it reports."""
     argv = ["unshare", "-Urnm", sys.executable, "-P", "-c", SCRIPT, *map(str, arguments)]
-    path = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(argv, capture_output=True, text=True, env=path, timeout=100)
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment(), timeout=100)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report
@@ -79,3 +87,33 @@ def test_real_tcp_through_the_raw_engine(build: str, arms: int) -> None:
     assert report["verdicts"]["forward"] > 5 * REQUESTS
     assert (report["verdicts"]["reply"] > 5 * REQUESTS) == (build == "nat")
     assert report["checksum_errors"] == 0
+
+
+def test_the_line_that_the_demo_prints_works_in_another_terminal(tmp_path: Path) -> None:
+    """There the user is in no user namespace, so it takes more than for root."""
+    with (tmp_path / "said").open("w+") as said:
+        demo = subprocess.Popen(
+            ["unshare", "-Urnm", sys.executable, "-P", "-m", "l4raw", "up", "--demo", "dsr"],
+            stdout=subprocess.DEVNULL, stderr=said,
+            env=environment() | {"L4RAW_RUN_DIR": str(tmp_path / "run")},
+        )  # fmt: skip
+        try:
+            until = time.monotonic() + 20
+            while not (
+                found := re.search(r"^  (nsenter .* curl \S+)$", Path(said.name).read_text(), re.MULTILINE)
+            ):
+                assert demo.poll() is None and time.monotonic() < until, Path(said.name).read_text()
+                time.sleep(0.05)
+            done = subprocess.run(shlex.split(found[1]), capture_output=True, text=True, timeout=20)
+        finally:
+            demo.terminate()
+            demo.wait(20)
+    assert done.stdout in ("b1\n", "b2\n", "b3\n"), done
+    assert "tcpdump does not run in a user namespace" in Path(said.name).read_text()
+
+
+def test_make_demo_runs_where_its_error_sends_an_ordinary_user() -> None:
+    argv = ["unshare", "-Urnm", sys.executable, "-P", "-m", "l4raw.netns.demo"]
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment(), timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("300/300 answered") == 2
