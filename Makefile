@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 # What a new installation depends on; a change of Python code needs none.
-NATIVE := $(wildcard native/*.py native/include/*.h native/src/*.[ch])
+NATIVE := $(wildcard native/*.py native/include/*.h native/*/*.[ch])
 
 .DEFAULT_GOAL := help
 .PHONY: help demo build install uninstall test test-long test-unprivileged bench lint abi clean build-packages test-packages force
@@ -47,14 +47,17 @@ test-unprivileged: $(VENV)/.installed ## the tests that need no root; run as roo
 bench: test-packages $(VENV)/.installed ## figures, with the machine and the versions (root)
 	$(RUN) -m tests.bench.run
 
+# -Werror for BPF too: build_bpf.py has it. As root, .ci/packages has installed libxdp, libbpf and clang.
 # mypy knows a package by its folders: there, netns/ is where an installation has it.
 lint: $(VENV)/.installed ## ruff, mypy --strict, the C compiler's warnings
 	$(RUN) -m ruff check .
 	@rm -rf $(VENV)/typing && mkdir -p $(VENV)/typing/l4raw
 	@ln -s $(CURDIR)/l4raw/* $(CURDIR)/netns $(VENV)/typing/l4raw/ && ln -s $(CURDIR)/tests $(CURDIR)/native $(VENV)/typing/
 	cd $(VENV)/typing && MYPYPATH=native ../bin/python -m mypy --strict --config-file $(CURDIR)/pyproject.toml l4raw tests native/*.py
-	$(CC) -std=c11 -Wall -Wextra -Wpedantic -Wconversion -Werror -Inative/include -fsyntax-only \
-		-x c native/include/*.h native/src/*.c
+	$(CC) -std=c11 -Wall -Wextra -Wpedantic -Wconversion -Werror -Inative/include -Inative/xdp \
+		$$(pkg-config --cflags libxdp libbpf) -fsyntax-only \
+		-x c native/include/*.h native/src/*.c native/xdp/*.h native/xdp/*.c tests/bench/*.h tests/bench/*.c
+	$(RUN) native/build_bpf.py $(VENV)/bpf
 
 abi: $(VENV)/.installed ## write l4raw/wire/abi.py from native/include/l4raw_abi.h
 	$(RUN) native/gen_abi.py
@@ -82,7 +85,7 @@ uninstall: ## remove what `make install` made, and nothing else (root)
 
 clean: ## remove what make built: .venv, build, caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f l4raw/_native*.so l4raw/native_not_built.txt
+	rm -f l4raw/_native*.so l4raw/_xdp*.so l4raw/_burst*.so l4raw/*_not_built.txt l4raw/xdp/*.bpf.o
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 test-packages:
@@ -92,10 +95,14 @@ build-packages:
 	@.ci/packages build
 
 # Installed anew: a checkout that was copied together with its .venv, because an installation names its
-# place; one whose native part is not there although a compiler is.
+# place; one without a compiled part, although what compiles it is there.
 ifneq ($(shell cat $(VENV)/.installed 2>/dev/null),$(CURDIR))
 $(VENV)/.installed: force
 else ifeq ($(wildcard l4raw/_native*.so)$(if $(shell command -v $(CC)),,no compiler),)
+$(VENV)/.installed: force
+else ifneq ($(if $(wildcard l4raw/_xdp*.so),,$(wildcard /usr/include/xdp/xsk.h)),)
+$(VENV)/.installed: force
+else ifneq ($(if $(wildcard l4raw/xdp/*.bpf.o),,$(shell command -v clang)),)
 $(VENV)/.installed: force
 endif
 

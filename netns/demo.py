@@ -33,7 +33,7 @@ from .topology import Topology
 
 REQUESTS: Final = 300
 MODES: Final = {"dsr-l2": dsr, "nat": nat}
-DATAPLANES: Final = ("raw",)
+DATAPLANES: Final = ("raw", "af_xdp")
 _READY_S: Final = 20.0
 _REST_S: Final = 0.1
 """The wire is at rest when the counts stay the same for so long."""
@@ -172,7 +172,9 @@ def show(mode: str, dataplane: str) -> None:
         for backend in network.backends:
             stack.enter_context(web(backend))
         with unchanged(network.balancer):
-            taps = [Tap(network.balancer, network.interfaces), Tap(network.client, ["eth0"])]
+            switch = next(host for host in network.hosts if host.name == "switch")
+            ports = [f"balancer-{interface}" for interface in network.interfaces]
+            taps = [Tap(switch, ports, sent=True), Tap(network.client, ["eth0"])]
             for tap in taps:
                 stack.callback(tap.close)
             balancer = Balancer(network, dataplane, folder)

@@ -23,7 +23,7 @@ _OFTEN_S: Final = 0.002
 _SOL_PACKET: Final = 263  # linux/socket.h
 _PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING = 6, 23  # linux/if_packet.h
 _SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
-_ETH_P_IP: Final = 0x0800
+_ETH_P_IP, _ETH_P_ALL = 0x0800, 3
 
 
 class Failed(RuntimeError):
@@ -31,28 +31,36 @@ class Failed(RuntimeError):
 
 
 class Tap:
-    """Counts the frames that a host receives from port 80: the web servers' replies."""
+    """Counts frames from port 80, the web servers' replies: those that a host receives, or sends if `sent`.
 
-    def __init__(self, host: Host, interfaces: list[str]) -> None:
+    An XDP program takes frames before a packet socket of the same host sees
+    them. So what arrives at such a host is counted where it is sent.
+    """
+
+    def __init__(self, host: Host, interfaces: list[str], sent: bool = False) -> None:
         self.replies = 0
+        self._direction = socket.PACKET_OUTGOING if sent else socket.PACKET_HOST
         self._sockets = []
         with host.enter():
             for interface in interfaces:
                 tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
                 self._sockets.append(tap)
-                tap.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+                tap.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, int(not sent))
                 with suppress(PermissionError):  # in a user namespace, what rmem_default allows must do
                     tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 8 << 20)
-                tap.bind((interface, _ETH_P_IP))
+                tap.bind((interface, _ETH_P_ALL if sent else _ETH_P_IP))
 
     def count(self) -> int:
         """Read what has come so far; how many replies in all. Raises `Failed` if one was missed."""
         for tap in self._sockets:
             while True:
                 try:
-                    headers = parse(tap.recv(1 << 16, socket.MSG_DONTWAIT))
+                    frame, sender = tap.recvfrom(1 << 16, socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     break
+                if sender[2] != self._direction:
+                    continue
+                headers = parse(frame)
                 if isinstance(headers, Headers) and headers.sport == _PORT:
                     self.replies += 1
             # struct tpacket_stats: frames, drops.

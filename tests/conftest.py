@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from l4raw import xdp
 from l4raw.engine import native
 
 APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
@@ -25,6 +26,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("root") and os.geteuid() != 0:
         pytest.skip("needs root: run `sudo make test`")
     if item.get_closest_marker("native") and (reason := native_missing()):
+        if os.geteuid() == 0:
+            pytest.fail(f"{reason}; run `make build`")
+        pytest.skip(reason)
+    if item.get_closest_marker("xdp") and not xdp.available():
+        reason = f"AF_XDP part {xdp.status()}"
         if os.geteuid() == 0:
             pytest.fail(f"{reason}; run `make build`")
         pytest.skip(reason)

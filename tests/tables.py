@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from typing import Protocol
 
 from l4raw.core.flows import FlowTable
-from l4raw.core.hashing import hash_key
+from l4raw.core.hashing import HashKey, hash_key
 from l4raw.core.model import Backend, Mode, Scheduler, Service
 from l4raw.core.next_hops import NextHops
 from l4raw.core.tables import Arm, Tables, compile_policy
+from l4raw.engine.layout import Sizes
+from l4raw.engine.memory import Allocate, anonymous
+from l4raw.engine.shared import SharedTables
+from l4raw.wire.abi import MAGLEV_SLOTS, NEXT_HOPS
 from l4raw.wire.ethernet import parse_mac
 from l4raw.wire.ipv4 import TCP, UDP
 
@@ -45,22 +50,47 @@ def service(
     return Service(name, VIP, port, protocol, mode, scheduler, chosen)
 
 
+SLOTS = 4 * MAGLEV_SLOTS
+allocate: Allocate = anonymous
+"""Where shared tables get their memory."""
+
+
+class New(Protocol):
+    """Makes empty tables."""
+
+    def __call__(self, arms: tuple[Arm, ...], key: HashKey, memory: int, hops: int) -> Tables: ...
+
+
+def plain(arms: tuple[Arm, ...], key: HashKey, memory: int, hops: int) -> Tables:
+    """The reference's."""
+    return Tables(arms, FlowTable(bytearray(memory), key), NextHops(hops))
+
+
+def shared(arms: tuple[Arm, ...], key: HashKey, memory: int, hops: int) -> SharedTables:
+    """The helper's."""
+    return SharedTables(arms, key, Sizes(memory, queues=2, ring_slots=SLOTS, next_hops=hops), allocate)
+
+
 def make_tables(
-    services: list[Service], arms: int = 1, *, memory: int = 1 << 16, hops: NextHops | None = None
+    services: list[Service],
+    arms: int = 1,
+    *,
+    memory: int = 1 << 16,
+    hops: int = NEXT_HOPS,
+    new: New = plain,
 ) -> Tables:
     """Tables with these services; a backend's MAC is 02:00:00:00:00 and the last byte of its address."""
-    next_hops = NextHops() if hops is None else hops
     own = tuple(Arm(f"eth{i}", OUR_MACS[i]) for i in range(arms))
     # In the order of the configuration, so that numbers are the same in every run.
     addresses = dict.fromkeys(b.address for s in services for b in s.backends)
-    where = {a: (next_hops.pin(arms - 1, CLIENT_MAC[:5] + a[3:]), arms - 1) for a in addresses}
-    tables = Tables(own, FlowTable(bytearray(memory), hash_key(b"table key of the tests")), next_hops)
+    tables = new(own, hash_key(b"table key of the tests"), memory, hops)
+    where = {a: (tables.next_hops.pin(arms - 1, CLIENT_MAC[:5] + a[3:]), arms - 1) for a in addresses}
     tables.local = frozenset(map(ip, OUR_ADDRESSES))
     tables.install(compile_policy(services, where, SEED))
     return tables
 
 
-def tables_named(name: str) -> Tables:
+def tables_named(name: str, new: New = plain) -> Tables:
     """The tables that a vector asks for."""
     dsr = [service(), service(name="dns", port=53, protocol=UDP)]
     nat = [
@@ -69,26 +99,27 @@ def tables_named(name: str) -> Tables:
     ]
     match name:
         case "dsr":
-            return make_tables(dsr)
+            return make_tables(dsr, new=new)
         case "dsr-two-arm":
-            return make_tables(dsr, arms=2)
+            return make_tables(dsr, arms=2, new=new)
         case "dsr-port-0":
             return make_tables(
-                [service(members=backends()[1:]), service(name="all", port=0, members=backends(1))]
+                [service(members=backends()[1:]), service(name="all", port=0, members=backends(1))], new=new
             )
         case "dsr-unknown-mac":
-            tables = make_tables(dsr)
+            tables = make_tables(dsr, new=new)
             for index in range(1, len(tables.next_hops.macs)):
                 tables.next_hops.set_mac(index, None)
             return tables
         case "nat":
-            return make_tables(nat, arms=2)
+            return make_tables(nat, arms=2, new=new)
         case "nat-one-arm":
-            return make_tables(nat)
+            return make_tables(nat, new=new)
         case "nat-two-vips":
             one = backends(1, port=8080)
             return make_tables(
                 [service(Mode.NAT, members=one), service(Mode.NAT, name="other", port=81, members=one)],
                 arms=2,
+                new=new,
             )
     raise ValueError(name)

@@ -68,7 +68,7 @@ class Foreground:
             self._event(
                 "ready",
                 instance=balancer.name,
-                dataplane="raw",
+                dataplane=balancer.dataplane,
                 interfaces=arms,
                 services=services,
                 unresolved=balancer.unresolved,
@@ -127,8 +127,8 @@ class Foreground:
 
     def _draw(self, balancer: Balancer) -> None:
         tables = balancer.tables
-        total = sum(tables.verdicts)
-        flows = sum(traffic.flows for traffic in tables.backends)
+        total = sum(tables.total_verdicts())
+        flows = sum(tables.total_traffic(i).flows for i in range(len(tables.backends)))
         text = (
             f"{total - self._frames_before:,} frames/s   {total:,} frames   {flows:,} flows since start"
             f"   {len(tables.flows):,} entries   Ctrl-C stops"

@@ -126,7 +126,7 @@ def counters(tables: Tables, engine: dict[str, int]) -> dict[str, Any]:
     """All counters as plain data, for JSON."""
     policy = tables.policy
     return {
-        "verdicts": dict(zip(VERDICT_NAMES, tables.verdicts, strict=True)),
+        "verdicts": dict(zip(VERDICT_NAMES, tables.total_verdicts(), strict=True)),
         "engine": engine,
         "flow_entries": len(tables.flows),
         "flow_capacity": tables.flows.capacity,
@@ -139,7 +139,7 @@ def counters(tables: Tables, engine: dict[str, int]) -> dict[str, Any]:
             {
                 "service": service.service.name,
                 "name": entry.backend.name,
-                **_traffic(tables.backends[entry.number], service.service.mode),
+                **_traffic(tables.total_traffic(entry.number), service.service.mode),
             }
             for entry in policy.backends
             if entry and (service := policy.by_number[entry.service])
@@ -153,7 +153,7 @@ def _of_service(tables: Tables, number: int) -> Traffic:
     for entry in tables.policy.backends:
         if entry and entry.service == number:
             for name in Traffic.__slots__:
-                setattr(total, name, getattr(total, name) + getattr(tables.backends[entry.number], name))
+                setattr(total, name, getattr(total, name) + getattr(tables.total_traffic(entry.number), name))
     return total
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from l4raw.engine.base import Steer
 
 
-_DATAPLANES = ("auto", "raw")
-_LATER = ("af_xdp", "xdp")
+_DATAPLANES = ("auto", "af_xdp", "raw")
+_LATER = ("xdp",)
 """Of the configuration's contract, and not built."""
 
 
@@ -52,7 +52,9 @@ def _dataplane(context: click.Context, option: click.Parameter, value: str | Non
 
 
 @click.command()
-@click.option("--dataplane", metavar="auto|raw", callback=_dataplane, help="Instead of what the file says.")
+@click.option(
+    "--dataplane", metavar="auto|af_xdp|raw", callback=_dataplane, help="Instead of what the file says."
+)
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -124,10 +126,11 @@ def _up(state: State, config: Config, asked: _Asked, stopping: StopFlag) -> None
     """Inspect, plan, start, run, stop."""
     from l4raw.cli.foreground import Foreground
     from l4raw.control import plan
-    from l4raw.control.balancer import Balancer, inspect
+    from l4raw.control.balancer import Balancer
+    from l4raw.control.inspection import inspect
     from l4raw.control.instance import default_name
     from l4raw.control.lock import default_run_dir
-    from l4raw.control.privileges import CAP_NET_ADMIN, CAP_NET_RAW, keep_only
+    from l4raw.control.privileges import TO_OPEN, TO_RUN, keep_only
     from l4raw.control.seed import ring_seed, state_dir
 
     foreground = Foreground(state)
@@ -136,7 +139,7 @@ def _up(state: State, config: Config, asked: _Asked, stopping: StopFlag) -> None
     name = asked.instance or default_name(interfaces[0].name)
     run_dir, states = default_run_dir(), state_dir(os.environ)
     steps = list(plan.steps(config, interfaces, name, run_dir, states))
-    lines = list(plan.describe(steps, config.lb.dataplane))
+    lines = list(plan.describe(steps))
     if asked.dry_run:
         if asked.origin:
             foreground.say(asked.origin)
@@ -147,19 +150,23 @@ def _up(state: State, config: Config, asked: _Asked, stopping: StopFlag) -> None
     seed = config.lb.ring_seed
     key = seed.encode() if seed is not None else lambda: ring_seed(states)
     try:
-        balancer = Balancer(config, interfaces, name, run_dir, key)
+        balancer = Balancer(config, interfaces, name, run_dir, key, asked.accept_ssh_loss, asked.trace)
     except ValueError as error:
         raise click.UsageError(f"--instance: {error}") from error
 
     def locked(healed: Sequence[str]) -> None:
         if not asked.keep_privileges:
-            keep_only((CAP_NET_ADMIN, CAP_NET_RAW))
+            keep_only(TO_OPEN)
         for text in (*filter(None, [asked.origin]), *(f"heal: {line}" for line in healed)):
             foreground.say(text)
         _warn_one_arm_nat(config, interfaces, state)
         foreground.say("\n".join(lines))
 
-    _run(balancer, foreground, asked.trace, stopping, locked)
+    def opened() -> None:
+        if not asked.keep_privileges:
+            keep_only(TO_RUN)
+
+    _run(balancer, foreground, asked.trace, stopping, locked, opened)
 
 
 def _run(
@@ -168,10 +175,11 @@ def _run(
     trace: int,
     stopping: StopFlag,
     locked: Callable[[Sequence[str]], None],
+    opened: Callable[[], None],
 ) -> None:
     """Forward until a signal comes, or until that is not possible any more: then it raises the error.
 
-    `locked` is called when all locks are held, with what was healed.
+    `locked` is called when all locks are held, with what was healed; `opened` when the dataplane is there.
     """
 
     def step(text: str) -> None:
@@ -181,6 +189,8 @@ def _run(
     try:
         with balancer:
             locked(balancer.lock())
+            balancer.open(step)
+            opened()
             balancer.start(step)
             foreground.ready(balancer)
             try:

@@ -36,4 +36,5 @@ def _facts() -> dict[str, str | int]:
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "abi": abi.ABI_VERSION,
         "native": native.status(),
+        **native.others(),
     }

@@ -7,8 +7,6 @@ core knows no host, and the rest of control sees no frame.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,24 +14,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self
 
+from l4raw.control import dataplane
 from l4raw.control.advice import vip_warnings
-from l4raw.control.arp import ArpResponder, refuse_local
+from l4raw.control.arp import ArpResponder
 from l4raw.control.errors import L4Error
-from l4raw.control.guard import Guard, require_nft
+from l4raw.control.guard import Guard
+from l4raw.control.inspection import RESOLVE_S, vips
 from l4raw.control.instance import Instance, heal
-from l4raw.control.neighbours import Neighbours, next_address
-from l4raw.control.netlink import Interface, Netlink, require_up
+from l4raw.control.neighbours import Neighbours
+from l4raw.control.netlink import Interface, Netlink
 from l4raw.control.settings import Config
-from l4raw.control.ssh import require_ssh_safe
 from l4raw.control.watch import Watch
-from l4raw.core.flows import FlowTable
-from l4raw.core.hashing import hash_key
-from l4raw.core.next_hops import NextHops
 from l4raw.core.states import expire
 from l4raw.core.steer import steer
 from l4raw.core.tables import Arm, Tables, compile_policy
 from l4raw.engine.base import Engine, Steer, forward
-from l4raw.engine.raw import RawEngine
 
 TICK_S: Final = 0.01
 """How often flows are looked at for expiry, and the longest wait for a frame."""
@@ -43,50 +38,10 @@ _SWEEP_LEAST, _SWEEP_MOST = 64, 1024
 """Flow entries a tick: 0.5 ms of Python at most, and 2 ms when all of them end. So a table of more than
 250 MiB takes longer."""
 _LOOK_S: Final = 1.0
-_RESOLVE_S: Final = 1.0
 _WRAP: Final = 0xFFFF_FFFF
 
 Step = Callable[[str], None]
 """Told of each thing that was done to the host. During the start, what it raises ends it."""
-
-
-def inspect(config: Config, accept_ssh_loss: bool = False) -> list[Interface]:
-    """Look at the host and the segment, change nothing. Facts about the interfaces, clients' side first.
-
-    Raises what `up` can be refused for before it has begun: L4R-302 and L4R-303 for an interface that
-    is missing or down, L4R-203 for one that carries SSH, L4R-202 for a VIP that this host has and
-    L4R-201 for one that another has, L4R-305 for a backend out of reach, L4R-206 for a host that
-    forwards without nft, L4R-301 without the rights.
-    """
-    with Netlink() as netlink:
-        interfaces = netlink.interfaces(config.lb.interfaces)
-        refuse_local(vips(config), netlink.local_addresses())
-        for interface in interfaces:
-            require_up(interface)
-            # A raw socket only listens: what it hears still reaches the host.
-            require_ssh_safe(interface.name, dataplane_takes_traffic=False, accept=accept_ssh_loss)
-        for service in config.services:
-            for backend in service.backends:
-                next_address(netlink, interfaces[-1], backend, service.mode)
-        netlink.require_admin()
-    require_nft(config.lb.interfaces)
-    with contextlib.closing(ArpResponder(interfaces[0], vips(config))) as responder:
-        responder.probe(lambda: _owners(config, interfaces))
-    return interfaces
-
-
-def _owners(config: Config, interfaces: Sequence[Interface]) -> dict[bytes, str]:
-    """The MACs of the backends that answer within a second, with their names."""
-    neighbours = Neighbours(NextHops(), interfaces, config.services)
-    with contextlib.closing(neighbours):
-        neighbours.start()
-        neighbours.wait_resolved(_RESOLVE_S)
-        return neighbours.owners()
-
-
-def vips(config: Config) -> list[bytes]:
-    """The addresses to answer for, each once, in the order of the file."""
-    return list(dict.fromkeys(service.vip for service in config.services))
 
 
 class Balancer:
@@ -99,8 +54,12 @@ class Balancer:
         name: str,
         run_dir: Path,
         seed: bytes | Callable[[], bytes],
+        accept_ssh_loss: bool = False,
+        sample: int = 0,
     ) -> None:
         """Opens nothing. `interfaces` is what `inspect` returned.
+
+        The first `sample` frames are decided by Python, whatever the dataplane.
 
         `seed` is the ring seed, or what gives it when the locks are held. Raises `ValueError` for a
         name that is no file name.
@@ -108,8 +67,11 @@ class Balancer:
         self.config = config
         self.name = name
         self.arms = tuple(Arm(interface.name, interface.mac) for interface in interfaces)
-        self.tables = Tables(self.arms, _flow_table(config.lb.flow_memory), NextHops())
-        self.engine: Engine = RawEngine(self.arms)
+        self.dataplane = ""
+        """Its name; what there is, after `open`: likewise `engine` and `tables`."""
+        self.engine: Engine
+        self.tables: Tables
+        self._accept_ssh_loss, self._sample = accept_ssh_loss, sample
         self.unresolved: list[str] = []
         """Backends whose MAC address is not known, as it was a second ago at most."""
         self.warnings = vip_warnings(config, interfaces)
@@ -153,8 +115,26 @@ class Balancer:
             raise
         return healed
 
+    def open(self, step: Step = lambda text: None) -> None:
+        """Make engine and tables; AF_XDP attaches its program, which redirects nothing yet.
+
+        What needs CAP_BPF is done then. Raises L4R-203, L4R-205, L4R-301, L4R-304, L4R-307: see
+        dataplane.make(); then everything that was done is undone.
+        """
+        try:
+            made = dataplane.make(self.config, self._interfaces, self._accept_ssh_loss, self._sample)
+            self.dataplane, self.engine, self.tables, note = made
+            if self.dataplane == dataplane.AF_XDP:
+                self._open.callback(self._close_engine)
+                step(f"attach: XDP program on {', '.join(arm.name for arm in self.arms)} ({note})")
+            elif note:
+                step(f"dataplane: {self.dataplane}; {note}")
+        except BaseException:
+            self.close()
+            raise
+
     def start(self, step: Step = lambda text: None) -> Self:
-        """Resolve the backends, claim the VIPs and begin to listen; takes the locks unless `lock` did.
+        """Resolve the backends, claim the VIPs and begin to listen; does before what was not done before.
 
         Asks once more, for 0.1 s, whether somebody has a VIP (L4R-201). Raises L4Error; then everything
         that was done is undone.
@@ -163,6 +143,8 @@ class Balancer:
         try:
             for line in [] if self._locked else self.lock():
                 step(f"heal: {line}")
+            if not self.dataplane:
+                self.open(step)
             self._start(step)
         except BaseException:
             self.close()
@@ -176,7 +158,7 @@ class Balancer:
         neighbours = Neighbours(self.tables.next_hops, self._interfaces, self.config.services)
         neighbours.start()
         self._open.callback(neighbours.close)
-        self.unresolved = neighbours.wait_resolved(_RESOLVE_S)
+        self.unresolved = neighbours.wait_resolved(RESOLVE_S)
         backends = sum(len(service.backends) for service in self.config.services)
         step(f"neighbours: {backends - len(self.unresolved)} of {backends} backends resolved")
         self._install(neighbours)
@@ -188,12 +170,13 @@ class Balancer:
         self._open.callback(self._guard.close)
         self._keep_kernel_out()
 
-        try:
-            self.engine.open()
-        except OSError as error:
-            raise _failed(error) from error
-        self._open.callback(self._close_engine)
-        step(f"listen: packet sockets on {', '.join(arm.name for arm in self.arms)}")
+        if self.dataplane == dataplane.RAW:
+            try:
+                self.engine.open()
+            except OSError as error:
+                raise _failed(error) from error
+            self._open.callback(self._close_engine)
+            step(f"listen: packet sockets on {', '.join(arm.name for arm in self.arms)}")
         # Somebody may have come since `inspect` asked.
         responder.probe(neighbours.owners, count=1)
         responder.start()
@@ -261,8 +244,9 @@ class Balancer:
         self.left = [line for line in self._instance.release() if line.startswith("left")]
 
     def _close_engine(self) -> None:
-        self.final_statistics = self.engine.statistics()
+        self.engine.statistics()  # a last look while its sockets are there
         self.engine.close()
+        self.final_statistics = self.engine.statistics()
 
     def close(self) -> None:
         """Undo everything, last first. May be called twice."""
@@ -273,15 +257,6 @@ class Balancer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _flow_table(memory: int) -> FlowTable:
-    try:
-        # A bytearray of this size is zero pages until it is written.
-        buffer = bytearray(memory)
-    except MemoryError:
-        raise L4Error("L4R-307", what=f"no {memory >> 20} MiB for the flow table", where="[lb]") from None
-    return FlowTable(buffer, hash_key(os.urandom(32)))
 
 
 def _failed(error: OSError) -> L4Error:

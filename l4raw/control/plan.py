@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from l4raw.control.advice import subnets_without
+from l4raw.control.dataplane import AUTO, RAW
 from l4raw.control.guard import forwards, table_name
 from l4raw.control.instance import interface_file
 from l4raw.control.lock import INTERFACES
@@ -29,7 +30,8 @@ def steps(
 ) -> Iterator[Step]:
     """All of the plan. Looks at the host, changes nothing."""
     yield Step("instance", instance)
-    yield Step("dataplane", "raw")
+    wanted = config.lb.dataplane
+    yield Step("dataplane", wanted)
     for service in config.services:
         backends = ", ".join(
             f"{b.name} {b}" + (f" weight {b.weight}" if b.weight != 1 else "") for b in service.backends
@@ -40,7 +42,12 @@ def steps(
     for interface in interfaces:
         yield Step("lock", f"{run_dir / INTERFACES / interface_file(interface)}, for {interface.name}")
     for interface in interfaces:
-        yield Step("listen", f"packet socket on {interface.name}; the host still gets every frame")
+        if wanted != RAW:
+            yield Step("attach", f"XDP program on {interface.name}: takes what is for a VIP, or a NAT reply")
+        if wanted == AUTO:
+            yield Step("or", f"where that cannot be, a packet socket on {interface.name}")
+        if wanted == RAW:
+            yield Step("listen", f"packet socket on {interface.name}; the host still gets every frame")
     for vip in dict.fromkeys(service.vip for service in config.services):
         mac, name = format_mac(interfaces[0].mac), interfaces[0].name
         outside = subnets_without(vip, interfaces)
@@ -52,11 +59,10 @@ def steps(
         yield Step("file", f"{state_dir / FILE}, made once and kept")
 
 
-def describe(planned: Sequence[Step], dataplane: str) -> Iterator[str]:
-    """The plan for people, line by line. `dataplane`: what the configuration says."""
+def describe(planned: Sequence[Step]) -> Iterator[str]:
+    """The plan for people, line by line."""
     instance, chosen, *rest = planned
-    auto = " (auto: this version has no other)" if dataplane == "auto" else ""
-    yield f"plan for instance {instance.what}, dataplane {chosen.what}{auto}:"
+    yield f"plan for instance {instance.what}, dataplane {chosen.what}:"
     for kind, what in rest:
         yield f"{' ' if kind == 'service' else '+'} {kind:8} {what}"
     yield "all but kept files ends with this process, however it ends"

@@ -13,8 +13,19 @@ from collections.abc import Iterable
 from struct import pack
 from typing import Final
 
+CAP_SETPCAP: Final = 8
 CAP_NET_ADMIN: Final = 12
 CAP_NET_RAW: Final = 13
+CAP_IPC_LOCK: Final = 14
+CAP_PERFMON: Final = 38
+CAP_BPF: Final = 39
+
+TO_OPEN: Final = (CAP_SETPCAP, CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON, CAP_IPC_LOCK)
+"""For a dataplane: sockets, BPF programs and maps, memory that both sides have mapped; CAP_SETPCAP to drop
+them from the bounding set afterwards. Without CAP_PERFMON the verifier takes only simpler programs.
+"""
+TO_RUN: Final = (CAP_NET_ADMIN, CAP_NET_RAW)
+"""For all that comes after: neighbours, nft, ARP."""
 
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38

@@ -21,7 +21,7 @@ FLOW_MEMORY_RANGE = ("64KiB", "64GiB")
 TIMEOUT_RANGE = ("100ms", "168h")
 WEIGHT_RANGE = (0, 100)
 
-DATAPLANES = ("auto", "raw")
+DATAPLANES = ("auto", "af_xdp", "raw")
 MODES = tuple(str(mode) for mode in Mode)
 SCHEDULERS = tuple(str(scheduler) for scheduler in Scheduler)
 NEXT_HOPS = ("learned",)
@@ -141,7 +141,7 @@ class Lb(Table):
     """[lb]."""
 
     interfaces: Annotated[list[Annotated[str, _text(values.interface_name)]], BeforeValidator(_interfaces)]
-    dataplane: Annotated[str, _words(DATAPLANES, "af_xdp", "xdp")] = "auto"
+    dataplane: Annotated[str, _words(DATAPLANES, "xdp")] = "auto"
     flow_memory: Annotated[int, _text(lambda text: values.size(text, *FLOW_MEMORY_RANGE))] = 64 << 20
     ring_seed: Annotated[str | None, _text(_seed)] = None
     client_next_hop: Annotated[str, _words(NEXT_HOPS, "route")] = "learned"

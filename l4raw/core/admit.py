@@ -25,6 +25,7 @@ from l4raw.wire.abi import (
     DROP_REPLY_KEY_TAKEN,
     DROP_TTL,
     FORWARD,
+    REPLY_TAKEN,
     RULE_CURSOR,
     RULE_FLOW_HASH,
     Verdict,
@@ -137,13 +138,8 @@ def _insert_pair(
     client_hop = tables.next_hops.learn(arm, headers.src_mac)
     if not client_hop:
         return DROP_NEXT_HOPS_FULL, -1
-    flow = flows.insert(key, state, backend.service, backend.number, 0, now)
-    reply = flows.insert(reply_key, state, backend.service, backend.number, client_hop, now)
-    if flow < 0 or reply < 0:  # the table is chosen so that this does not happen below its capacity
-        for index in (flow, reply):
-            if index >= 0:
-                flows.delete(index)
+    flow = flows.insert_pair(key, reply_key, state, backend.service, backend.number, client_hop, now)
+    if flow < 0:  # the table is chosen so that this does not happen below its capacity
         tables.next_hops.release(client_hop)
-        return DROP_FLOWS_FULL, -1
-    flows.link(flow, reply)
+        return DROP_REPLY_KEY_TAKEN if flow == REPLY_TAKEN else DROP_FLOWS_FULL, -1
     return FORWARD, flow

@@ -29,7 +29,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from l4raw.core.hashing import KEY, V4_MAPPED, HashKey, flow_hash, scale, spread
-from l4raw.wire.abi import CAPACITY_PERCENT, FLOW_FREE, OVERFLOW_SHARE, OVERFLOW_SLOTS, SLOTS
+from l4raw.wire.abi import CAPACITY_PERCENT, FLOW_FREE, FULL, OVERFLOW_SHARE, OVERFLOW_SLOTS, SLOTS
 
 ENTRY: Final = Struct("=37sBHHHIIIII")
 """Key, then the fields of `Entry`."""
@@ -86,7 +86,7 @@ def _marks(buckets: int) -> int:
     return -(-buckets // _LINE) * _LINE
 
 
-def _overflow(buckets: int) -> int:
+def overflow_in(buckets: int) -> int:
     """Entries of the overflow area: two blocks or more."""
     blocks = max(2, -(-buckets * SLOTS // (OVERFLOW_SHARE * OVERFLOW_SLOTS)))
     return blocks * OVERFLOW_SLOTS
@@ -94,7 +94,7 @@ def _overflow(buckets: int) -> int:
 
 def bytes_for(buckets: int) -> int:
     """Memory of a table with so many buckets, in bytes."""
-    return (buckets * SLOTS + _overflow(buckets)) * SIZE + _marks(buckets)
+    return (buckets * SLOTS + overflow_in(buckets)) * SIZE + _marks(buckets)
 
 
 def buckets_in(memory: int) -> int:
@@ -108,13 +108,16 @@ def buckets_in(memory: int) -> int:
 
 
 class FlowTable:
-    """A flow table over `buffer`, a bytearray or mmap; zero bytes are an empty table."""
+    """A flow table over `buffer`, a bytearray or mmap; zero bytes are an empty table.
 
-    def __init__(self, buffer: bytearray | mmap, hash_key: HashKey) -> None:
+    `size`: how many of its bytes, if not all.
+    """
+
+    def __init__(self, buffer: bytearray | mmap, hash_key: HashKey, size: int | None = None) -> None:
         self.buffer = buffer
-        self.buckets = buckets_in(len(buffer))
+        self.buckets = buckets_in(len(buffer) if size is None else size)
         self.entries = self.buckets * SLOTS
-        self.overflow = _overflow(self.buckets)
+        self.overflow = overflow_in(self.buckets)
         self.capacity = self.entries * CAPACITY_PERCENT // 100
         self.used = 0
         self._swept = 0
@@ -143,9 +146,9 @@ class FlowTable:
         return -1
 
     def insert(self, key: bytes, state: int, service: int, backend: int, next_hop: int, now: int) -> int:
-        """Add an entry for a key that is not in the table. Its index, or -1 when the table is full."""
+        """Add an entry for a key that is not in the table. Its index, or FULL, which is below 0."""
         if self.used >= self.capacity:
-            return -1
+            return FULL
         value = flow_hash(self._hash_key, key)
         first = scale(value >> 32, self.buckets)
         second = scale(value & _WRAP, self.buckets)
@@ -153,7 +156,7 @@ class FlowTable:
         if index < 0:
             index = self._free_entry(self._blocks(value), OVERFLOW_SLOTS)
             if index < 0:
-                return -1
+                return FULL
             self.buffer[self._marks + first] = self.buffer[self._marks + second] = 1
             self._overflowed += 1
         generation = self.read(index).lock + _GENERATION & _WRAP
@@ -161,6 +164,23 @@ class FlowTable:
             self.buffer, index * SIZE, key, state, service, backend, next_hop, 0, now, 0, generation, 0
         )
         self.used += 1
+        return index
+
+    def insert_pair(
+        self, key: bytes, reply_key: bytes, state: int, service: int, backend: int, hop: int, now: int
+    ) -> int:
+        """Add both entries of a NAT flow, neither of whose keys is in the table; replies go to `hop`.
+
+        Index of the first, or FULL, and then there is neither. A table that others write too can
+        also return REPLY_TAKEN.
+        """
+        index = self.insert(key, state, service, backend, 0, now)
+        reply = self.insert(reply_key, state, service, backend, hop, now) if index >= 0 else FULL
+        if reply < 0:
+            if index >= 0:
+                self.delete(index)
+            return FULL
+        self.link(index, reply)
         return index
 
     def _free_entry(self, starts: tuple[int, int], count: int) -> int:

@@ -12,6 +12,8 @@ it: learned hops are counted by the flows that use them and go with the last.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from l4raw.wire.abi import NEXT_HOPS
 
 
@@ -19,9 +21,11 @@ class NextHops:
     """Indices from 1 to `limit`; index 0 means none."""
 
     def __init__(self, limit: int = NEXT_HOPS) -> None:
-        self.macs: list[bytes | None] = [None]
+        self._macs: list[bytes | None] = [None]
+        self._arms: list[int] = [0]
+        self.macs: Sequence[bytes | None] = self._macs
         """By index; None: not known (yet). Read by the packet path, replaced one item at a time."""
-        self.arms: list[int] = [0]
+        self.arms: Sequence[int] = self._arms
         self._references: list[int] = [0]
         self._learned: dict[tuple[int, bytes], int] = {}
         self._free: list[int] = []
@@ -36,7 +40,7 @@ class NextHops:
 
     def set_mac(self, index: int, mac: bytes | None) -> None:
         """What is now known of a pinned hop; None: its address no longer resolves."""
-        self.macs[index] = mac
+        self._macs[index] = mac
 
     def learn(self, arm: int, mac: bytes) -> int:
         """The hop for a client behind `arm`, with one reference more; 0 when the table is full."""
@@ -53,19 +57,23 @@ class NextHops:
             mac = self.macs[index]
             assert mac is not None, "a learned hop always has its MAC"
             del self._learned[self.arms[index], mac]
-            self.macs[index] = None
+            self._macs[index] = None
             self._free.append(index)
+
+    def references(self, index: int) -> int:
+        """Flows that learned this hop; 0 for a pinned one."""
+        return self._references[index]
 
     def _take(self, arm: int, mac: bytes | None) -> int:
         if self._free:
             index = self._free.pop()
-            self.arms[index], self.macs[index] = arm, mac
+            self._arms[index], self._macs[index] = arm, mac
             return index
         if len(self.macs) > self._limit:
             return 0
-        self.arms.append(arm)
+        self._arms.append(arm)
         self._references.append(0)
-        self.macs.append(mac)
+        self._macs.append(mac)
         return len(self.macs) - 1
 
     def __len__(self) -> int:

@@ -72,10 +72,12 @@ def expire(tables: Tables, budget: int) -> int:
 
 
 def _free(tables: Tables, index: int) -> None:
+    """Both entries go before the hop does: who finds one of them meanwhile must not find another's hop."""
     flows = tables.flows
     entry = flows.read(index)
-    for each in (index, entry.peer - 1) if entry.peer else (index,):
-        hop = flows.read(each).next_hop
-        if hop:
-            tables.next_hops.release(hop)
+    pair = (index, entry.peer - 1) if entry.peer else (index,)
+    hops = [flows.read(each).next_hop for each in pair]
+    for each in pair:
         flows.delete(each)
+    for hop in filter(None, hops):
+        tables.next_hops.release(hop)

@@ -7,9 +7,9 @@ live beside it and stay when the policy is replaced.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from l4raw.core.flows import FlowTable
 from l4raw.core.model import Backend, Service
@@ -99,6 +99,15 @@ class Traffic:
     """Frames that were for it, or from it, and were not sent on. Why: the verdicts say."""
 
 
+class Cursors(Protocol):
+    """Numbers by index: a list, or something that looks like one."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+    def __setitem__(self, index: int, value: int, /) -> None: ...
+    def __len__(self) -> int: ...
+    def extend(self, values: Iterable[int], /) -> None: ...
+
+
 @dataclass(slots=True)
 class Tables:
     """All state of the packet path."""
@@ -114,8 +123,16 @@ class Tables:
     verdicts: list[int] = field(default_factory=lambda: [0] * VERDICT_COUNT)
     backends: list[Traffic] = field(default_factory=lambda: [Traffic()])
     """By number of the backend; a service's traffic is that of its backends."""
-    cursors: list[int] = field(default_factory=lambda: [0])
+    cursors: Cursors = field(default_factory=lambda: [0])
     """By number of the service: turns taken so far, modulo 2^32."""
+
+    def total_verdicts(self) -> list[int]:
+        """Frames by verdict, of everybody who decides."""
+        return self.verdicts
+
+    def total_traffic(self, backend: int) -> Traffic:
+        """The counters of one backend, likewise."""
+        return self.backends[backend]
 
     def install(self, policy: Policy) -> None:
         """Make `policy` the one in force, from the next frame on."""

@@ -47,6 +47,17 @@ def _why_not(error: ImportError) -> str:
         return str(error)
 
 
+def others() -> dict[str, str]:
+    """A sentence about each other compiled part, by its name: what `l4raw version` prints.
+
+    They are not imported with this module, so that the raw engine loads none of them.
+    """
+    from l4raw.engine import burst
+    from l4raw.xdp import native as xdp
+
+    return {"xdp": xdp.status(), "bpf": xdp.bpf_status(), "af_xdp": burst.status()}
+
+
 ffi, lib, _STATUS = _load()
 
 
@@ -62,3 +73,5 @@ def status() -> str:
 
 if __name__ == "__main__":
     print(f"native part: {status()}")
+    for name, sentence in others().items():
+        print(f"{name}: {sentence}")

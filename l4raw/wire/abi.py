@@ -12,7 +12,7 @@ from typing import Final, NewType
 Verdict = NewType("Verdict", int)
 """What became of a frame. An index into VERDICT_NAMES and VERDICT_SENTENCES."""
 
-ABI_VERSION: Final = 1
+ABI_VERSION: Final = 2
 
 # enum l4_limit
 BURST: Final = 64
@@ -27,6 +27,11 @@ NEXT_HOPS: Final = 65535
 MAGLEV_SLOTS: Final = 65537
 HASH_WORDS: Final = 10
 SENT: Final = 2
+HALVES: Final = 2
+PROBES: Final = 4
+STRIPES: Final = 1024
+VERDICT_ROOM: Final = 48
+MISS_ROOM: Final = 8
 
 # enum l4_verdict
 FORWARD: Final = Verdict(0)
@@ -79,6 +84,23 @@ DROP_TX: Final = Verdict(23)
 """the egress interface did not take it: its queue is full, it is down, or its MTU is too small"""
 VERDICT_COUNT: Final = 24
 
+# enum l4_miss
+MISS_BUSY: Final = 0
+MISS_CHANGED: Final = 1
+MISS_RULE: Final = 2
+MISS_COUNT: Final = 3
+
+MISS: Final = 255
+
+CSUM_DETECT: Final = -1
+
+# enum l4_none
+NONE: Final = -1
+FULL: Final = -2
+BUSY: Final = -3
+TAKEN: Final = -4
+REPLY_TAKEN: Final = -5
+
 # enum l4_mode
 DSR_L2: Final = 0
 NAT: Final = 1
@@ -94,6 +116,10 @@ FLOW_ESTABLISHED: Final = 2
 FLOW_CLOSING: Final = 3
 FLOW_UDP: Final = 4
 FLOW_STATES: Final = 5
+
+# enum l4_address_use
+IS_VIP: Final = 0
+IS_OWN: Final = 255
 
 VERDICT_NAMES: Final[tuple[str, ...]] = (
     "forward",
@@ -150,3 +176,17 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "the egress interface did not take it: its queue is full, it is down, or its MTU is too small",
 )
 """By verdict: what a person is told."""
+
+MISS_NAMES: Final[tuple[str, ...]] = (
+    "busy",
+    "changed",
+    "rule",
+)
+"""By miss, in lower case: as the counters are named."""
+
+MISS_SENTENCES: Final[tuple[str, ...]] = (
+    "another thread held what it has to write",
+    "the flow's entry, or its peer, changed while it was read",
+    "how its service picks a backend is no look-up here",
+)
+"""By miss: what a person is told."""

@@ -11,7 +11,8 @@
  * and its size asserted. `make abi` writes l4raw/wire/abi.py from it.
  *
  * Byte order: fields named _be are in network order, all others in the order
- * of the host.
+ * of the host. Every struct that is an element of a table is a multiple of
+ * 8 bytes, because that is the stride of a BPF array map.
  */
 #ifndef L4RAW_ABI_H
 #define L4RAW_ABI_H
@@ -23,6 +24,8 @@ typedef unsigned char uint8_t;
 typedef unsigned short uint16_t;
 typedef unsigned int uint32_t;
 typedef unsigned long long uint64_t;
+typedef int int32_t;
+typedef long long int64_t;
 #define L4_ASSERT(condition, text) _Static_assert(condition, text);
 #else
 #include <stdint.h>
@@ -30,7 +33,7 @@ typedef unsigned long long uint64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 1 };
+enum { L4_ABI_VERSION = 2 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -45,6 +48,11 @@ enum l4_limit {
 	L4_MAGLEV_SLOTS = 65537,   /* prime; Eisenbud et al., NSDI'16, section 5.3 */
 	L4_HASH_WORDS = 10,        /* 32-bit words of a flow key; the last one is the protocol */
 	L4_SENT = 2,               /* verdicts below it: the frame was sent */
+	L4_HALVES = 2,             /* of what a policy replaces: one is read, one is written */
+	L4_PROBES = 4,             /* places of the lookup that can hold a key, one after the other */
+	L4_STRIPES = 1024,         /* locks for the insertion of a flow, by the hash of its key */
+	L4_VERDICT_ROOM = 48,      /* counters of verdicts in struct l4_queue */
+	L4_MISS_ROOM = 8,          /* and of misses */
 };
 
 /*
@@ -82,6 +90,31 @@ enum l4_limit {
 
 #define L4_VERDICT_ENUM(name, sentence) L4_##name,
 enum l4_verdict { L4_VERDICTS(L4_VERDICT_ENUM) L4_VERDICT_COUNT };
+
+/*
+ * A miss is no verdict: it says why a fast executor leaves the frame to the
+ * next one, which gives the verdict. L4_MISS stands where a verdict would.
+ */
+#define L4_MISSES(_) \
+	_(BUSY, "another thread held what it has to write") \
+	_(CHANGED, "the flow's entry, or its peer, changed while it was read") \
+	_(RULE, "how its service picks a backend is no look-up here")
+
+#define L4_MISS_ENUM(name, sentence) L4_MISS_##name,
+enum l4_miss { L4_MISSES(L4_MISS_ENUM) L4_MISS_COUNT };
+enum { L4_MISS = 255 };
+
+/* What a caller knows of a frame's checksum, where others give an offset. */
+enum { L4_CSUM_DETECT = -1 };      /* nothing: a partial one is recognised, and completed */
+
+/* Why there is no index. */
+enum l4_none {
+	L4_NONE = -1,              /* not found */
+	L4_FULL = -2,              /* no room */
+	L4_BUSY = -3,              /* another thread holds the lock; nothing was changed */
+	L4_TAKEN = -4,             /* the key is in the table */
+	L4_REPLY_TAKEN = -5,       /* that of the other direction is */
+};
 
 enum l4_mode { L4_DSR_L2, L4_NAT };
 
@@ -141,21 +174,27 @@ struct l4_flow {
 };
 L4_ASSERT(sizeof(struct l4_flow) == 64, "a flow entry is one 64-byte line")
 
-/* Where a frame is sent: a MAC address behind one arm. */
+/*
+ * Where a frame is sent: a MAC address behind one arm. The first 8 bytes are
+ * one word, read and written at once. Hops learned from clients are found by
+ * (arm, MAC), in a list for each hash value; free ones are a list too.
+ */
 struct l4_next_hop {
 	uint8_t mac[6];
 	uint8_t arm;
-	uint8_t known;             /* 0: not resolved */
+	uint8_t known;             /* 0: not resolved, or free */
 	uint32_t references;       /* flows that learned it; 0 for a backend's, which stays */
+	uint32_t next;             /* next hop of the same list; 0: none */
 };
-L4_ASSERT(sizeof(struct l4_next_hop) == 12, "next hop")
+L4_ASSERT(sizeof(struct l4_next_hop) == 16, "next hop")
 
 struct l4_backend {
 	uint8_t address[16];
 	uint16_t port_be;          /* 0: the port the client asked for */
 	uint16_t next_hop;
 	uint16_t service;
-	uint16_t reserved;
+	uint8_t arm;
+	uint8_t reserved;
 };
 L4_ASSERT(sizeof(struct l4_backend) == 24, "backend")
 
@@ -166,9 +205,147 @@ struct l4_service {
 	uint8_t mode;              /* enum l4_mode */
 	uint8_t rule;              /* enum l4_rule */
 	uint8_t reserved[3];
-	uint32_t ring_start;       /* first slot in the ring array */
+	uint32_t ring_start;       /* first slot in the ring array of its half */
 	uint32_t ring_size;        /* slots; 0: no backend takes new flows */
 };
 L4_ASSERT(sizeof(struct l4_service) == 32, "service")
+
+/* The multipliers of l4raw/core/hashing.py for an IPv4 key. */
+struct l4_hash_key {
+	uint64_t base;
+	uint64_t src;
+	uint64_t dst;
+	uint64_t ports;
+	uint64_t protocol;
+};
+L4_ASSERT(sizeof(struct l4_hash_key) == 40, "hash key")
+
+/*
+ * What an address is to us: one place of the lookup. A service is found by
+ * its VIP, port and protocol; a VIP by itself by port 0 and L4_IS_VIP; an
+ * address of our own by port 0 and L4_IS_OWN. No
+ * service can have those two protocols (0: IPv6's hop-by-hop options; 255:
+ * reserved).
+ *
+ * Python chooses the key of the hash so that each of them is found in one of
+ * the L4_PROBES places from its hash on; the first unused one ends a search.
+ */
+enum l4_address_use { L4_IS_VIP = 0, L4_IS_OWN = 255 };
+
+struct l4_place {
+	uint8_t address[16];
+	uint16_t port_be;
+	uint8_t protocol;
+	uint8_t used;
+	uint16_t service;
+	uint16_t reserved;
+};
+L4_ASSERT(sizeof(struct l4_place) == 24, "place of the lookup")
+
+/* One half of what a policy replaces: the part that is no array. */
+struct l4_policy {
+	struct l4_hash_key ring_key;
+	struct l4_hash_key lookup_key;
+	uint32_t places;           /* a hash is scaled to this; L4_PROBES - 1 more follow */
+	uint32_t services;         /* numbers below it are used */
+	uint32_t backends;         /* likewise */
+	uint32_t reserved[9];
+};
+L4_ASSERT(sizeof(struct l4_policy) == 128, "policy")
+
+/*
+ * What is there once. Grouped into 64-byte lines by who writes them, so that
+ * what every frame reads is not in a line that new flows write.
+ */
+struct l4_control {
+	/* Lines 0 and 1: written at the start. */
+	struct l4_hash_key key;    /* of the flow table */
+	uint32_t buckets;
+	uint32_t flow_entries;     /* those of the overflow area included */
+	uint32_t flow_capacity;
+	uint32_t service_limit;    /* elements in one half of an array, or in all of it */
+	uint32_t backend_limit;
+	uint32_t place_limit;
+	uint32_t ring_limit;
+	uint32_t hop_limit;        /* indices of next hops up to and including it */
+	uint32_t head_limit;
+	uint32_t queue_limit;
+	uint8_t arms[2][8];        /* MAC addresses of our own; the last two bytes are 0 */
+	uint32_t reserved0[8];
+	/* Line 2: written by the one who owns the clock, and by a reload. */
+	uint32_t now;              /* ms, modulo 2^32 */
+	uint32_t generation;       /* of the policy; its last bit is the half in force */
+	uint32_t reserved2[14];
+	/* Line 3: written with each new flow. */
+	uint32_t used;             /* flow entries in use, or about to be */
+	uint32_t reserved3[15];
+	/* Line 4: written with each flow of the overflow area. */
+	uint32_t overflow_lock;
+	uint32_t overflowed;       /* its entries in use */
+	uint32_t reserved4[14];
+	/* Line 5: written with each new NAT flow. */
+	uint32_t hop_lock;
+	uint32_t hop_count;        /* indices that were ever used; 0 does not count */
+	uint32_t hop_free;         /* the first free one below; 0: none */
+	uint32_t hop_freed;        /* how many are free */
+	uint32_t reserved5[12];
+};
+L4_ASSERT(sizeof(struct l4_control) == 6 * 64, "control")
+L4_ASSERT(__builtin_offsetof(struct l4_control, now) == 2 * 64, "clock and generation have a line")
+L4_ASSERT(__builtin_offsetof(struct l4_control, used) == 3 * 64, "new flows have a line")
+L4_ASSERT(__builtin_offsetof(struct l4_control, overflow_lock) == 4 * 64, "overflow has a line")
+L4_ASSERT(__builtin_offsetof(struct l4_control, hop_lock) == 5 * 64, "next hops have a line")
+
+/* Counters of one backend in one queue. See Traffic in l4raw/core/tables.py. */
+struct l4_traffic {
+	uint64_t flows;
+	uint64_t packets;
+	uint64_t bytes;
+	uint64_t reply_packets;
+	uint64_t reply_bytes;
+	uint64_t dropped;
+	uint64_t reserved[2];
+};
+L4_ASSERT(sizeof(struct l4_traffic) == 64, "counters of a backend are one line")
+
+/*
+ * What one queue's thread writes and nobody else does; others read it, and
+ * add up over the queues. `generation` is that of the policy which the queue
+ * works with; see l4_pass() in native/src/helper.h.
+ */
+struct l4_queue {
+	uint64_t verdicts[L4_VERDICT_ROOM];
+	uint64_t misses[L4_MISS_ROOM];
+	uint32_t online;
+	uint32_t generation;
+	uint64_t reserved[7];
+};
+L4_ASSERT(sizeof(struct l4_queue) == 8 * 64, "a queue's counters share no line")
+L4_ASSERT((int)L4_VERDICT_COUNT <= (int)L4_VERDICT_ROOM, "a counter for each verdict")
+L4_ASSERT((int)L4_MISS_COUNT <= (int)L4_MISS_ROOM, "a counter for each miss")
+
+/*
+ * All tables, as one queue's thread sees them: where each of them is. The
+ * last two are the queue's own. Each is a mapping by itself, so any of them
+ * can be a BPF array map. BPF names its maps instead.
+ */
+struct l4_tables {
+	struct l4_control *control;
+	struct l4_flow *flows;
+	uint8_t *marks;            /* a byte a bucket, after the flows */
+	uint32_t *stripes;         /* L4_STRIPES of them */
+	struct l4_next_hop *next_hops;
+	uint32_t *heads;           /* of the lists of learned next hops */
+	uint32_t *cursors;         /* by number of the service */
+	/* Two halves each. */
+	struct l4_policy *policies;
+	struct l4_place *places;
+	struct l4_service *services;
+	struct l4_backend *backends;
+	uint16_t *rings;
+	/* This queue's. */
+	struct l4_queue *queue;
+	struct l4_traffic *traffic; /* by number of the backend */
+};
 
 #endif

@@ -18,8 +18,9 @@ from time import perf_counter_ns as clock
 from typing import Self
 
 from l4raw.cli.signals import stop_flag
-from l4raw.control.balancer import Balancer, inspect
+from l4raw.control.balancer import Balancer
 from l4raw.control.config import load
+from l4raw.control.inspection import inspect
 from l4raw.control.lock import default_run_dir
 from l4raw.core.decision import Decision
 from l4raw.core.steer import steer
@@ -113,6 +114,7 @@ def main() -> None:
     """Balance until SIGTERM."""
     config = load(Path(sys.argv[1]), os.environ).config
     balancer = Balancer(config, inspect(config), "stages", default_run_dir(), b"bench")
+    balancer.open()
     balancer.engine = timed = Timed(balancer.engine)
     with stop_flag() as stopping, balancer:
         balancer.start()

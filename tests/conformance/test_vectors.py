@@ -3,55 +3,75 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from l4raw.engine.base import Received, forward
-from l4raw.engine.replay import ReplayEngine
+from l4raw.engine.base import forward
+from l4raw.engine.replay import ReplayEngine, Sent
 from l4raw.wire.abi import VERDICT_NAMES
+from tests.executors import EXECUTORS, Executor, Outcome, state
 from tests.tables import tables_named
 
 VECTORS = sorted((Path(__file__).parents[1] / "vectors").glob("*.toml"))
 
 
-MARGIN = b"\xa5" * 64
+def _bytes(step: dict[str, Any], key: str) -> bytes | None:
+    return bytes.fromhex(step[key]) if key in step else None
 
 
-class DirtyEngine(ReplayEngine):
-    """Hands frames out of the middle of a dirty buffer, and sees whether anything around them was written."""
-
-    def poll(self, timeout: float) -> Iterator[Received]:
-        for received in super().poll(timeout):
-            buffer = bytearray(MARGIN + received.frame + MARGIN)
-            frame = memoryview(buffer)[len(MARGIN) : -len(MARGIN)]
-            yield received._replace(frame=frame, packet=frame)
-            assert buffer.startswith(MARGIN) and buffer.endswith(MARGIN)
+def _story(path: Path) -> dict[str, Any]:
+    story = tomllib.loads(path.read_text("utf-8"))
+    assert story["name"] == path.stem
+    return story
 
 
-def _frames(step: dict[str, Any], key: str) -> list[bytes]:
-    return [bytes.fromhex(step[key])] if key in step else []
+def _expected(step: dict[str, Any]) -> Outcome:
+    """A frame that is not sent is left as it was."""
+    frame = _bytes(step, "out") or _bytes(step, "frame")
+    assert frame is not None
+    return Outcome(VERDICT_NAMES.index(step["verdict"]), frame, step.get("out_arm", -1))
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_vector(path: Path, executor: type[Executor]) -> None:
+    story = _story(path)
+    run = executor.named(story["tables"])
+    for number, step in enumerate(story["step"], start=1):
+        outcome = run.run(bytes.fromhex(step["frame"]), step["arm"], step.get("csum_start", 0))
+        assert outcome == _expected(step), f"step {number}: {story['why']}"
 
 
 @pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.stem)
-def test_vector(path: Path) -> None:
-    story = tomllib.loads(path.read_text("utf-8"))
-    assert story["name"] == path.stem
+def test_vector_in_the_loop_of_the_engines(path: Path) -> None:
+    story = _story(path)
     tables = tables_named(story["tables"])
     for number, step in enumerate(story["step"], start=1):
         before = list(tables.verdicts)
-        engine = DirtyEngine(_frames(step, "frame"), step["arm"], step.get("csum_start", 0))
+        engine = ReplayEngine([bytes.fromhex(step["frame"])], step["arm"], step.get("csum_start", 0))
         forward(engine, tables, 0)
         verdicts = [
             n for n, a, b in zip(VERDICT_NAMES, before, tables.verdicts, strict=True) for _ in range(b - a)
         ]
-        assert verdicts == [step["verdict"]], f"step {number}: {story['why']}"
-        assert [sent.frame.hex() for sent in engine.sent] == [out.hex() for out in _frames(step, "out")], (
-            f"step {number}: {story['why']}"
-        )
-        assert [sent.arm for sent in engine.sent] == ([step["out_arm"]] if "out" in step else [])
+        out = _bytes(step, "out")
+        sent = [] if out is None else [Sent(out, step["out_arm"])]
+        assert (verdicts, engine.sent) == ([step["verdict"]], sent), f"step {number}: {story['why']}"
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.stem)
+def test_executors_leave_the_same_tables(path: Path) -> None:
+    story = _story(path)
+    all_of_them = [executor.named(story["tables"]) for executor in EXECUTORS]
+    for step in story["step"]:
+        for each in all_of_them:
+            each.run(bytes.fromhex(step["frame"]), step["arm"], step.get("csum_start", 0))
+    reference, *others = (state(each.tables) for each in all_of_them)
+    for each, left in zip(all_of_them[1:], others, strict=True):
+        assert left == reference, each.name
 
 
 def test_every_verdict_that_a_frame_can_have_is_in_a_vector() -> None:

@@ -33,7 +33,8 @@ ROUNDS = 13
 START = """
 import os, signal, sys
 from pathlib import Path
-from l4raw.control.balancer import Balancer, inspect
+from l4raw.control.balancer import Balancer
+from l4raw.control.inspection import inspect
 from l4raw.control.config import load
 
 last = int(sys.argv[3])

@@ -21,16 +21,18 @@ def test_the_demo_answers_every_request_and_says_so_once_for_each_combination() 
     done = subprocess.run(argv, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = re.findall(r"^\S+ over \S+: \d+/\d+ answered$", done.stdout, re.MULTILINE)
-    assert lines == ["dsr-l2 over raw: 300/300 answered", "nat over raw: 300/300 answered"]
+    assert lines == [
+        f"{mode} over {plane}: 300/300 answered" for mode in ("dsr-l2", "nat") for plane in ("raw", "af_xdp")
+    ]
     ways = re.findall(r"replies: (\d+) frames reached the client, (\d+) of them through", done.stdout)
     assert [(int(seen) > 0, passed == "0", passed == seen) for seen, passed in ways] == [
-        (True, True, False),
-        (True, False, True),
+        *[(True, True, False)] * 2,
+        *[(True, False, True)] * 2,
     ]
     changed = re.findall(r"^ +(\S+) .*\*$", done.stdout, re.MULTILINE)
     macs = ["eth.dst", "eth.src"]
-    assert changed == [*macs, *macs, "ip.ttl", "ip.checksum", "ip.dst", "tcp.checksum"]
-    assert done.stdout.count("the next request fails; the host is as it was") == 2
+    assert changed == [*macs * 2, *[*macs, "ip.ttl", "ip.checksum", "ip.dst", "tcp.checksum"] * 2]
+    assert done.stdout.count("the next request fails; the host is as it was") == 4
 
 
 def test_up_demo_says_who_is_where_after_ready_and_its_lines_work(tmp_path: Path) -> None:

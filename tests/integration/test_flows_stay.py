@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from l4raw.netns import Host, Log, Topology, dsr, nat
 
-from l4raw.control.balancer import Balancer, inspect
+from l4raw.control.balancer import Balancer
 from l4raw.control.config import parse
+from l4raw.control.inspection import inspect
 from l4raw.core.model import Backend
 from l4raw.core.tables import Tables, compile_policy
 from l4raw.wire.abi import DROP_NO_FLOW, FORWARD
@@ -106,10 +107,13 @@ def short_connections(network: Topology, count: int) -> Counter[str]:
     return names
 
 
+@pytest.mark.parametrize("dataplane", ["raw", "af_xdp"])
 @each_mode
-def test_open_connections_stay_while_rr_moves_on(build: Build) -> None:
+def test_open_connections_stay_while_rr_moves_on(build: Build, dataplane: str) -> None:
     with echo_network(build) as network, ExitStack() as stack:
-        with running(network, network.config_toml(f"{PORT}/tcp", scheduler="rr")) as balancer:
+        with running(
+            network, network.config_toml(f"{PORT}/tcp", scheduler="rr", dataplane=dataplane)
+        ) as balancer:
             held = open_connections(network, OPEN, stack)
             began = [connection.ask("first") for connection in held]
             assert sorted(Counter(began).values()) == [33, 33, 34]  # each in turn
@@ -168,11 +172,14 @@ def swap_ring(tables: Tables, backends: tuple[Backend, ...]) -> None:
     tables.install(compile_policy(services, hops, SEED, previous=old))
 
 
+@pytest.mark.parametrize("dataplane", ["raw", "af_xdp"])
 @pytest.mark.parametrize("scheduler", ["rr", "maglev", "modulo"])
 @each_mode
-def test_open_connections_stay_when_the_ring_is_swapped(build: Build, scheduler: str, tmp_path: Path) -> None:
+def test_open_connections_stay_when_the_ring_is_swapped(
+    build: Build, scheduler: str, dataplane: str, tmp_path: Path
+) -> None:
     with echo_network(build) as network, ExitStack() as stack:
-        toml = network.config_toml(f"{PORT}/tcp", scheduler=scheduler)
+        toml = network.config_toml(f"{PORT}/tcp", scheduler=scheduler, dataplane=dataplane)
         with balancer_in_this_process(network, toml, tmp_path) as balancer:
             tables = balancer.tables
             held = open_connections(network, OPEN, stack)
@@ -188,8 +195,8 @@ def test_open_connections_stay_when_the_ring_is_swapped(build: Build, scheduler:
             assert [connection.ask("third") for connection in held] == began
             assert short_connections(network, 60).keys() == {"b1", "b2", "b3"}
 
-            assert sum(traffic.flows for traffic in tables.backends) == OPEN + 80
+            assert sum(tables.total_traffic(i).flows for i in range(len(tables.backends))) == OPEN + 80
             stack.close()
         # Every frame but the first of a flow found its entry: SYN, ACK and three lines at the least.
-        assert tables.verdicts[FORWARD] >= 5 * OPEN
-        assert tables.verdicts[DROP_NO_FLOW] == 0
+        assert tables.total_verdicts()[FORWARD] >= 5 * OPEN
+        assert tables.total_verdicts()[DROP_NO_FLOW] == 0

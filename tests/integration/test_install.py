@@ -27,7 +27,7 @@ pytestmark = pytest.mark.root
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("l4raw", "netns", "native", "setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md")
-BUILT = shutil.ignore_patterns("*.so", "__pycache__", "native_not_built.txt")
+BUILT = shutil.ignore_patterns("*.so", "*.bpf.o", "__pycache__", "*_not_built.txt")
 PACKAGES = sysconfig.get_path("purelib")
 """Of the tests' own environment: what l4raw and its build depend on."""
 
@@ -85,6 +85,8 @@ def without_compiler(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 def test_it_says_what_is_missing(without_compiler: Installed) -> None:
     assert "the native part was NOT built: no C compiler: " in without_compiler.said
     assert "The raw engine is plain Python and complete" in without_compiler.said
+    assert "the AF_XDP part was NOT built: no C compiler: " in without_compiler.said
+    assert "the BPF program was NOT built: clang was not found" in without_compiler.said
     assert "no C compiler: " in without_compiler.run("l4raw", "version")
     status = without_compiler.run("python", "-m", "l4raw.engine.native")
     assert status.startswith("native part: not built: no C compiler: ")
@@ -95,6 +97,66 @@ def test_without_headers_it_says_so(tmp_path: Path) -> None:
     hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /usr/include && exec "$@"', "sh"]
     installed = install(tmp_path, *hidden, path=os.environ["PATH"])
     assert "Python's C headers are missing" in installed.run("l4raw", "version")
+
+
+def versions(installed: Installed) -> dict[str, str]:
+    lines = installed.run("l4raw", "version").splitlines()
+    return {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
+
+
+def test_without_libxdp_it_says_so(tmp_path: Path) -> None:
+    """And the native part, which does not need it, is built; and so is the BPF program."""
+    installed = install(tmp_path, "env", "PKG_CONFIG_LIBDIR=/nonexistent", path=os.environ["PATH"])
+    assert "the AF_XDP part was NOT built: the headers of libxdp or libbpf are missing" in installed.said
+    found = versions(installed)
+    assert found["xdp"].startswith("not built: the headers of libxdp or libbpf are missing (Debian")
+    assert found["native"].startswith("built")
+    assert found["bpf"] == "built"
+    said = installed.run("python", "-c", UMEM)
+    assert said.startswith("loading l4raw._xdp: Function not implemented: not built: the headers of libxdp")
+
+
+UMEM = """
+from l4raw.xdp import Umem, XdpError
+try:
+    Umem()
+except XdpError as error:
+    print(error)
+"""
+
+PROGRAM = """
+from l4raw.xdp import PassToSocket, XdpError
+try:
+    PassToSocket()
+except XdpError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("missing", ["pkg-config", "clang", "llvm-strip"])
+def test_without_a_tool_it_says_so(tmp_path: Path, missing: str) -> None:
+    """On a PATH that has everything of /usr/bin but this."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for program in Path("/usr/bin").iterdir():
+        if program.name != missing:
+            (tools / program.name).symlink_to(program)
+    installed = install(tmp_path, path=str(tools))
+    found = versions(installed)
+    part, other = ("xdp", "bpf") if missing == "pkg-config" else ("bpf", "xdp")
+    assert found[part].startswith(f"not built: {missing} was not found (Debian, Ubuntu: apt install ")
+    assert found[other].startswith("built")
+    if part == "bpf":
+        assert f"opening the BPF program pass_to_socket: No such file or directory: {missing} was not" in (
+            installed.run("python", "-c", PROGRAM)
+        )
+
+
+def test_with_everything_all_is_in_the_wheel(tmp_path: Path) -> None:
+    installed = install(tmp_path, path=os.environ["PATH"])
+    assert "NOT built" not in installed.said
+    assert {versions(installed)[part].split(",")[0] for part in ("native", "xdp", "bpf")} == {"built"}
+    assert installed.run("python", "-c", PROGRAM) == ""
 
 
 def test_the_installed_one_is_complete(without_compiler: Installed) -> None:

@@ -20,6 +20,7 @@ TOML = """\
 [lb]
 interfaces = ["lo"]
 flow_memory = "1MiB"
+dataplane = "raw"
 [[service]]
 name = "web"
 vip = "10.77.0.100:80/tcp"
@@ -44,7 +45,9 @@ def balancer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Balancer:
     monkeypatch.setattr(Guard, "ensure", lambda self: False)
     config = parse(TOML, Path("l4raw.toml"), "-c").config
     lo = Interface("lo", 1, bytes(6), True, 65536, ())
-    return Balancer(config, [lo], "test", tmp_path, b"seed")
+    made = Balancer(config, [lo], "test", tmp_path, b"seed")
+    made.open()
+    return made
 
 
 def stop_after(rounds: int) -> Callable[[], bool]:

@@ -196,7 +196,7 @@ def test_version(run: Run) -> None:
         result.stdout,
     )
     data = json.loads(run("version", "--json").stdout)["data"]
-    assert set(data) == {"l4raw", "python", "kernel", "abi", "native"}
+    assert set(data) == {"l4raw", "python", "kernel", "abi", "native", "xdp", "bpf", "af_xdp"}
     assert f"native\t{data['native']}\n" in run("version", "--plain").stdout
 
 

@@ -23,7 +23,8 @@ def test_a_conflict_is_told_once_for_each_host_and_again_after_a_while(
     monkeypatch.setattr("l4raw.cli.foreground.time.monotonic", lambda: clock.now)
     conflicts: deque[tuple[bytes, bytes]] = deque()
     balancer = cast(
-        "Any", SimpleNamespace(conflicts=conflicts, arms=[SimpleNamespace(name="eth0")], unresolved=[])
+        "Any",
+        SimpleNamespace(conflicts=conflicts, arms=[SimpleNamespace(name="eth0")], unresolved=[]),
     )
     foreground = Foreground(State())
 
@@ -48,7 +49,13 @@ def running(unresolved: list[str]) -> Any:
     arm = SimpleNamespace(name="eth0")
     config = SimpleNamespace(services=())
     return SimpleNamespace(
-        name="test", config=config, conflicts=deque(), arms=[arm], unresolved=unresolved, warnings=[]
+        name="test",
+        dataplane="raw",
+        config=config,
+        conflicts=deque(),
+        arms=[arm],
+        unresolved=unresolved,
+        warnings=[],
     )
 
 

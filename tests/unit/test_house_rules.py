@@ -80,9 +80,10 @@ def imports(path: Path) -> Iterator[Import]:
 
 
 def is_module(name: str) -> bool:
-    """Whether a dotted name is a module of ours; `l4raw._native` and `l4raw.netns` have no file in l4raw/."""
+    """Whether a dotted name is a module of ours; some have no file in l4raw/."""
     place = ROOT.joinpath(*name.split("."))
-    return place.is_dir() or place.with_suffix(".py").exists() or name in ("l4raw._native", "l4raw.netns")
+    elsewhere = ("l4raw._native", "l4raw._xdp", "l4raw.netns")
+    return place.is_dir() or place.with_suffix(".py").exists() or name in elsewhere
 
 
 def layer(module: str) -> str | None:
@@ -136,9 +137,23 @@ def test_each_layer_imports_only_its_own_dependencies() -> None:
     assert not wrong
 
 
-def test_one_module_imports_the_native_part() -> None:
-    importers = {found.path for found in ALL if found.module == "l4raw._native"}
-    assert importers == {PACKAGE / "engine" / "native.py"}
+@pytest.mark.parametrize(("module", "importer"), [("_native", "engine"), ("_xdp", "xdp")])
+def test_one_module_imports_the_native_part(module: str, importer: str) -> None:
+    importers = {found.path for found in ALL if found.module == f"l4raw.{module}"}
+    assert importers == {PACKAGE / importer / "native.py"}
+
+
+def test_the_binding_imports_nothing_else_of_l4raw_and_only_the_engine_imports_it() -> None:
+    wrong = []
+    for found in ALL:
+        inside = found.path.is_relative_to(PACKAGE / "xdp")
+        parts = found.module.split(".")
+        if parts[0] == "l4raw" and inside and parts[1:2] not in ([], ["xdp"], ["_xdp"]):
+            wrong.append(str(found))
+        if parts[:2] == ["l4raw", "xdp"] and not inside and layer_of(found.path) != "engine":
+            wrong.append(str(found))
+    assert not wrong
+    assert {"xdp", "_xdp"} <= {found.module.split(".")[1] for found in ALL if found.module.count(".")}
 
 
 def test_tests_and_topologies_are_not_imported_by_the_product() -> None:

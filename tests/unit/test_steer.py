@@ -9,7 +9,6 @@ from scapy.layers.l2 import Ether
 from l4raw.core.decision import Decision
 from l4raw.core.flows import flow_key
 from l4raw.core.model import Backend, Mode, Scheduler
-from l4raw.core.next_hops import NextHops
 from l4raw.core.steer import steer
 from l4raw.core.tables import Tables, compile_policy
 from l4raw.wire.abi import FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_HALF_OPEN
@@ -132,7 +131,7 @@ def test_a_full_flow_table_refuses_new_flows_and_keeps_the_old_ones() -> None:
 
 
 def test_a_full_next_hop_table_refuses_new_nat_flows() -> None:
-    tables = make_tables([service(Mode.NAT)], arms=2, hops=NextHops(limit=4))
+    tables = make_tables([service(Mode.NAT)], arms=2, hops=4)
     assert decide(tables, request(1)).name == "forward"
     assert decide(tables, request(2, mac="02:00:00:00:00:99")).name == "drop_next_hops_full"
     assert decide(tables, request(3)).name == "forward"

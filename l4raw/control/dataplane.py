@@ -1,0 +1,135 @@
+"""Which engine moves the frames: AF_XDP where it works, else raw.
+
+Lives here: the choice, and what a failure of AF_XDP means for a person. Must
+not live here: how an engine works.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from l4raw.control.errors import L4Error
+from l4raw.control.netlink import Interface
+from l4raw.control.settings import Config
+from l4raw.control.ssh import require_ssh_safe
+from l4raw.core.flows import FlowTable
+from l4raw.core.hashing import HashKey, hash_key
+from l4raw.core.next_hops import NextHops
+from l4raw.core.tables import Arm, Tables
+from l4raw.engine.base import Engine
+from l4raw.engine.raw import RawEngine
+from l4raw.wire.abi import BACKENDS, MAGLEV_SLOTS, SERVICES
+
+if TYPE_CHECKING:
+    from l4raw.engine.afxdp import AfXdpEngine
+    from l4raw.engine.layout import Sizes
+
+AUTO, AF_XDP, RAW = "auto", "af_xdp", "raw"
+
+
+class Dataplane(NamedTuple):
+    """An engine and the tables that it works on."""
+
+    name: str
+    engine: Engine
+    """AF_XDP: open, with empty tables, so that nothing is redirected yet. Raw: to be opened."""
+    tables: Tables
+    note: str
+    """What a person should know of the choice: copy or zero-copy, or why it is raw."""
+
+
+def make(
+    config: Config, interfaces: Sequence[Interface], accept_ssh: bool = False, sample: int = 0
+) -> Dataplane:
+    """The dataplane of the configuration, or what `auto` finds.
+
+    The first `sample` frames are decided by Python, whatever the dataplane, so that they can be shown.
+
+    Raises L4R-203 for an interface that carries SSH, L4R-205 for one with another XDP program, L4R-301
+    without the capabilities, L4R-304 where AF_XDP cannot work, L4R-307 for memory that there is not.
+    """
+    arms = tuple(Arm(interface.name, interface.mac) for interface in interfaces)
+    key = hash_key(os.urandom(32))
+    note = ""
+    if config.lb.dataplane != RAW:
+        try:
+            return _af_xdp(config, arms, interfaces, key, accept_ssh, sample)
+        except L4Error as error:
+            if config.lb.dataplane == AF_XDP:
+                raise
+            note = f"not {AF_XDP}: {error.what}"
+    tables = Tables(arms, _flow_table(config.lb.flow_memory, key), NextHops())
+    return Dataplane(RAW, RawEngine(arms), tables, note)
+
+
+def _af_xdp(
+    config: Config,
+    arms: Sequence[Arm],
+    interfaces: Sequence[Interface],
+    key: HashKey,
+    accept_ssh: bool,
+    sample: int,
+) -> Dataplane:
+    from l4raw.engine.afxdp import AfXdpEngine, require_mtu
+
+    for interface in interfaces:
+        require_ssh_safe(interface.name, dataplane_takes_traffic=True, accept=accept_ssh)
+    try:
+        for interface in interfaces:
+            require_mtu(interface.name, interface.mtu)
+        engine = AfXdpEngine(arms, key, _sizes(config), sample=sample).open()
+    except OSError as error:
+        raise _refusal(error) from error
+    return Dataplane(AF_XDP, engine, engine.tables, _mode(engine))
+
+
+def _sizes(config: Config) -> Sizes:
+    """Room for the configuration and for what follows it: numbers of what is gone are kept."""
+    from l4raw.engine.layout import Sizes
+
+    services = len(config.services)
+    backends = sum(len(service.backends) for service in config.services)
+    return Sizes(
+        flow_memory=config.lb.flow_memory,
+        services=min(SERVICES, services + 64),
+        backends=min(BACKENDS, backends + 1024),
+        ring_slots=(services + 4) * MAGLEV_SLOTS,
+        addresses=2 * services + 256,
+    )
+
+
+def _mode(engine: AfXdpEngine) -> str:
+    queues = f"{engine.queues} queue{'s' if engine.queues > 1 else ''}"
+    return f"native, {'zero-copy' if engine.zero_copy else 'copy'} mode, {queues}"
+
+
+def _refusal(error: OSError) -> L4Error:
+    """The errno of a failed step as a code; the text is the binding's, which names cause and next step."""
+    where = getattr(error, "interface", None) or error.filename
+    what, fix = str(error.strerror), ""
+    if operation := getattr(error, "operation", ""):
+        cause = getattr(error, "cause", "") or str(error.strerror)
+        what = f"{operation}: {cause.splitlines()[0]}"
+        fix = getattr(error, "next_step", "")
+    match error.errno:
+        case errno.EPERM | errno.EACCES:
+            code = "L4R-301"
+        case errno.EBUSY | errno.EEXIST:
+            code = "L4R-205"
+        case errno.ENOBUFS | errno.ENOMEM:
+            code = "L4R-307"
+        case _:
+            code = "L4R-304"
+    return L4Error(code, what=what, where=where, fix=fix)
+
+
+def _flow_table(memory: int, key: HashKey) -> FlowTable:
+    try:
+        # A bytearray of this size is zero pages until it is written.
+        buffer = bytearray(memory)
+    except MemoryError:
+        raise L4Error("L4R-307", what=f"no {memory >> 20} MiB for the flow table", where="[lb]") from None
+    return FlowTable(buffer, key)

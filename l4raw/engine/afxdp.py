@@ -1,0 +1,182 @@
+"""The AF_XDP engine: queues in C, and what they leave to Python.
+
+Queue q of every interface has one thread, which owns socket q of each and a
+share of the frames; it receives, steers, rewrites and sends in C
+(native/src/burst.c). `poll` hands out only the frames that it could not
+decide, so the loop around an engine (base.py) is the same as with any other.
+
+Lives here: the order in which all of that is opened and closed. Must not live
+here: how frames move (burst.c), what is in the tables (shared.py).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from errno import ENODEV, ERANGE
+from typing import Final, Self
+
+from l4raw.core.hashing import HashKey
+from l4raw.core.tables import Arm
+from l4raw.engine import burst
+from l4raw.engine.base import Received
+from l4raw.engine.burst import Missed, Worker
+from l4raw.engine.layout import Sizes
+from l4raw.engine.redirect import QUEUES, Redirect
+from l4raw.engine.shared import SharedTables
+from l4raw.xdp import Umem, XskSocket
+from l4raw.xdp.host import rx_queues
+
+FRAMES: Final = 2048
+"""Of each queue: half for receiving, half on their way out or with Python."""
+CHUNK: Final = 2048
+"""Bytes of a frame in the UMEM."""
+MOST_BYTES: Final = CHUNK - 256
+"""XDP_PACKET_HEADROOM stays free in front of a received frame."""
+ETHERNET: Final = 14 + 4
+"""Header and one VLAN tag."""
+
+
+class AfXdpEngine:
+    """AF_XDP sockets on every queue of each arm. Makes the tables too, for the kernel reads some of them.
+
+    Needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF until it is open.
+    """
+
+    def __init__(
+        self, arms: Sequence[Arm], hash_key: HashKey, sizes: Sizes, queues: int = 0, sample: int = 0
+    ) -> None:
+        """Loads the program and makes the tables. Raises `OSError` when something is missing or refused.
+
+        `queues`: at most so many; 0: as many as every interface has. The first `sample` frames of each queue
+        are left to Python, so that their decisions can be shown.
+        """
+        burst.require()
+        self._arms = tuple(arms)
+        self._open = ExitStack()
+        self.queues = min(queues or QUEUES, *(rx_queues(arm.name) or 1 for arm in arms))
+        self.zero_copy = False
+        self._sample = sample
+        sizes = replace(sizes, queues=self.queues)
+        self._redirect = Redirect(sizes)
+        self._open.callback(self._redirect.close)
+        self.tables = SharedTables(self._arms, hash_key, sizes, self._redirect.allocate)
+        self._workers: list[Worker] = []
+        self._sockets: list[XskSocket] = []
+        self._umem: Umem | None = None
+        self._woken = -1
+        self._running = False
+        self._current: tuple[Worker, Missed] | None = None
+        self._final: dict[str, int] | None = None
+
+    def open(self) -> Self:
+        """Bind and attach. The threads start with the first poll(), and have the capabilities of its caller.
+
+        Raises `OSError` with the interface's name and the operation.
+        """
+        try:
+            self._open_all()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _open_all(self) -> None:
+        self._woken = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._open.callback(os.close, self._woken)
+        umem = self._umem = self._open.enter_context(Umem(FRAMES * self.queues, CHUNK))
+        for queue in range(self.queues):
+            sockets = [self._open_socket(umem, arm.name, queue) for arm in self._arms]
+            frames = umem.pool.pop(FRAMES)
+            worker = Worker(self.tables.view(queue), umem, sockets, frames, self._woken, self._sample)
+            self._open.callback(worker.close)
+            self._workers.append(worker)
+            for number in range(len(sockets)):
+                worker.burst(number)  # fills the fill ring: frames may come before the first poll()
+            for number, opened in enumerate(sockets):
+                self._redirect.redirect_to(number, opened)
+        self.zero_copy = self._sockets[0].zero_copy
+        self._open.callback(self._stop)
+        for number, arm in enumerate(self._arms):
+            self._redirect.attach(number, arm.name, socket.if_nametoindex(arm.name))
+
+    def _open_socket(self, umem: Umem, interface: str, queue: int) -> XskSocket:
+        size = FRAMES // (2 * len(self._arms))
+        opened = self._open.enter_context(XskSocket(umem, interface, queue, rx=size, tx=FRAMES, fill=0))
+        self._sockets.append(opened)
+        return opened
+
+    def _stop(self) -> None:
+        self._redirect.detach()
+        for worker in self._workers:
+            worker.stop()
+        self._final = self.statistics()
+
+    def poll(self, timeout: float) -> Iterator[Received]:
+        """Frames that the queues left to Python; waits up to `timeout` seconds for the first."""
+        assert self._umem is not None, "open() comes first"
+        if not self._running:
+            self._running = True
+            for queue, worker in enumerate(self._workers):
+                worker.start(f"queue-{queue}")
+        for worker in self._workers:
+            if worker.error:
+                raise OSError(ENODEV, f"queue: {os.strerror(worker.error)}", self._arms[0].name)
+        quiet = [worker.will_wait() for worker in self._workers]  # each has to be told
+        if all(quiet):
+            if not select.select([self._woken], [], [], timeout)[0]:
+                return
+            os.eventfd_read(self._woken)
+        for worker in self._workers:
+            for missed in worker.misses():
+                frame = self._umem.view(missed.address, missed.length)
+                self._current = worker, missed
+                yield Received(frame, missed.arm, 0, frame)
+                if self._current:
+                    worker.give_back(missed, None)
+        self._current = None
+
+    def send(self, received: Received, arm: int) -> bool:
+        """Give the frame back to its queue, to be sent."""
+        assert self._current is not None, "the frame that poll() has just handed out"
+        worker, missed = self._current
+        self._current = None
+        worker.give_back(missed, arm)
+        return True
+
+    def close(self) -> None:
+        """Detach, stop the threads, close the sockets. The tables stay. May be called twice."""
+        self._open.close()
+
+    def statistics(self) -> dict[str, int]:
+        """`receive_lost`: dropped by the kernel because no frame or no place was free. Then the queues' own
+        counters; see native/src/burst.h.
+        """
+        if self._final is not None:
+            return self._final
+        kernel = [each.statistics() for each in self._sockets]
+        # rx_dropped has what found the fill ring empty too.
+        lost = sum(s.rx_dropped + s.rx_ring_full for s in kernel)
+        counted = [worker.counters() for worker in self._workers]
+        return {"receive_lost": lost, **{name: sum(c[name] for c in counted) for name in burst.COUNTERS}}
+
+    def accounting(self) -> list[dict[str, int]]:
+        """Where the frames of each queue are. They add up to FRAMES when nothing moves."""
+        found = []
+        for queue, worker in enumerate(self._workers):
+            sockets = [each.cdata for each in self._sockets if each.queue == queue]
+            fill, tx = (sum(getattr(c, level) for c in sockets) for level in ("fill_level", "tx_level"))
+            free = worker.free_count()
+            found.append({"free": free, "fill": fill, "tx": tx, "python": worker.frames - free - fill - tx})
+        return found
+
+
+def require_mtu(interface: str, mtu: int) -> None:
+    """Raises `OSError` (ERANGE) for frames that do not fit into a chunk."""
+    if mtu + ETHERNET > MOST_BYTES:
+        most = MOST_BYTES - ETHERNET
+        raise OSError(ERANGE, f"an MTU of {mtu}; AF_XDP takes up to {most} here", interface)

@@ -1,0 +1,158 @@
+"""The compiled module `l4raw._burst`: the loop of one queue (native/src/burst.h).
+
+Lives here: its only import, and one queue as Python sees it: its memory and
+its thread. Must not live here: sockets and programs (afxdp.py).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from errno import ENOSYS
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from l4raw.engine import native
+from l4raw.wire.abi import BURST
+from l4raw.xdp import Umem, XskSocket
+
+_REASON_FILE = Path(__file__).resolve().parent.parent / "burst_not_built.txt"
+"""Written by setup.py when it could not compile."""
+
+try:
+    from l4raw._burst import ffi, lib
+except ImportError as _error:
+    ffi = lib = None
+    _WHY_NOT = _REASON_FILE.read_text("utf-8").strip() if _REASON_FILE.exists() else str(_error)
+
+RETURNS: Final = 4096
+"""Slots of the ring from Python to a queue, a power of two: no fewer than a queue has frames."""
+MISSES: Final = 256
+"""Of the ring to Python, an eighth of the frames: a flood of misses fills it, and must not take the frames
+that known flows are received into. What finds it full is lost (miss_overflow)."""
+COUNTERS: Final = (
+    "received",
+    "sent",
+    "passed",
+    "misses",
+    "miss_overflow",
+    "return_dropped",
+    "bursts",
+    "waits",
+)
+"""Of `struct l4_worker_counters`."""
+
+
+def status() -> str:
+    """One sentence for a person: "built", or "not built: " and the reason."""
+    return f"not built: {_WHY_NOT}" if lib is None else "built"
+
+
+def require() -> None:
+    """Raises `OSError` (ENOSYS) with the reason when the module is not there."""
+    if lib is None:
+        raise OSError(ENOSYS, f"loading the AF_XDP loop: {_WHY_NOT}")
+
+
+class Missed(NamedTuple):
+    """A frame that a queue leaves to Python."""
+
+    address: int
+    """Of its first byte in the UMEM."""
+    length: int
+    arm: int
+
+
+class Worker:
+    """One queue: `struct l4_worker`, what it points to, and its thread."""
+
+    def __init__(
+        self,
+        view: Any,
+        umem: Umem,
+        sockets: Sequence[XskSocket],
+        frames: Sequence[int],
+        wake_python: int,
+        sample: int,
+    ) -> None:
+        """`frames` are indices of free ones, this queue's from now on; `wake_python` an eventfd. The first
+        `sample` frames that come are left to Python.
+        """
+        self.frames = len(frames)
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._free = ffi.new("uint32_t[]", list(frames))
+        sizes = MISSES, RETURNS
+        self._rings = [ffi.new("struct l4_passed[]", size) for size in sizes]
+        self._kept = (view, umem, tuple(sockets))
+        self._batch = ffi.new("struct l4_passed[]", BURST)
+        self._c = c = ffi.new("struct l4_worker *")
+        c.tables = _as("struct l4_tables *", native.ffi, view)
+        umem_ffi, _ = umem.ffi_lib
+        c.umem = _as("struct lx_umem *", umem_ffi, umem.cdata)
+        for arm, socket in enumerate(sockets):
+            c.sockets[arm] = _as("struct lx_xsk *", umem_ffi, socket.cdata)
+        c.arms = len(sockets)
+        c.fill = len(frames) // (2 * len(sockets))
+        c.free, c.free_count, c.sample = self._free, len(frames), sample
+        for ring, slots, size in zip((c.misses, c.returns), self._rings, sizes, strict=True):
+            ring.slots, ring.size = slots, size
+        c.wake_python, c.wake_worker = wake_python, self._wake
+        self._thread: threading.Thread | None = None
+
+    def start(self, name: str) -> None:
+        """Run the loop in a thread of its own, which never needs the GIL until it ends."""
+        self._thread = threading.Thread(target=lib.l4_run, args=(self._c,), name=name, daemon=True)
+        self._thread.start()
+
+    def burst(self, arm: int) -> int:
+        """One turn, for tests and lessons: how many frames came in on `arm`. Not while the thread runs."""
+        return int(lib.l4_burst(self._c, arm))
+
+    def misses(self) -> Iterator[Missed]:
+        """Up to a burst of frames for Python; each has to be given back."""
+        for each in self._batch[0 : lib.l4_take_misses(self._c, self._batch, BURST)]:
+            yield Missed(each.address, each.length, each.arm)
+
+    def will_wait(self) -> bool:
+        """Say that Python is about to wait for `wake_python`; False: something has come meanwhile."""
+        return bool(lib.l4_will_wait(self._c) == 0)
+
+    def give_back(self, missed: Missed, arm: int | None) -> None:
+        """Send a frame on `arm`, or forget it (None)."""
+        one = ffi.new("struct l4_passed *")
+        one.address, one.length = missed.address, missed.length
+        one.arm, one.sent = arm or 0, arm is not None
+        given = lib.l4_give_back(self._c, one, 1)
+        assert given, "the ring of returns has room for every frame of the queue"
+
+    @property
+    def error(self) -> int:
+        """An errno that ended the loop; 0: none did."""
+        return int(self._c.error)
+
+    def counters(self) -> dict[str, int]:
+        """`struct l4_worker_counters`"""
+        return {name: int(getattr(self._c.counters, name)) for name in COUNTERS}
+
+    def free_count(self) -> int:
+        """Frames on the free list. Exact while the thread does not run."""
+        return int(self._c.free_count)
+
+    def stop(self) -> None:
+        """End the thread. May be called twice."""
+        lib.l4_stop(self._c)
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+
+    def close(self) -> None:
+        """Give the eventfd back."""
+        if self._wake >= 0:
+            os.close(self._wake)
+            self._wake = -1
+
+
+def _as(kind: str, other_ffi: Any, pointer: Any) -> Any:
+    """The same pointer for this module's ffi; both were compiled from one header."""
+    return ffi.cast(kind, int(other_ffi.cast("uintptr_t", pointer)))

@@ -1,0 +1,138 @@
+"""A policy as flat tables: the half that the helper reads next.
+
+Lives here: the one translation of `Policy`, which core compiled from the
+configuration, into the structs of the shared header. It decides nothing.
+Numbers of services and backends are the policy's own.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from l4raw.core.hashing import V4_MAPPED, HashKey, hash_key, scale, spread
+from l4raw.core.model import Mode
+from l4raw.core.tables import BackendEntry, Policy, ServiceEntry
+from l4raw.engine import native
+from l4raw.engine.layout import Layout, write_key
+from l4raw.wire.abi import DSR_L2, IS_OWN, IS_VIP, NAT, PROBES
+
+_MODES: Final = {Mode.DSR_L2: DSR_L2, Mode.NAT: NAT}
+_ATTEMPTS: Final = 1000
+"""Hash keys tried for the lookup; at a load of a quarter the first few do."""
+
+
+class Address(NamedTuple):
+    """What an address is to us; see `enum l4_address_use`."""
+
+    address: bytes
+    port: int
+    use: int
+    service: int
+
+
+def write_half(layout: Layout, half: int, policy: Policy, local: frozenset[bytes]) -> None:
+    """Fill a half that nobody reads. Raises `OverflowError`, naming what is too many."""
+    _write_services(layout, half, policy)
+    _write_backends(layout, half, policy.backends)
+    _write_addresses(layout, half, list(_addresses(policy, local)))
+    header = layout.at["policies"][half]
+    header.services = len(policy.by_number)
+    header.backends = len(policy.backends)
+    # One seed for all rings, so one key: see build() in l4raw/core/ring.py.
+    keys = {entry.ring.key for entry in policy.services.values()}
+    assert len(keys) <= 1, "all rings of a policy are made with one seed"
+    for key in keys:
+        write_key(header.ring_key, key)
+
+
+def _require(what: str, needed: int, room: int) -> None:
+    if needed > room:
+        raise OverflowError(f"the tables have room for {room} {what}, the configuration needs {needed}")
+
+
+def _write_services(layout: Layout, half: int, policy: Policy) -> None:
+    sizes = layout.sizes
+    _require("services", len(policy.by_number), sizes.services)
+    live = {entry.number for entry in policy.services.values()}
+    slots = sum(len(e.ring.slots) for e in policy.by_number if e and e.number in live)
+    _require("ring slots", slots, sizes.ring_slots)
+    start = 0
+    rings = layout.at["rings"] + half * sizes.ring_slots
+    for entry in policy.by_number:
+        if entry is None:
+            continue
+        size = len(entry.ring.slots) if entry.number in live else 0
+        _write_service(layout.at["services"][half * sizes.services + entry.number], entry, start, size)
+        if size:
+            native.ffi.memmove(rings + start, entry.ring.slots, 2 * size)
+        start += size
+
+
+def _write_service(to: Any, entry: ServiceEntry, start: int, size: int) -> None:
+    service = entry.service
+    to.vip = V4_MAPPED + service.vip
+    to.port_be = socket.htons(service.port)
+    to.protocol = service.protocol
+    to.mode = _MODES[service.mode]
+    to.rule = entry.ring.rule
+    to.ring_start, to.ring_size = start, size
+
+
+def _write_backends(layout: Layout, half: int, backends: tuple[BackendEntry | None, ...]) -> None:
+    limit = layout.sizes.backends
+    _require("backends", len(backends), limit)
+    for entry in filter(None, backends):
+        to = layout.at["backends"][half * limit + entry.number]
+        to.address = V4_MAPPED + entry.backend.address
+        to.port_be = socket.htons(entry.backend.port)
+        to.next_hop, to.service, to.arm = entry.next_hop, entry.service, entry.arm
+
+
+def _addresses(policy: Policy, local: frozenset[bytes]) -> Iterable[Address]:
+    for (vip, port, protocol), entry in policy.services.items():
+        yield Address(vip, port, protocol, entry.number)
+    for vip in sorted(policy.vips):
+        yield Address(vip, 0, IS_VIP, 0)
+    for address in sorted(local):
+        yield Address(address, 0, IS_OWN, 0)
+
+
+def _write_addresses(layout: Layout, half: int, addresses: list[Address]) -> None:
+    sizes = layout.sizes
+    _require("services, VIPs and addresses", len(addresses), sizes.addresses)
+    for attempt in range(_ATTEMPTS):
+        key = hash_key(b"lookup %d" % attempt)
+        places = _placed(addresses, key, sizes.places)
+        if places is not None:
+            break
+    else:
+        raise OverflowError(f"no lookup of {sizes.places} places was found for {len(addresses)} addresses")
+    header = layout.at["policies"][half]
+    header.places = sizes.places
+    write_key(header.lookup_key, key)
+    stride = sizes.places + PROBES - 1
+    start = layout.at["places"] + half * stride
+    size = native.ffi.sizeof("struct l4_place") * stride
+    native.ffi.buffer(start, size)[:] = bytes(size)
+    for index, each in places.items():
+        to = start[index]
+        to.address = V4_MAPPED + each.address
+        to.port_be = socket.htons(each.port)
+        to.protocol, to.service, to.used = each.use, each.service, 1
+
+
+def _placed(addresses: list[Address], key: HashKey, places: int) -> dict[int, Address] | None:
+    """Each in the first free one of PROBES places from its hash on; None: this key does not do."""
+    taken: dict[int, Address] = {}
+    for each in addresses:
+        total = key.base + key.src * int.from_bytes(each.address, "big") + key.ports * each.port
+        start = scale(spread(total + key.protocol * each.use & 0xFFFF_FFFF_FFFF_FFFF) >> 32, places)
+        for index in range(start, start + PROBES):
+            if index not in taken:
+                taken[index] = each
+                break
+        else:
+            return None
+    return taken

@@ -1,0 +1,272 @@
+"""Tables that the helper's threads and Python's steer() use at the same time.
+
+`SharedTables` is a `Tables`: steer(), expire() and the neighbours' thread
+work on it as on any other. Underneath, what a frame can change lies in the
+flat tables of layout.py, and is changed only through the helper, which takes
+the locks. Counters are not shared: each queue has its own, Python has the
+lists of `Tables`; `total_verdicts` and the like add them up.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar, overload
+
+from l4raw.core.flows import ENTRY, Entry, FlowTable
+from l4raw.core.hashing import HashKey
+from l4raw.core.next_hops import NextHops
+from l4raw.core.tables import Arm, Policy, Tables, Traffic
+from l4raw.engine import native
+from l4raw.engine.layout import Layout, Sizes
+from l4raw.engine.memory import Allocate, anonymous
+from l4raw.engine.policy import write_half
+from l4raw.wire.abi import BUSY, MISS_NAMES, TAKEN, VERDICT_COUNT
+
+_SETTLE_S: Final = 1.0
+"""How long a queue may take for a burst. It takes microseconds, unless its thread is not run."""
+_ENTRY: Final = "struct l4_flow *"
+
+
+def _held(what: str) -> RuntimeError:
+    return RuntimeError(f"{what}: a lock of the tables was held for seconds; the thread that has it is stuck")
+
+
+class SharedFlows(FlowTable):
+    """The flow table, through the helper."""
+
+    def __init__(self, layout: Layout, hash_key: HashKey, view: Any) -> None:
+        self._control = layout.control
+        super().__init__(layout.flows, hash_key, layout.sizes.flow_memory)
+        self._view = view
+        self._copy = native.ffi.new(_ENTRY)
+        self._bytes = native.ffi.buffer(self._copy)
+
+    @property
+    def used(self) -> int:
+        """Entries in use, whoever made them."""
+        return int(self._control.used)
+
+    @used.setter
+    def used(self, value: int) -> None:
+        assert value == 0, "the helper counts"
+
+    def find(self, key: bytes) -> int:
+        """Index of the entry with this 37-byte key, or -1."""
+        entry = native.ffi.from_buffer(_ENTRY, key.ljust(ENTRY.size))
+        index: int = native.lib.l4_flow_find(self._view, entry)
+        if index == BUSY:
+            raise _held("find")
+        return index
+
+    def insert(self, key: bytes, state: int, service: int, backend: int, next_hop: int, now: int) -> int:
+        """Add an entry, or return that of another thread that was faster; below 0 when the table is full."""
+        flow = _image(key, state, service, backend, next_hop, now)
+        index = self._put(flow, native.ffi.NULL)
+        return self.find(key) if index == TAKEN else index
+
+    def insert_pair(
+        self, key: bytes, reply_key: bytes, state: int, service: int, backend: int, hop: int, now: int
+    ) -> int:
+        """Add both entries of a NAT flow at once, or return that of another thread that was faster."""
+        flow = _image(key, state, service, backend, 0, now)
+        reply = _image(reply_key, state, service, backend, hop, now)
+        index = self._put(flow, reply)
+        if index == TAKEN:  # that one has its own reference to a hop
+            native.lib.l4_hop_release(self._view, hop)
+            return self.find(key)
+        return index
+
+    def _put(self, flow: Any, reply: Any) -> int:
+        index: int = native.lib.l4_flow_put(self._view, flow, reply)
+        if index == BUSY:
+            raise _held("put")
+        return index
+
+    def read(self, index: int) -> Entry:
+        """What the entry says, all of it at one moment."""
+        if native.lib.l4_flow_read(self._view, index, self._copy) == BUSY:
+            raise _held("read")
+        return tuple.__new__(Entry, ENTRY.unpack(self._bytes)[1:])
+
+    def link(self, index: int, other: int) -> None:
+        """Not here: a NAT flow is never seen with half of its entries."""
+        raise NotImplementedError("use insert_pair")
+
+    def touch(self, index: int, state: int, now: int, packets: int) -> None:
+        """Note the state, the time in ms, and how many frames the flow has had (modulo 2^32)."""
+        native.lib.l4_flow_touch(self._view, index, state, now, packets & 0xFFFF_FFFF)
+
+    def delete(self, index: int) -> None:
+        """Free the entry. By one thread at a time."""
+        if native.lib.l4_flow_del(self._view, index) == BUSY:
+            raise _held("delete")
+
+
+def _image(key: bytes, state: int, service: int, backend: int, next_hop: int, now: int) -> Any:
+    """An entry to put."""
+    packed = ENTRY.pack(key, state, service, backend, next_hop, 0, now, 0, 0, 0)
+    return native.ffi.from_buffer(_ENTRY, packed)
+
+
+_Field = TypeVar("_Field")
+
+
+class _Hops(Sequence[_Field]):
+    """One field of all hops, read out of the table as a list would be."""
+
+    def __init__(self, layout: Layout, field: Callable[[Any], _Field]) -> None:
+        self._hops, self._control, self._field = layout.at["next_hops"], layout.control, field
+
+    @overload
+    def __getitem__(self, index: int) -> _Field: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[_Field]: ...
+    def __getitem__(self, index: int | slice) -> _Field | list[_Field]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._field(self._hops[index])
+
+    def __len__(self) -> int:
+        return int(self._control.hop_count) + 1
+
+
+def _mac(hop: Any) -> bytes | None:
+    """Of one moment: the first 8 bytes are read at once, as they are written."""
+    word = native.ffi.cast("uint64_t *", native.ffi.addressof(hop))[0]
+    where = word.to_bytes(8, sys.byteorder)
+    return where[:6] if where[7] else None
+
+
+def _arm(hop: Any) -> int:
+    return int(hop.arm)
+
+
+class SharedNextHops(NextHops):
+    """The next hops, through the helper."""
+
+    def __init__(self, layout: Layout, view: Any) -> None:
+        super().__init__(layout.sizes.next_hops)
+        self._hops, self._control, self._view = layout.at["next_hops"], layout.control, view
+        self.macs = _Hops(layout, _mac)
+        self.arms = _Hops(layout, _arm)
+
+    def pin(self, arm: int, mac: bytes | None = None) -> int:
+        """A hop that stays. Raises `OverflowError` when the table is full: a set-up error, not a frame's."""
+        index: int = native.lib.l4_hop_pin(self._view, arm, native.ffi.NULL if mac is None else mac)
+        if index == BUSY:
+            raise _held("pin")
+        if not index:
+            raise OverflowError(f"more than {self._limit} next hops")
+        return index
+
+    def set_mac(self, index: int, mac: bytes | None) -> None:
+        """What is now known of a pinned hop; None: its address no longer resolves."""
+        native.lib.l4_hop_set(self._view, index, native.ffi.NULL if mac is None else mac)
+
+    def learn(self, arm: int, mac: bytes) -> int:
+        """The hop for a client behind `arm`, with one reference more; 0 when the table is full."""
+        index: int = native.lib.l4_hop_learn(self._view, arm, mac)
+        if index == BUSY:
+            raise _held("learn")
+        return index
+
+    def release(self, index: int) -> None:
+        """Give back a reference of `learn`; the last one frees the hop."""
+        if native.lib.l4_hop_release(self._view, index) == BUSY:
+            raise _held("release")
+
+    def references(self, index: int) -> int:
+        """Flows that learned this hop; 0 for a pinned one."""
+        return int(self._hops[index].references)
+
+    def __len__(self) -> int:
+        return int(self._control.hop_count - self._control.hop_freed)
+
+
+class _Cursors:
+    """`Tables.cursors`, in the table. Python's turn and a queue's at one moment can be the same turn."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._array, self._count = layout.at["cursors"], layout.sizes.services
+
+    def __getitem__(self, index: int, /) -> int:
+        return int(self._array[index])
+
+    def __setitem__(self, index: int, value: int, /) -> None:
+        self._array[index] = value
+
+    def __len__(self) -> int:
+        return self._count
+
+    def extend(self, values: Iterable[int], /) -> None:
+        """All that fit are there from the start, as 0."""
+
+
+class SharedTables(Tables):
+    """All state of the packet path, for the helper and for Python."""
+
+    def __init__(
+        self, arms: tuple[Arm, ...], hash_key: HashKey, sizes: Sizes, allocate: Allocate = anonymous
+    ) -> None:
+        self.layout = Layout(sizes, arms, hash_key, allocate)
+        self._view = self.layout.view(0)
+        flows = SharedFlows(self.layout, hash_key, self._view)
+        hops = SharedNextHops(self.layout, self._view)
+        super().__init__(arms, flows, hops, cursors=_Cursors(self.layout))
+
+    @property
+    def now(self) -> int:
+        """The clock cell, which the helper reads too."""
+        return int(self.layout.control.now)
+
+    @now.setter
+    def now(self, value: int) -> None:
+        self.layout.control.now = value
+
+    def install(self, policy: Policy) -> None:
+        """Write the idle half and make it the one in force, for every queue from its next burst on.
+
+        Raises `OverflowError` when the policy does not fit, and then nothing has changed.
+        """
+        deadline = time.monotonic() + _SETTLE_S
+        while not native.lib.l4_settled(self._view):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"install: a queue has not finished a burst for {_SETTLE_S} s")
+            time.sleep(0.0005)
+        write_half(self.layout, (self.layout.control.generation + 1) & 1, policy, self.local)
+        super().install(policy)
+        native.lib.l4_switch(self._view)
+
+    def view(self, queue: int) -> Any:
+        """`struct l4_tables *` for this queue's thread; keep it as long as that runs."""
+        return self.layout.view(queue)
+
+    def total_verdicts(self) -> list[int]:
+        """Frames by verdict, of all queues and of Python."""
+        queues = self._queues()
+        return [self.verdicts[i] + sum(q.verdicts[i] for q in queues) for i in range(VERDICT_COUNT)]
+
+    def misses(self) -> dict[str, int]:
+        """Frames that the helper left to Python, by reason; each has a verdict of its own as well."""
+        queues = self._queues()
+        return {name: sum(q.misses[i] for q in queues) for i, name in enumerate(MISS_NAMES)}
+
+    def total_traffic(self, backend: int) -> Traffic:
+        """The counters of one backend, of all queues and of Python."""
+        own, limit, rows = self.backends[backend], self.layout.sizes.backends, self.layout.at["traffic"]
+        rows = [rows[queue * limit + backend] for queue in range(self.layout.sizes.queues)]
+        return Traffic(
+            own.flows + sum(row.flows for row in rows),
+            own.packets + sum(row.packets for row in rows),
+            own.bytes + sum(row.bytes for row in rows),
+            own.reply_packets + sum(row.reply_packets for row in rows),
+            own.reply_bytes + sum(row.reply_bytes for row in rows),
+            own.dropped + sum(row.dropped for row in rows),
+        )
+
+    def _queues(self) -> list[Any]:
+        return [self.layout.at["queue"][i] for i in range(self.layout.sizes.queues)]

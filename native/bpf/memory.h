@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * BPF's version of native/src/memory.h: the same names over the maps of a
+ * program. Only what redirect.bpf.c needs so far; no table is written.
+ */
+#ifndef L4RAW_BPF_MEMORY_H
+#define L4RAW_BPF_MEMORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "l4raw_abi.h"
+
+#include <bpf/bpf_helpers.h>
+
+#define L4_INLINE static __always_inline
+#define l4_copy(to, from, size) __builtin_memcpy(to, from, size)
+#define l4_unlikely(condition) __builtin_expect(!!(condition), 0)
+
+enum { L4_SUM_STEPS = 65536 / 16 };
+
+/* The verifier follows each try; a frame that finds its entry being written passes to the kernel, once. */
+enum { L4_TRIES = 1 };
+
+/* Words are read at once, and in the order of the program on x86 and by the dependency on others. */
+#define l4_load(from) (*(const volatile __typeof__(*(from)) *)(from))
+#define l4_load_acquire(from) l4_load(from)
+#define l4_store(to, value) (*(volatile __typeof__(*(to)) *)(to) = (value))
+#define l4_store_release(to, value) l4_store(to, value)
+#define l4_fence_acquire() __asm__ __volatile__("" ::: "memory")
+#define l4_fence_release() __asm__ __volatile__("" ::: "memory")
+#define l4_relax() ((void)0)
+
+/* A map of its own, reached without a look-up; the process has it mapped too. */
+extern struct l4_control control;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct l4_flow);
+} flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, L4_HALVES);
+	__type(key, __u32);
+	__type(value, struct l4_policy);
+} policies SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct l4_place);
+} places SEC(".maps");
+
+L4_INLINE uint32_t l4_add(uint32_t *to, uint32_t value)
+{
+	return __sync_fetch_and_add(to, value);
+}
+
+L4_INLINE uint32_t l4_exchange_one(uint32_t *to)
+{
+	return __sync_val_compare_and_swap(to, 0, 1);
+}
+
+L4_INLINE bool l4_exchange_if(uint32_t *to, uint32_t expected, uint32_t value)
+{
+	return __sync_val_compare_and_swap(to, expected, value) == expected;
+}
+
+L4_INLINE bool l4_has(const uint8_t *start, const uint8_t *end, uint32_t size)
+{
+	return start + size <= end;
+}
+
+L4_INLINE struct l4_control *l4_control_of(const struct l4_tables *tables)
+{
+	(void)tables;
+	return &control;
+}
+
+L4_INLINE struct l4_flow *l4_flow_at(const struct l4_tables *tables, uint32_t index)
+{
+	(void)tables;
+	return bpf_map_lookup_elem(&flows, &index);
+}
+
+/* The marks follow the entries, in the same map. */
+L4_INLINE uint8_t *l4_mark_at(const struct l4_tables *tables, uint32_t bucket)
+{
+	uint32_t index = control.flow_entries + bucket / sizeof(struct l4_flow);
+	uint8_t *line = bpf_map_lookup_elem(&flows, &index);
+
+	(void)tables;
+	return line ? line + bucket % sizeof(struct l4_flow) : NULL;
+}
+
+L4_INLINE uint32_t *l4_stripe_at(const struct l4_tables *tables, uint32_t index)
+{
+	(void)tables;
+	(void)index;
+	return NULL;
+}
+
+L4_INLINE const struct l4_policy *l4_policy_at(const struct l4_tables *tables, uint32_t half)
+{
+	(void)tables;
+	return bpf_map_lookup_elem(&policies, &half);
+}
+
+L4_INLINE const struct l4_place *l4_place_at(const struct l4_tables *tables, uint32_t half, uint32_t index)
+{
+	uint32_t at = half * control.place_limit + index;
+
+	(void)tables;
+	return bpf_map_lookup_elem(&places, &at);
+}
+
+#endif

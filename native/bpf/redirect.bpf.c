@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/* Redirect what is the balancer's to its AF_XDP sockets; everything else goes on to the kernel.
+ *
+ * The balancer's is: what is addressed to a VIP, fragments and other protocols
+ * included, because the helper counts what it drops; and a frame whose full
+ * key is that of a NAT flow's reply. So ARP, SSH and this host's own connections
+ * are the kernel's, also one to the port of a backend's service.
+ *
+ * It reads the tables that the helper reads, and writes nothing. A reply whose
+ * entry is being made at this moment passes to the kernel, which drops it as
+ * nobody's; its sender sends it again.
+ *
+ * Needs Linux 6.1.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+
+#include "memory.h"
+#include "../src/lookup.h"
+
+struct l4_control control SEC(".data.control");
+
+enum { QUEUES = 64 };
+
+/* The arms' interfaces, by number; 0: there is none. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, L4_ARMS);
+	__type(key, __u32);
+	__type(value, __u32);
+} interfaces SEC(".maps");
+
+/* The socket of each arm's queue, at arm * QUEUES + queue. */
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, L4_ARMS * QUEUES);
+	__type(key, __u32);
+	__type(value, __u32);
+} xsks SEC(".maps");
+
+static __always_inline bool is_own_mac(const uint8_t *mac, uint32_t arm)
+{
+	const uint8_t *own = control.arms[arm & 1];
+
+	return l4_read32(mac) == l4_read32(own) && l4_read16(mac + 4) == l4_read16(own + 4);
+}
+
+static __always_inline bool is_reply(const struct iphdr *ip, const uint8_t *end)
+{
+	const uint8_t *ports = (const uint8_t *)ip + ip->ihl * 4;
+	struct l4_flow *entry;
+	struct l4_key key;
+	uint32_t generation;
+	int64_t index;
+
+	if (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP)
+		return false;
+	if (ip->frag_off & l4_htons(L4_IS_FRAGMENT) || ip->ihl < 5 || ports + 4 > end)
+		return false;
+	key = l4_make_key(&control.key, ip->saddr, ip->daddr, l4_read32(ports), ip->protocol);
+	index = l4_find(NULL, &key, &generation);
+	if (index < 0)
+		return false;
+	entry = l4_flow_at(NULL, (uint32_t)index);
+	/* The client's direction has none: its frames go to a VIP, and one that does not is no frame of ours. */
+	return entry && entry->next_hop;
+}
+
+SEC("xdp")
+int redirect(struct xdp_md *context)
+{
+	const uint8_t *start = (const void *)(long)context->data;
+	const uint8_t *end = (const void *)(long)context->data_end;
+	const struct ethhdr *ethernet = (const void *)start;
+	const struct iphdr *ip = (const void *)(ethernet + 1);
+	uint32_t arm = 1;
+	uint32_t *second = bpf_map_lookup_elem(&interfaces, &arm);
+
+	if ((const uint8_t *)(ip + 1) > end || ethernet->h_proto != l4_htons(ETH_P_IP))
+		return XDP_PASS;
+	arm = second && *second == context->ingress_ifindex;
+	if (!is_own_mac(ethernet->h_dest, arm))
+		return XDP_PASS;
+	if (l4_address_is(NULL, control.generation & 1, ip->daddr, 0, L4_IS_VIP) < 0 && !is_reply(ip, end))
+		return XDP_PASS;
+	if (context->rx_queue_index >= QUEUES)
+		return XDP_PASS;
+	return bpf_redirect_map(&xsks, arm * QUEUES + context->rx_queue_index, XDP_PASS);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A new flow gets its backend and its entry, or a verdict says why not: the
+ * twin of l4raw/core/admit.py. Nothing is half done: whatever is refused, or
+ * missed, leaves flows and next hops as they were; of a cursor, a turn is lost.
+ *
+ * Include memory.h first, or BPF's equivalent.
+ */
+#ifndef L4RAW_SRC_ADMIT_H
+#define L4RAW_SRC_ADMIT_H
+
+#include "context.h"
+
+/* Whether no client can have this source: see _is_martian() in l4raw/core/admit.py. */
+L4_INLINE bool l4_is_martian(const struct l4_context *context)
+{
+	const uint8_t *mac = context->data + offsetof(struct ethhdr, h_source);
+	uint32_t source = context->headers.saddr_be;
+	uint8_t first = (uint8_t)(l4_ntohl(source) >> 24);
+
+	/* The network of 0.0.0.0, loopback, class D and class E (RFC 1812, section 5.3.7). */
+	if (first == 0 || first == 127 || first >= 224)
+		return true;
+	if (!l4_has(context->data, context->end, sizeof(struct ethhdr)))
+		return true;
+	/* A group's MAC (IEEE 802.3, clause 3.2.3), none, our own. */
+	if ((mac[0] & 1) || (!l4_read32(mac) && !l4_read16(mac + 4)) ||
+	    l4_same_mac(mac, l4_own_mac(context->tables, context->arm)))
+		return true;
+	return l4_address_is(context->tables, context->half, source, 0, L4_IS_VIP) >= 0 ||
+	       l4_address_is(context->tables, context->half, source, 0, L4_IS_OWN) >= 0;
+}
+
+/* Whether this frame may be the first of its flow: any but a TCP segment that is not simply a SYN. */
+L4_INLINE bool l4_opens(const struct l4_headers *headers)
+{
+	return headers->protocol != IPPROTO_TCP ||
+	       (headers->flags & (L4_TCP_SYN | L4_TCP_ACK | L4_TCP_FIN | L4_TCP_RST)) == L4_TCP_SYN;
+}
+
+/* The slot of the service's ring for this flow, below its size, which is not 0. */
+L4_INLINE uint32_t l4_slot_of(const struct l4_context *context, const struct l4_service *service, uint32_t *cursor)
+{
+	const struct l4_policy *policy = l4_policy_at(context->tables, context->half);
+	const struct l4_headers *headers = &context->headers;
+
+	if (service->rule == L4_RULE_CURSOR)
+		return l4_add(cursor, 1u) % service->ring_size;
+	if (!policy)
+		return 0;
+	return (uint32_t)(l4_hash(&policy->ring_key, headers->saddr_be, headers->daddr_be, context->key.ports,
+				  headers->protocol) >> 32) % service->ring_size;
+}
+
+/* Fill an entry's image for a flow with this key. */
+L4_INLINE struct l4_flow l4_image(const struct l4_context *context, const struct l4_key *key,
+				  const struct l4_backend *backend, uint32_t number)
+{
+	struct l4_flow image = {
+		.protocol = (uint8_t)key->protocol,
+		.state = key->protocol == IPPROTO_TCP ? L4_FLOW_HALF_OPEN : L4_FLOW_UDP,
+		.service = backend->service,
+		.backend = (uint16_t)number,
+		.last_seen = l4_load(&l4_control_of(context->tables)->now),
+	};
+
+	l4_copy(image.src, key->addresses, sizeof(image.src) + sizeof(image.dst));
+	l4_copy(&image.sport_be, &key->ports, sizeof(key->ports));
+	return image;
+}
+
+/* Remember a DSR flow, whose key is not in the table. Its entry's index, or L4_FULL or L4_BUSY or L4_TAKEN. */
+L4_INLINE int64_t l4_insert_one(struct l4_context *context, const struct l4_backend *backend, uint32_t number)
+{
+	const struct l4_tables *tables = context->tables;
+	struct l4_flow image = l4_image(context, &context->key, backend, number);
+	int64_t index = l4_begin(tables, &context->key, NULL);
+
+	if (index)
+		return index;
+	image.packets = 1;
+	index = L4_FULL;
+	if (l4_reserve(tables, 1)) {
+		index = l4_insert(tables, &context->key, &image, NULL, NULL);
+		if (index < 0)
+			l4_unreserve(tables, 1);
+	}
+	l4_end(tables, &context->key, NULL);
+	return index;
+}
+
+/* The key of a NAT flow's replies: from the backend, at the port it listens on. */
+L4_INLINE struct l4_key l4_reply_key(const struct l4_context *context, const struct l4_backend *backend)
+{
+	const struct l4_headers *headers = &context->headers;
+	uint16_t port_be = backend->port_be ? backend->port_be : headers->dport_be;
+
+	return l4_make_key(&l4_control_of(context->tables)->key, l4_read32(backend->address + 12), headers->saddr_be,
+			   l4_ports(port_be, headers->sport_be), headers->protocol);
+}
+
+/* Between l4_begin() and l4_end() of a NAT flow. `verdict` says what index < 0 means, if it is not L4_BUSY. */
+L4_INLINE int64_t l4_insert_reserved(struct l4_context *context, const struct l4_key *reply_key, struct l4_flow *image,
+				     struct l4_flow *reply, int *verdict)
+{
+	const struct l4_tables *tables = context->tables;
+	const uint8_t *mac = context->data + offsetof(struct ethhdr, h_source);
+	int64_t hop, index;
+	uint32_t tries;
+
+	if (!l4_has(context->data, context->end, sizeof(struct ethhdr)))
+		return L4_BUSY;
+	hop = l4_learn(tables, mac, context->arm, L4_HOPS_IN_LIST);
+	if (hop <= 0) {
+		*verdict = L4_DROP_NEXT_HOPS_FULL;
+		return hop ? hop : L4_FULL;
+	}
+	reply->next_hop = (uint16_t)hop;
+	index = l4_insert(tables, &context->key, image, reply_key, reply);
+	if (index < 0) {
+		for (tries = 0; tries < L4_TRIES; tries++)
+			if (l4_release(tables, (uint32_t)hop, L4_HOPS_IN_LIST))
+				break;
+	}
+	return index;
+}
+
+/* Remember a NAT flow: an entry for each direction; replies go where this frame came from. As l4_insert_one(). */
+L4_INLINE int64_t l4_insert_pair(struct l4_context *context, const struct l4_backend *backend, uint32_t number,
+				 int *verdict)
+{
+	const struct l4_tables *tables = context->tables;
+	struct l4_key reply_key = l4_reply_key(context, backend);
+	struct l4_flow image = l4_image(context, &context->key, backend, number);
+	struct l4_flow reply = l4_image(context, &reply_key, backend, number);
+	int64_t index = l4_begin(tables, &context->key, &reply_key);
+
+	if (index)
+		return index;
+	image.packets = 1;
+	index = L4_FULL;
+	if (l4_reserve(tables, 2)) {
+		index = l4_insert_reserved(context, &reply_key, &image, &reply, verdict);
+		if (index < 0)
+			l4_unreserve(tables, 2);
+	}
+	l4_end(tables, &context->key, &reply_key);
+	return index;
+}
+
+/* The verdict for an entry that could not be made. */
+L4_INLINE int l4_refuse(struct l4_context *context, int64_t why, int when_full)
+{
+	if (why == L4_BUSY)
+		return l4_miss_as(context, L4_MISS_BUSY);
+	if (why == L4_TAKEN)
+		return l4_miss_as(context, L4_MISS_CHANGED);
+	return why == L4_REPLY_TAKEN ? L4_DROP_REPLY_KEY_TAKEN : when_full;
+}
+
+/* Send it to the backend with this number by that hop. */
+L4_INLINE int l4_to_backend(struct l4_context *context, const struct l4_backend *backend, uint32_t number,
+			     struct l4_where hop)
+{
+	context->backend = number;
+	context->hop = hop;
+	context->out_arm = backend->arm;
+	return L4_FORWARD;
+}
+
+/* What NAT makes of the frame of a new flow: the reply's key with source and destination exchanged. */
+L4_INLINE void l4_nat_to(struct l4_context *context, const struct l4_backend *backend)
+{
+	const struct l4_headers *headers = &context->headers;
+
+	context->nat = true;
+	context->saddr_be = headers->saddr_be;
+	context->daddr_be = l4_read32(backend->address + 12);
+	context->ports_be =
+		l4_ports(headers->sport_be, backend->port_be ? backend->port_be : headers->dport_be);
+}
+
+/* admit(): choose a backend for a new flow and remember the choice, or end with the verdict that refuses it. */
+L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
+{
+	const struct l4_tables *tables = context->tables;
+	const struct l4_service *service = l4_service_at(tables, context->half, service_number);
+	uint32_t *cursor = l4_cursor_at(tables, service_number);
+	const struct l4_backend *backend;
+	struct l4_traffic *traffic;
+	const uint16_t *slot;
+	struct l4_where hop;
+	uint32_t number;
+	int64_t index;
+	int when_full = L4_DROP_FLOWS_FULL;
+
+	if (!service || !cursor)
+		return l4_miss_as(context, L4_MISS_CHANGED);
+	if (l4_is_martian(context))
+		return L4_DROP_MARTIAN;
+	if (service->mode == L4_NAT && context->headers.ttl <= 1)
+		return L4_DROP_TTL;
+	if (service->rule > L4_RULE_CURSOR)
+		return l4_miss_as(context, L4_MISS_RULE);
+	/* In mid-stream a hash still finds the backend; NAT's state and a cursor's place are lost. */
+	if (!l4_opens(&context->headers) && (service->mode == L4_NAT || service->rule != L4_RULE_FLOW_HASH))
+		return L4_DROP_NO_FLOW;
+	if (!service->ring_size)
+		return L4_DROP_NO_BACKEND;
+	slot = l4_ring_at(tables, context->half, service->ring_start + l4_slot_of(context, service, cursor));
+	number = slot ? *slot : 0;
+	backend = l4_backend_at(tables, context->half, number);
+	traffic = l4_traffic_at(tables, number);
+	if (!backend || !traffic)
+		return l4_miss_as(context, L4_MISS_CHANGED);
+	context->backend = number;
+	hop = l4_where_is(tables, backend->next_hop);
+	if (!hop.known)
+		return L4_DROP_NEXT_HOP_UNKNOWN;
+
+	if (service->mode == L4_NAT)
+		index = l4_insert_pair(context, backend, number, &when_full);
+	else
+		index = l4_insert_one(context, backend, number);
+	if (index < 0)
+		return l4_refuse(context, index, when_full);
+	context->flow = index;
+	l4_count_up(&traffic->flows, 1);
+	if (service->mode == L4_NAT)
+		l4_nat_to(context, backend);
+	return l4_to_backend(context, backend, number, hop);
+}
+
+#endif

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A frame's context, and the first two stages: what it is, and whose it is.
+ * Nothing here changes anything.
+ *
+ * Include memory.h first, or BPF's equivalent.
+ */
+#ifndef L4RAW_SRC_CONTEXT_H
+#define L4RAW_SRC_CONTEXT_H
+
+#include "hops.h"
+#include "lookup.h"
+
+/*
+ * A frame's story: what it is, what was read, what was found, what was decided.
+ * Before the first stage `flow` is L4_NONE; miss, backend, out_arm and nat are 0.
+ */
+struct l4_context {
+	const struct l4_tables *tables;
+	uint8_t *data;
+	uint8_t *end;
+	int32_t csum_start;        /* offset of a partial checksum's header; 0: none; or L4_CSUM_DETECT */
+	uint32_t arm;              /* where it came in */
+	uint32_t half;             /* of the policy that is in force */
+
+	struct l4_headers headers;
+	struct l4_key key;
+
+	int64_t flow;              /* index of its entry; or L4_NONE, or L4_BUSY */
+	uint32_t generation;       /* of the entry, when it was found */
+
+	int verdict;               /* enum l4_verdict, or L4_MISS, or L4_UNDECIDED */
+	uint32_t miss;             /* enum l4_miss */
+	uint32_t backend;
+	uint32_t out_arm;
+	bool nat;                  /* rewrite addresses and ports too */
+	struct l4_where hop;
+	uint32_t saddr_be, daddr_be, ports_be; /* of the frame that is sent, under NAT */
+};
+
+/* Stands where a verdict would. */
+L4_INLINE int l4_miss_as(struct l4_context *context, uint32_t why)
+{
+	context->miss = why;
+	return L4_MISS;
+}
+
+L4_INLINE bool l4_same_mac(const uint8_t *one, const uint8_t *other)
+{
+	return l4_read32(one) == l4_read32(other) && l4_read16(one + 4) == l4_read16(other + 4);
+}
+
+L4_INLINE const uint8_t *l4_own_mac(const struct l4_tables *tables, uint32_t arm)
+{
+	return l4_control_of(tables)->arms[arm & 1];
+}
+
+/* Stage 1: parse and hash. */
+L4_INLINE void l4_see(struct l4_context *context)
+{
+	const struct l4_tables *tables = context->tables;
+	const uint8_t *mac = l4_own_mac(tables, context->arm);
+	struct l4_headers *headers = &context->headers;
+
+	context->verdict = l4_parse(context->data, context->end, headers);
+	if (context->verdict != L4_UNDECIDED)
+		return;
+	if (!l4_has(context->data, context->end, sizeof(struct ethhdr)) ||
+	    !l4_same_mac(context->data + offsetof(struct ethhdr, h_dest), mac)) {
+		context->verdict = L4_PASS_OTHER_MAC;
+		return;
+	}
+	context->key = l4_make_key(&l4_control_of(tables)->key, headers->saddr_be, headers->daddr_be,
+				   l4_ports(headers->sport_be, headers->dport_be), headers->protocol);
+}
+
+/* Stage 2: find. A burst runs it ahead of l4_decide(), which looks again if there was nothing. */
+L4_INLINE void l4_look(struct l4_context *context)
+{
+	if (context->verdict == L4_UNDECIDED && context->headers.l4)
+		context->flow = l4_find(context->tables, &context->key, &context->generation);
+}
+
+/* The service of a destination: the one that names the port, else the one for every port. */
+L4_INLINE int l4_service_of(const struct l4_context *context)
+{
+	const struct l4_headers *headers = &context->headers;
+	int number = l4_address_is(context->tables, context->half, headers->daddr_be, headers->dport_be,
+				   headers->protocol);
+
+	if (number >= 0)
+		return number;
+	return l4_address_is(context->tables, context->half, headers->daddr_be, 0, headers->protocol);
+}
+
+#endif

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The flow table: how an entry is found, taken and published. The twin of
+ * l4raw/core/flows.py: the same hash, the same places, the same choice among
+ * free ones, so that the same frames leave the same bytes.
+ *
+ * Who writes what, with several queues in C and Python at work at once:
+ *
+ *   an entry's lock word   Bit 0 says that somebody writes the entry; above
+ *       it is a generation, raised by 2 whenever the entry is filled or
+ *       freed. It is taken by an atomic compare-and-exchange of the even
+ *       value that was read before with the odd one after it: so whoever
+ *       takes it knows that the entry is still what it was then. A store
+ *       with release of an even value publishes and unlocks.
+ *   the key, service, backend, next_hop, peer, sequence   Written by whoever
+ *       has the lock, when a free entry is filled. They stay as they are
+ *       until it is freed.
+ *   state   Written by whoever has the lock; a change within the life of a
+ *       flow leaves the generation as it is, since it is one byte that a
+ *       reader sees either before or after.
+ *   last_seen, packets   Written by l4_touch() without the lock, in words.
+ *       Two queues that see frames of the same direction at once may lose a
+ *       count. A flow that is freed between look-up and touch leaves two
+ *       words in an entry that is free, or the next flow's; they mean
+ *       nothing in the first, and are a time that is right and a count that
+ *       is not in the second. Nothing is decided by the count.
+ *   an entry is freed only by l4_flow_del(), and that only by Python: by one
+ *       thread at a time, which is also the only one to walk over the table.
+ *
+ * A reader takes no lock. It reads the lock word with acquire, then the
+ * entry, and then, after an acquire fence, the lock word again: the same even
+ * value says that nothing but state, last_seen and packets can have changed
+ * in between (a seqlock; Boehm, "Can seqlocks get along with programming
+ * language memory models?", MSPC'12, section 4).
+ *
+ * Two threads must not insert the same key: whoever inserts has the key's
+ * stripe, one of L4_STRIPES locks chosen by its hash, from before it looks
+ * whether the key is there until its entry is published. Threads with
+ * different stripes may want the same free entry; the lock word decides.
+ * The pair of a NAT flow is filled while both entries are locked, and only
+ * then published: no reader ever sees a half of it that has no peer.
+ *
+ * The overflow area has one lock of its own: for whoever fills or frees an
+ * entry there, because that sets or clears marks of buckets. A bucket's mark
+ * is set before the entry it stands for is published, so who finds no mark
+ * has looked before that, and looks again under the stripe.
+ *
+ * No lock is waited for: after L4_TRIES tries the answer is L4_BUSY, nothing
+ * is changed, and the frame is a miss. Locks are taken in one order (stripes,
+ * overflow, entries), though with bounded tries no order could deadlock.
+ *
+ * Include memory.h first, or BPF's equivalent.
+ */
+#ifndef L4RAW_SRC_FLOWS_H
+#define L4RAW_SRC_FLOWS_H
+
+#include "packet.h"
+
+/* A flow's key in words, as they lie in the entry, and the hash of it. */
+struct l4_key {
+	uint64_t addresses[4];     /* source, destination: IPv4-mapped, RFC 4291 2.5.5.2 */
+	uint32_t ports;            /* source, destination; network order */
+	uint32_t protocol;
+	uint64_t hash;
+};
+
+L4_ASSERT(__builtin_offsetof(struct l4_flow, sport_be) == 32, "ports are a word")
+L4_ASSERT(__builtin_offsetof(struct l4_flow, lock) == 56, "lock and packets are the last word")
+
+/*
+ * The lower 8 bytes of an IPv4-mapped address, as the word that they are in
+ * memory; the upper 8 are 0. Made of numbers: to write halves and read the
+ * whole would make the processor wait for its own store.
+ */
+L4_INLINE uint64_t l4_v4_mapped(uint32_t address_be)
+{
+	return l4_join32(l4_ntohl(0x0000ffffu), address_be);
+}
+
+/* And the IPv4 address in it. */
+L4_INLINE uint32_t l4_v4_of(uint64_t word)
+{
+	return l4_second32(word);
+}
+
+/* 2^64 divided by the golden ratio: l4raw/core/hashing.py. */
+L4_INLINE uint64_t l4_spread(uint64_t value)
+{
+	return (value ^ value >> 32) * 0x9E3779B97F4A7C15ull;
+}
+
+L4_INLINE uint64_t l4_hash(const struct l4_hash_key *key, uint32_t saddr_be, uint32_t daddr_be, uint32_t ports_be,
+			   uint32_t protocol)
+{
+	return l4_spread(key->base + key->src * l4_ntohl(saddr_be) + key->dst * l4_ntohl(daddr_be) +
+			 key->ports * l4_ntohl(ports_be) + key->protocol * protocol);
+}
+
+/* An index below `size` for 32 bits of a hash. */
+L4_INLINE uint32_t l4_scale(uint64_t value, uint32_t size)
+{
+	return (uint32_t)((value & 0xffffffff) * size >> 32);
+}
+
+/* Both ports, as the word that they are in memory. */
+L4_INLINE uint32_t l4_ports(uint16_t sport_be, uint16_t dport_be)
+{
+	return l4_join16(sport_be, dport_be);
+}
+
+L4_INLINE struct l4_key l4_make_key(const struct l4_hash_key *with, uint32_t saddr_be, uint32_t daddr_be,
+				    uint32_t ports_be, uint8_t protocol)
+{
+	struct l4_key key = {
+		.addresses = { 0, l4_v4_mapped(saddr_be), 0, l4_v4_mapped(daddr_be) },
+		.ports = ports_be,
+		.protocol = protocol,
+		.hash = l4_hash(with, saddr_be, daddr_be, ports_be, protocol),
+	};
+
+	return key;
+}
+
+/* The eight words of an entry of the table, which is aligned to them; a copy need not be. */
+L4_INLINE uint64_t *l4_words(struct l4_flow *entry)
+{
+	return (uint64_t *)(void *)entry;
+}
+
+/* Whether the entry is in use and has this key, as far as can be told without its lock. */
+L4_INLINE bool l4_same_key(struct l4_flow *entry, const struct l4_key *key)
+{
+	const uint64_t *words = l4_words(entry);
+
+	/* Words that differ between flows come first; the upper halves of IPv4-mapped addresses never do. */
+	if (l4_load(&words[1]) != key->addresses[1] || l4_load((const uint32_t *)(const void *)&words[4]) != key->ports)
+		return false;
+	return l4_load(&words[3]) == key->addresses[3] && l4_load(&entry->protocol) == key->protocol &&
+	       l4_load(&entry->state) != L4_FLOW_FREE && l4_load(&words[0]) == key->addresses[0] &&
+	       l4_load(&words[2]) == key->addresses[2];
+}
+
+/* Whether the entry still is what it was when its lock word was `generation`. */
+L4_INLINE bool l4_unchanged(struct l4_flow *entry, uint32_t generation)
+{
+	l4_fence_acquire();
+	return l4_load(&entry->lock) == generation;
+}
+
+/* Index of the entry with this key among `count` from `start`, and its generation; or L4_NONE, or L4_BUSY. */
+L4_INLINE int64_t l4_find_among(const struct l4_tables *tables, uint32_t start, uint32_t count,
+				const struct l4_key *key, uint32_t *generation)
+{
+	uint32_t i, tries;
+
+	for (i = 0; i < count; i++) {
+		struct l4_flow *entry = l4_flow_at(tables, start + i);
+
+		if (!entry)
+			return L4_NONE;
+		for (tries = 0; tries < L4_TRIES; tries++) {
+			*generation = l4_load_acquire(&entry->lock);
+			if (!l4_same_key(entry, key))
+				break;
+			if (!(*generation & 1) && l4_unchanged(entry, *generation))
+				return start + i;
+			l4_relax();
+		}
+		if (l4_unlikely(tries == L4_TRIES))
+			return L4_BUSY;
+	}
+	return L4_NONE;
+}
+
+/* The two candidate buckets of a hash, or its two overflow blocks. */
+struct l4_choice {
+	uint32_t first, second;
+};
+
+L4_INLINE struct l4_choice l4_buckets_of(const struct l4_tables *tables, uint64_t hash)
+{
+	uint32_t buckets = l4_control_of(tables)->buckets;
+	struct l4_choice choice = { l4_scale(hash >> 32, buckets), l4_scale(hash, buckets) };
+
+	return choice;
+}
+
+/* Their first entries. */
+L4_INLINE struct l4_choice l4_blocks_of(const struct l4_tables *tables, uint64_t hash)
+{
+	const struct l4_control *control = l4_control_of(tables);
+	uint32_t entries = control->buckets * L4_SLOTS;
+	uint32_t blocks = (control->flow_entries - entries) / L4_OVERFLOW_SLOTS;
+	uint64_t value = l4_spread(hash);
+	struct l4_choice choice = {
+		entries + l4_scale(value >> 32, blocks) * L4_OVERFLOW_SLOTS,
+		entries + l4_scale(value, blocks) * L4_OVERFLOW_SLOTS,
+	};
+
+	return choice;
+}
+
+L4_INLINE bool l4_is_marked(const struct l4_tables *tables, uint32_t bucket)
+{
+	uint8_t *mark = l4_mark_at(tables, bucket);
+
+	return mark && l4_load_acquire(mark);
+}
+
+/* Index of the entry with this key, and its generation; or L4_NONE, or L4_BUSY. */
+L4_INLINE int64_t l4_find(const struct l4_tables *tables, const struct l4_key *key, uint32_t *generation)
+{
+	struct l4_choice bucket = l4_buckets_of(tables, key->hash), block;
+	int64_t index = l4_find_among(tables, bucket.first * L4_SLOTS, L4_SLOTS, key, generation);
+
+	if (index != L4_NONE)
+		return index;
+	index = l4_find_among(tables, bucket.second * L4_SLOTS, L4_SLOTS, key, generation);
+	if (index != L4_NONE)
+		return index;
+	if (!l4_is_marked(tables, bucket.first) || !l4_is_marked(tables, bucket.second))
+		return L4_NONE;
+	block = l4_blocks_of(tables, key->hash);
+	index = l4_find_among(tables, block.first, L4_OVERFLOW_SLOTS, key, generation);
+	if (index != L4_NONE)
+		return index;
+	return l4_find_among(tables, block.second, L4_OVERFLOW_SLOTS, key, generation);
+}
+
+/* Copy an entry as it was at one moment. False: it changed meanwhile, or is being written. */
+L4_INLINE bool l4_read(const struct l4_tables *tables, uint32_t index, struct l4_flow *copy)
+{
+	struct l4_flow *entry = l4_flow_at(tables, index);
+	uint64_t words[sizeof(*copy) / 8];
+	uint32_t generation, i;
+
+	if (!entry)
+		return false;
+	generation = l4_load_acquire(&entry->lock);
+	for (i = 0; i < sizeof(*copy) / 8; i++)
+		words[i] = l4_load(&l4_words(entry)[i]);
+	l4_copy(copy, words, sizeof(*copy));
+	return !(generation & 1) && l4_unchanged(entry, generation);
+}
+
+/* Take an entry that was free, or that nobody wrote, when its lock word was `generation`. */
+L4_INLINE bool l4_take(struct l4_flow *entry, uint32_t generation)
+{
+	if ((generation & 1) || !l4_exchange_if(&entry->lock, generation, generation | 1))
+		return false;
+	/* What is written from here on must not be seen by one who still sees the even value. */
+	l4_fence_release();
+	return true;
+}
+
+/* The state that follows when a further segment with these TCP flags is seen: l4raw/core/states.py. */
+L4_INLINE uint8_t l4_state_after(uint8_t state, uint8_t flags)
+{
+	if (state == L4_FLOW_UDP)
+		return L4_FLOW_UDP;
+	if (flags & (L4_TCP_FIN | L4_TCP_RST))
+		return L4_FLOW_CLOSING;
+	if (flags & L4_TCP_SYN)
+		return state == L4_FLOW_ESTABLISHED ? L4_FLOW_ESTABLISHED : L4_FLOW_HALF_OPEN;
+	return state == L4_FLOW_CLOSING ? L4_FLOW_CLOSING : L4_FLOW_ESTABLISHED;
+}
+
+/*
+ * Note a frame of the flow whose entry had this generation. The lock is taken
+ * only when the state changes, a few times in the life of a flow. If another
+ * thread has it, that one has just seen a frame of the flow too, or frees it:
+ * the state is left to it.
+ */
+L4_INLINE void l4_touch(struct l4_flow *entry, uint32_t generation, uint8_t state, uint32_t now, uint32_t packets)
+{
+	if (l4_unlikely(state != l4_load(&entry->state)) && l4_take(entry, generation)) {
+		l4_store(&entry->state, state);
+		l4_store_release(&entry->lock, generation);
+	}
+	l4_store(&entry->last_seen, now);
+	l4_store(&entry->packets, packets);
+}
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The helper as Python and other C files call it. cffi reads this file too.
+ *
+ * `tables` is one queue's view. Whoever calls l4_steer(), l4_steer_burst(),
+ * l4_count() or l4_pass() with it is the one thread that this queue has, or
+ * knows that this thread is not running. All other functions may be called
+ * from any thread at any time, except that l4_flow_del() is called by one
+ * thread at a time.
+ */
+#ifndef L4RAW_SRC_HELPER_H
+#define L4RAW_SRC_HELPER_H
+
+#include "l4raw_abi.h"
+
+/* A frame as it was received, from the destination MAC on. */
+struct l4_frame {
+	uint8_t *data;
+	uint32_t size;
+	uint32_t arm;
+	int32_t csum_start;        /* as l4_steer() takes it */
+	uint32_t reserved;
+};
+
+/* What became of it. */
+struct l4_result {
+	int64_t flow;              /* index of its entry; negative: none */
+	uint16_t verdict;          /* enum l4_verdict, or L4_MISS */
+	uint16_t backend;          /* 0: none */
+	uint8_t arm;               /* to send it on, if it is sent */
+	uint8_t miss;              /* enum l4_miss, of an L4_MISS */
+	uint16_t reserved;
+};
+
+/*
+ * Decide what becomes of a frame and rewrite it. Returns result->verdict.
+ * Only a frame that is to be sent (below L4_SENT) is changed. Counts nothing:
+ * see l4_count().
+ *
+ * `csum_start` is the offset of a TCP or UDP header whose checksum is
+ * partial and stays so; 0: there is none; L4_CSUM_DETECT: unknown, a partial
+ * one is completed if the frame is sent.
+ */
+unsigned l4_steer(const struct l4_tables *tables, uint8_t *frame, uint32_t size, uint32_t arm, int32_t csum_start,
+		  struct l4_result *result);
+
+/* The same for up to L4_BURST frames, as if one after the other. */
+void l4_steer_burst(const struct l4_tables *tables, const struct l4_frame *frames, uint32_t count,
+		    struct l4_result *results);
+
+/*
+ * Add a frame of `size` bytes to the counters of its verdict (or its miss)
+ * and, if it was sent, its backend. Called when it is known whether the egress
+ * took it: for one that it did not take, set result->verdict to L4_DROP_TX.
+ */
+void l4_count(const struct l4_tables *tables, const struct l4_result *result, uint32_t size);
+
+/*
+ * Which half of the policy a queue reads. l4_steer() and l4_steer_burst()
+ * begin with l4_pass(): from then on the queue reads the half in force. A
+ * queue that does nothing for longer than a burst calls l4_pass() itself,
+ * or is offline meanwhile. l4_settled() tells whether every queue that is
+ * online has passed since the last l4_switch(), so that the idle half can be
+ * written; `tables` is the view of queue 0 for both.
+ */
+void l4_online(const struct l4_tables *tables);
+void l4_offline(const struct l4_tables *tables);
+void l4_pass(const struct l4_tables *tables);
+int l4_settled(const struct l4_tables *tables);
+void l4_switch(const struct l4_tables *tables);
+
+/*
+ * Flows. `key` is an entry of which only the key is read. These wait for a
+ * lock, as nobody holds one for longer than a microsecond or so of running;
+ * L4_BUSY says that it was in vain.
+ *
+ * l4_flow_find: index of an entry, L4_NONE or L4_BUSY.
+ * l4_flow_read: copy an entry as it was at one moment. 0, or L4_BUSY.
+ * l4_flow_put: make an entry, and for NAT one for each direction (`reply` is
+ *     NULL for DSR), from key, state, service, backend, next_hop, last_seen
+ *     and packets. Index of the first, L4_FULL, L4_TAKEN, L4_REPLY_TAKEN,
+ *     L4_BUSY.
+ * l4_flow_touch: set state, last_seen and packets.
+ * l4_flow_del: free an entry. 0, or L4_BUSY.
+ */
+int64_t l4_flow_find(const struct l4_tables *tables, const struct l4_flow *key);
+int l4_flow_read(const struct l4_tables *tables, uint32_t index, struct l4_flow *copy);
+int64_t l4_flow_put(const struct l4_tables *tables, const struct l4_flow *flow, const struct l4_flow *reply);
+void l4_flow_touch(const struct l4_tables *tables, uint32_t index, uint8_t state, uint32_t now, uint32_t packets);
+int l4_flow_del(const struct l4_tables *tables, uint32_t index);
+
+/*
+ * Next hops. `mac` is NULL where it is not known. A pinned hop stays, a
+ * learned one goes with the last of its references.
+ *
+ * l4_hop_pin: index, 0 when all are in use, or L4_BUSY.
+ * l4_hop_set: what is now known of a pinned hop.
+ * l4_hop_learn: one reference more. Index, 0 when all are in use, or L4_BUSY.
+ * l4_hop_release: one less. 0, or L4_BUSY.
+ */
+int64_t l4_hop_pin(const struct l4_tables *tables, uint32_t arm, const uint8_t *mac);
+void l4_hop_set(const struct l4_tables *tables, uint32_t index, const uint8_t *mac);
+int64_t l4_hop_learn(const struct l4_tables *tables, uint32_t arm, const uint8_t *mac);
+int l4_hop_release(const struct l4_tables *tables, uint32_t index);
+
+#endif

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Next hops: the twin of l4raw/core/next_hops.py, with the same choice of a
+ * free index. A learned one is found by (arm, MAC) in the list of its hash.
+ *
+ * Who writes what: the lists, the references, the free ones and the counts
+ * belong to whoever has `hop_lock`. The first 8 bytes of a hop (MAC, arm,
+ * known) are one word, stored at once, so that the packet path reads it
+ * without the lock: it sees the hop as it was or as it is, never a mixture.
+ *
+ * A hop that a flow names cannot go, as the flow has a reference. When a flow
+ * is freed, both of its entries are, and then the hop is released (_free() in
+ * l4raw/core/states.py). So a reader looks at the hop first and at the peer's
+ * lock word after an acquire fence, in l4_flip(): if it saw the word of
+ * another hop in that place, which is stored with release, it sees that the
+ * peer is gone.
+ *
+ * Include memory.h first, or BPF's equivalent.
+ */
+#ifndef L4RAW_SRC_HOPS_H
+#define L4RAW_SRC_HOPS_H
+
+#include "insert.h"
+
+/* A list is at most so long for C; the hash has a key, so nobody can make one longer. */
+enum { L4_HOPS_IN_LIST = 16 };
+
+/* The first 8 bytes of a next hop: where it is, and whether that is known. */
+struct l4_where {
+	uint8_t mac[6];
+	uint8_t arm;
+	uint8_t known;
+};
+L4_ASSERT(sizeof(struct l4_where) == 8, "where a hop is fits in one word")
+
+L4_INLINE uint64_t *l4_where_of(struct l4_next_hop *hop)
+{
+	return (uint64_t *)(void *)hop;
+}
+
+/* `index` 0, or one that does not exist, is nowhere. */
+L4_INLINE struct l4_where l4_where_is(const struct l4_tables *tables, uint32_t index)
+{
+	struct l4_where where = { .known = 0 };
+	struct l4_next_hop *hop = l4_next_hop_at(tables, index);
+	uint64_t word;
+
+	if (hop) {
+		word = l4_load(l4_where_of(hop));
+		l4_copy(&where, &word, sizeof(where));
+	}
+	return where;
+}
+
+L4_INLINE uint64_t l4_where_word(const uint8_t *mac, uint32_t arm, uint8_t known)
+{
+	struct l4_where where = { .arm = (uint8_t)arm, .known = known };
+	uint64_t word;
+
+	l4_copy(where.mac, mac, sizeof(where.mac));
+	l4_copy(&word, &where, sizeof(word));
+	return word;
+}
+
+/* The list of the learned hops whose word has the hash of `word`. */
+L4_INLINE uint32_t *l4_list_of(const struct l4_tables *tables, uint64_t word)
+{
+	const struct l4_control *control = l4_control_of(tables);
+	uint64_t hash = l4_spread(control->key.base + control->key.src * (word & 0xffffffff) +
+				  control->key.dst * (word >> 32));
+
+	return l4_head_at(tables, l4_scale(hash >> 32, control->head_limit));
+}
+
+/* A free index, with `hop_lock` held; 0: none. */
+L4_INLINE uint32_t l4_take_hop(const struct l4_tables *tables)
+{
+	struct l4_control *control = l4_control_of(tables);
+	uint32_t index = control->hop_free;
+	struct l4_next_hop *hop = l4_next_hop_at(tables, index);
+
+	if (index && hop) {
+		control->hop_free = hop->next;
+		l4_store(&control->hop_freed, control->hop_freed - 1);
+		return index;
+	}
+	if (control->hop_count >= control->hop_limit)
+		return 0;
+	l4_store(&control->hop_count, control->hop_count + 1);
+	return control->hop_count;
+}
+
+/*
+ * One reference more for the hop of a client behind `arm`, with `hop_lock`
+ * held. Its index; 0: all are in use; or L4_BUSY for a list that is too long
+ * for this, which a caller that may take its time (`most`) does not see.
+ */
+L4_INLINE int64_t l4_learn_locked(const struct l4_tables *tables, const uint8_t *mac, uint32_t arm, uint32_t most)
+{
+	uint64_t word = l4_where_word(mac, arm, 1);
+	uint32_t *head = l4_list_of(tables, word);
+	uint32_t index = head ? *head : 0, i;
+	struct l4_next_hop *hop;
+
+	for (i = 0; i < most && index; i++) {
+		hop = l4_next_hop_at(tables, index);
+		if (!hop)
+			return L4_BUSY;
+		if (l4_load(l4_where_of(hop)) == word) {
+			l4_store(&hop->references, hop->references + 1);
+			return index;
+		}
+		index = hop->next;
+	}
+	if (index || !head)
+		return L4_BUSY;
+	index = l4_take_hop(tables);
+	hop = l4_next_hop_at(tables, index);
+	if (!index || !hop)
+		return 0;
+	hop->next = *head;
+	*head = index;
+	l4_store(&hop->references, 1u);
+	l4_store_release(l4_where_of(hop), word);
+	return index;
+}
+
+L4_INLINE int64_t l4_learn(const struct l4_tables *tables, const uint8_t *mac, uint32_t arm, uint32_t most)
+{
+	struct l4_control *control = l4_control_of(tables);
+	int64_t index;
+
+	if (!l4_try_lock(&control->hop_lock))
+		return L4_BUSY;
+	index = l4_learn_locked(tables, mac, arm, most);
+	l4_unlock(&control->hop_lock);
+	return index;
+}
+
+/* Take a learned hop that nobody names any more out of its list, with `hop_lock` held. */
+L4_INLINE void l4_forget_hop(const struct l4_tables *tables, uint32_t index, struct l4_next_hop *hop, uint32_t most)
+{
+	struct l4_control *control = l4_control_of(tables);
+	uint32_t *link = l4_list_of(tables, l4_load(l4_where_of(hop)));
+	struct l4_where gone = l4_where_is(tables, index);
+	uint32_t i;
+
+	if (!link)
+		return;
+	for (i = 0; *link != index && i < most; i++) {
+		struct l4_next_hop *other = l4_next_hop_at(tables, *link);
+
+		if (!other)
+			return;
+		link = &other->next;
+	}
+	if (*link != index)
+		return;
+	*link = hop->next;
+	l4_store_release(l4_where_of(hop), l4_where_word((const uint8_t[6]){ 0 }, gone.arm, 0));
+	hop->next = control->hop_free;
+	control->hop_free = index;
+	l4_store(&control->hop_freed, control->hop_freed + 1);
+}
+
+/* One reference less; the last one frees the hop. False: the lock was held, nothing is changed. */
+L4_INLINE bool l4_release(const struct l4_tables *tables, uint32_t index, uint32_t most)
+{
+	struct l4_control *control = l4_control_of(tables);
+	struct l4_next_hop *hop = l4_next_hop_at(tables, index);
+
+	if (!hop || !l4_try_lock(&control->hop_lock))
+		return !hop;
+	l4_store(&hop->references, hop->references - 1);
+	if (!hop->references)
+		l4_forget_hop(tables, index, hop, most);
+	l4_unlock(&control->hop_lock);
+	return true;
+}
+
+#endif

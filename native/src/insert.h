@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How a flow gets into the table: stripes, free entries, publication. flows.h
+ * says who may write what.
+ *
+ * Include memory.h first, or BPF's equivalent.
+ */
+#ifndef L4RAW_SRC_INSERT_H
+#define L4RAW_SRC_INSERT_H
+
+#include "flows.h"
+
+/* Try a lock that is one word: 0 free, 1 held. */
+L4_INLINE bool l4_try_lock(uint32_t *lock)
+{
+	uint32_t tries;
+
+	for (tries = 0; tries < L4_TRIES; tries++) {
+		if (!l4_exchange_one(lock))
+			return true;
+		l4_relax();
+	}
+	return false;
+}
+
+L4_INLINE void l4_unlock(uint32_t *lock)
+{
+	l4_store_release(lock, 0u);
+}
+
+/* Raise the generation and give back the entry that l4_take() took. */
+L4_INLINE void l4_publish(struct l4_flow *entry)
+{
+	l4_store_release(&entry->lock, l4_load(&entry->lock) + 1);
+}
+
+/* How many of `count` entries from `start` are free, and which is the first. */
+L4_INLINE uint32_t l4_count_free(const struct l4_tables *tables, uint32_t start, uint32_t count, uint32_t *index)
+{
+	uint32_t i, free = 0;
+
+	for (i = 0; i < count; i++) {
+		struct l4_flow *entry = l4_flow_at(tables, start + count - 1 - i);
+
+		if (entry && l4_load(&entry->state) == L4_FLOW_FREE && !(l4_load(&entry->lock) & 1)) {
+			*index = start + count - 1 - i;
+			free++;
+		}
+	}
+	return free;
+}
+
+/* Take the first free entry of the emptier of two runs of `count`. Its index, L4_FULL or L4_BUSY. */
+L4_INLINE int64_t l4_take_free(const struct l4_tables *tables, struct l4_choice start, uint32_t count)
+{
+	uint32_t tries, generation, first = 0, second = 0;
+
+	for (tries = 0; tries < L4_TRIES; tries++) {
+		uint32_t of_first = l4_count_free(tables, start.first, count, &first);
+		uint32_t of_second = l4_count_free(tables, start.second, count, &second);
+		uint32_t index = of_second > of_first ? second : first;
+		struct l4_flow *entry = l4_flow_at(tables, index);
+
+		if (!of_first && !of_second)
+			return L4_FULL;
+		if (!entry)
+			return L4_FULL;
+		generation = l4_load_acquire(&entry->lock);
+		/* In this order: an entry found free after its lock word was read is free when that is taken. */
+		if (l4_load(&entry->state) == L4_FLOW_FREE && l4_take(entry, generation))
+			return index;
+	}
+	return L4_BUSY;
+}
+
+/* Write all of a taken entry but its lock word. */
+L4_INLINE void l4_fill(struct l4_flow *entry, const struct l4_flow *from)
+{
+	uint64_t words[sizeof(*from) / 8];
+	uint32_t i;
+
+	l4_copy(words, from, sizeof(words));
+	for (i = 0; i < 7; i++)
+		l4_store(&l4_words(entry)[i], words[i]);
+	l4_store(&entry->packets, from->packets);
+}
+
+/* Entries of the overflow area: taken with the area's lock, which sets the marks. */
+L4_INLINE int64_t l4_take_overflow(const struct l4_tables *tables, uint64_t hash)
+{
+	struct l4_control *control = l4_control_of(tables);
+	struct l4_choice bucket = l4_buckets_of(tables, hash);
+	uint8_t *first = l4_mark_at(tables, bucket.first), *second = l4_mark_at(tables, bucket.second);
+	int64_t index;
+
+	if (!first || !second || !l4_try_lock(&control->overflow_lock))
+		return L4_BUSY;
+	index = l4_take_free(tables, l4_blocks_of(tables, hash), L4_OVERFLOW_SLOTS);
+	if (index >= 0) {
+		l4_store_release(first, (uint8_t)1);
+		l4_store_release(second, (uint8_t)1);
+		l4_store(&control->overflowed, l4_load(&control->overflowed) + 1);
+	}
+	l4_unlock(&control->overflow_lock);
+	return index;
+}
+
+/* Take a free entry for a hash and fill it; it stays locked. Its index, L4_FULL or L4_BUSY. */
+L4_INLINE int64_t l4_place(const struct l4_tables *tables, uint64_t hash, const struct l4_flow *from)
+{
+	struct l4_choice bucket = l4_buckets_of(tables, hash);
+	struct l4_choice start = { bucket.first * L4_SLOTS, bucket.second * L4_SLOTS };
+	int64_t index = l4_take_free(tables, start, L4_SLOTS);
+	struct l4_flow *entry;
+
+	if (index == L4_FULL)
+		index = l4_take_overflow(tables, hash);
+	if (index < 0)
+		return index;
+	entry = l4_flow_at(tables, (uint32_t)index);
+	if (!entry)
+		return L4_FULL;
+	l4_fill(entry, from);
+	return index;
+}
+
+/* Count `entries` more as in use, if there is room. They are given back by l4_unreserve(). */
+L4_INLINE bool l4_reserve(const struct l4_tables *tables, uint32_t entries)
+{
+	struct l4_control *control = l4_control_of(tables);
+
+	if (l4_add(&control->used, entries) + entries <= control->flow_capacity)
+		return true;
+	l4_add(&control->used, -entries);
+	return false;
+}
+
+L4_INLINE void l4_unreserve(const struct l4_tables *tables, uint32_t entries)
+{
+	l4_add(&l4_control_of(tables)->used, -entries);
+}
+
+/* Free a taken entry, and give it back. Its key stays and means nothing any more. */
+L4_INLINE void l4_empty(struct l4_flow *entry)
+{
+	l4_store(&entry->state, (uint8_t)L4_FLOW_FREE);
+	l4_store(&entry->service, (uint16_t)0);
+	l4_store(&l4_words(entry)[5], (uint64_t)0);
+	l4_store(&l4_words(entry)[6], (uint64_t)0);
+	l4_store(&entry->packets, 0u);
+	l4_publish(entry);
+}
+
+/*
+ * Free an entry that l4_place() filled and nobody has seen. One in the
+ * overflow area was counted; should its lock be held, the count stays one too
+ * high, so marks are kept that could go: it costs look-ups, and nothing else.
+ */
+L4_INLINE void l4_take_back(const struct l4_tables *tables, uint32_t index, struct l4_flow *entry)
+{
+	struct l4_control *control = l4_control_of(tables);
+
+	l4_empty(entry);
+	if (index >= control->buckets * L4_SLOTS && l4_try_lock(&control->overflow_lock)) {
+		l4_store(&control->overflowed, l4_load(&control->overflowed) - 1);
+		l4_unlock(&control->overflow_lock);
+	}
+}
+
+L4_INLINE uint32_t *l4_stripe_of(const struct l4_tables *tables, uint64_t hash)
+{
+	return l4_stripe_at(tables, l4_scale(hash >> 32, L4_STRIPES));
+}
+
+/* Let go what l4_begin() took. */
+L4_INLINE void l4_end(const struct l4_tables *tables, const struct l4_key *key, const struct l4_key *reply)
+{
+	uint32_t *first = l4_stripe_of(tables, key->hash);
+	uint32_t *second = reply ? l4_stripe_of(tables, reply->hash) : first;
+
+	if (second && second != first)
+		l4_unlock(second);
+	if (first)
+		l4_unlock(first);
+}
+
+/*
+ * Begin to insert `key` and, for NAT, `reply`: take their stripes, and see
+ * that they are not in the table. 0; or L4_TAKEN, L4_REPLY_TAKEN or L4_BUSY,
+ * and nothing is held.
+ */
+L4_INLINE int l4_begin(const struct l4_tables *tables, const struct l4_key *key, const struct l4_key *reply)
+{
+	uint32_t *first = l4_stripe_of(tables, key->hash);
+	uint32_t *second = reply ? l4_stripe_of(tables, reply->hash) : first;
+	uint32_t generation;
+	int64_t found, other;
+
+	if (!first || !second || !l4_try_lock(first))
+		return L4_BUSY;
+	if (second != first && !l4_try_lock(second)) {
+		l4_unlock(first);
+		return L4_BUSY;
+	}
+	found = l4_find(tables, key, &generation);
+	other = reply ? l4_find(tables, reply, &generation) : L4_NONE;
+	if (found == L4_NONE && other == L4_NONE)
+		return 0;
+	l4_end(tables, key, reply);
+	if (found == L4_BUSY || other == L4_BUSY)
+		return L4_BUSY;
+	return found >= 0 ? L4_TAKEN : L4_REPLY_TAKEN;
+}
+
+/*
+ * Fill and publish the entry of a flow and, for NAT, that of its other
+ * direction, between l4_begin() and l4_end(), when there is room reserved.
+ * Index of the first; or L4_FULL or L4_BUSY, and nothing is left of it.
+ */
+L4_INLINE int64_t l4_insert(const struct l4_tables *tables, const struct l4_key *key, struct l4_flow *from,
+			    const struct l4_key *reply_key, struct l4_flow *reply)
+{
+	int64_t index = l4_place(tables, key->hash, from), other;
+	struct l4_flow *entry, *peer;
+
+	if (index < 0)
+		return index;
+	entry = l4_flow_at(tables, (uint32_t)index);
+	if (!entry)
+		return L4_FULL;
+	if (!reply_key || !reply) {
+		l4_publish(entry);
+		return index;
+	}
+	reply->peer = (uint32_t)index + 1;
+	other = l4_place(tables, reply_key->hash, reply);
+	peer = other < 0 ? NULL : l4_flow_at(tables, (uint32_t)other);
+	if (!peer) {
+		l4_take_back(tables, (uint32_t)index, entry);
+		return other < 0 ? other : L4_FULL;
+	}
+	l4_store(&entry->peer, (uint32_t)other + 1);
+	l4_publish(peer);
+	l4_publish(entry);
+	return index;
+}
+
+#endif

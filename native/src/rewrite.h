@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The last stage: the twin of l4raw/core/rewrite.py, and the completion of
+ * partial checksums, which the reference does not need.
+ *
+ * Include memory.h first, or BPF's equivalent.
+ */
+#ifndef L4RAW_SRC_REWRITE_H
+#define L4RAW_SRC_REWRITE_H
+
+#include "context.h"
+
+/* Where the checksum of this frame's TCP or UDP header is. */
+L4_INLINE uint32_t l4_check_at(const struct l4_headers *headers)
+{
+	return headers->l4 + (uint32_t)(headers->protocol == IPPROTO_TCP ? offsetof(struct tcphdr, check)
+									 : offsetof(struct udphdr, check));
+}
+
+/* As a checksum of 0 means "none" in UDP, one that is 0 is sent as 0xffff, its other spelling: RFC 768. */
+L4_INLINE uint16_t l4_sent_as(const struct l4_headers *headers, uint16_t check)
+{
+	return check == 0 && headers->protocol == IPPROTO_UDP ? 0xffff : check;
+}
+
+/*
+ * What an AF_XDP socket or an XDP program receives from a veth has, unlike an
+ * skb, nothing that says that its checksum is partial. But then the field
+ * equals the pseudo-header's sum. One valid checksum in 65,536 does too; to
+ * complete it gives the same one, as a sum has only one complement.
+ *
+ * Completes it in the frame, which is about to be sent: nobody after us would.
+ * So under DSR too, which otherwise touches no checksum.
+ */
+L4_INLINE void l4_complete(struct l4_context *context)
+{
+	struct l4_headers *headers = &context->headers;
+	uint8_t *at = context->data + headers->l4, *field = context->data + l4_check_at(headers);
+	uint16_t partial;
+
+	if (headers->l4_check_be == 0 && headers->protocol == IPPROTO_UDP)
+		return;
+	partial = l4_pseudo_header(headers->saddr_be, headers->daddr_be, headers->protocol,
+				   l4_htons(headers->l4_length));
+	if (headers->l4_check_be != partial || !l4_has(field, context->end, 2))
+		return;
+	/* The field is part of what is added up, and is the pseudo-header's part of it (RFC 1071, section 1). */
+	headers->l4_check_be = l4_sent_as(headers, (uint16_t)~l4_fold(l4_sum(at, context->end, headers->l4_length)));
+	l4_copy(field, &headers->l4_check_be, sizeof(headers->l4_check_be));
+}
+
+/* The checksum of TCP or UDP after addresses and ports changed; RFC 768's "none" stays. */
+L4_INLINE void l4_translate_check(struct l4_context *context, uint64_t addresses)
+{
+	const struct l4_headers *headers = &context->headers;
+	uint8_t *field = context->data + l4_check_at(headers);
+	uint16_t check = headers->l4_check_be;
+
+	if (check == 0 && headers->protocol == IPPROTO_UDP)
+		return;
+	if (context->csum_start > 0 && context->csum_start == headers->l4)
+		check = l4_update_partial(check, addresses);
+	else
+		check = l4_sent_as(headers, l4_update(check, addresses + l4_change32(context->key.ports,
+										      context->ports_be)));
+	if (l4_has(field, context->end, 2))
+		l4_copy(field, &check, sizeof(check));
+}
+
+/* NAT: RFC 3022 for what is translated, RFC 1812 section 5.3.1 for the TTL, RFC 1624 for the sums. */
+L4_INLINE void l4_translate(struct l4_context *context)
+{
+	const struct l4_headers *headers = &context->headers;
+	uint8_t *ip = context->data + sizeof(struct ethhdr), *l4 = context->data + headers->l4;
+	uint64_t addresses = l4_change32(headers->saddr_be, context->saddr_be) +
+			     l4_change32(headers->daddr_be, context->daddr_be);
+	uint16_t before, after, check;
+
+	if (!l4_has(ip, context->end, sizeof(struct iphdr)))
+		return;
+	/* TTL and protocol share a word. */
+	before = l4_read16(ip + offsetof(struct iphdr, ttl));
+	ip[offsetof(struct iphdr, ttl)] = (uint8_t)(headers->ttl - 1);
+	after = l4_read16(ip + offsetof(struct iphdr, ttl));
+	check = l4_update(headers->ip_check_be, addresses + l4_change16(before, after));
+	l4_copy(ip + offsetof(struct iphdr, check), &check, sizeof(check));
+	l4_copy(ip + offsetof(struct iphdr, saddr), &context->saddr_be, sizeof(context->saddr_be));
+	l4_copy(ip + offsetof(struct iphdr, daddr), &context->daddr_be, sizeof(context->daddr_be));
+	/* TCP and UDP have their ports in the same place. */
+	if (l4_has(l4, context->end, sizeof(context->ports_be)))
+		l4_copy(l4, &context->ports_be, sizeof(context->ports_be));
+	l4_translate_check(context, addresses);
+}
+
+/* Stage 4: write what changes into a frame that is sent. All others stay as they are. */
+L4_INLINE void l4_rewrite(struct l4_context *context)
+{
+	uint8_t *data = context->data;
+
+	if (context->verdict >= L4_SENT || !l4_has(data, context->end, sizeof(struct ethhdr)))
+		return;
+	if (context->csum_start == L4_CSUM_DETECT)
+		l4_complete(context);
+	l4_copy(data + offsetof(struct ethhdr, h_dest), context->hop.mac, ETH_ALEN);
+	l4_copy(data + offsetof(struct ethhdr, h_source), l4_own_mac(context->tables, context->out_arm), ETH_ALEN);
+	if (context->nat)
+		l4_translate(context);
+}
+
+#endif

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How Python changes tables that queues read and write at the same time: by
+ * the same inlined functions that they use, tried again until the lock was
+ * free. See helper.h for what each promises.
+ */
+#include <sched.h>
+
+#include "memory.h"
+#include "hops.h"
+#include "helper.h"
+
+/*
+ * How often a lock is tried before L4_BUSY. Its holder does no more than a
+ * few hundred instructions with it, but can lose its processor meanwhile; so
+ * this gives up the processor between tries, some seconds in all.
+ */
+enum { PATIENCE = 100000 };
+
+#define PATIENTLY(result, busy, call)                          \
+	do {                                                   \
+		int left = PATIENCE;                           \
+                                                               \
+		while (((result) = (call)) == (busy) && --left) \
+			sched_yield();                         \
+	} while (0)
+
+static struct l4_key key_of(const struct l4_tables *tables, const struct l4_flow *flow)
+{
+	return l4_make_key(&tables->control->key, l4_read32(flow->src + 12), l4_read32(flow->dst + 12),
+			   l4_ports(flow->sport_be, flow->dport_be), flow->protocol);
+}
+
+int64_t l4_flow_find(const struct l4_tables *tables, const struct l4_flow *flow)
+{
+	struct l4_key key = key_of(tables, flow);
+	uint32_t generation;
+	int64_t index;
+
+	PATIENTLY(index, L4_BUSY, l4_find(tables, &key, &generation));
+	return index;
+}
+
+int l4_flow_read(const struct l4_tables *tables, uint32_t index, struct l4_flow *copy)
+{
+	bool done;
+
+	PATIENTLY(done, false, l4_read(tables, index, copy));
+	return done ? 0 : L4_BUSY;
+}
+
+static int64_t put(const struct l4_tables *tables, const struct l4_key *key, const struct l4_flow *flow,
+		   const struct l4_key *reply_key, const struct l4_flow *reply)
+{
+	struct l4_flow image = *flow, other = reply ? *reply : *flow;
+	uint32_t entries = reply ? 2 : 1;
+	int64_t index = l4_begin(tables, key, reply_key);
+
+	if (index)
+		return index;
+	image.peer = other.peer = 0;
+	index = L4_FULL;
+	if (l4_reserve(tables, entries)) {
+		index = l4_insert(tables, key, &image, reply_key, reply ? &other : NULL);
+		if (index < 0)
+			l4_unreserve(tables, entries);
+	}
+	l4_end(tables, key, reply_key);
+	return index;
+}
+
+int64_t l4_flow_put(const struct l4_tables *tables, const struct l4_flow *flow, const struct l4_flow *reply)
+{
+	struct l4_key key = key_of(tables, flow), reply_key = key_of(tables, reply ? reply : flow);
+	int64_t index;
+
+	PATIENTLY(index, L4_BUSY, put(tables, &key, flow, reply ? &reply_key : NULL, reply));
+	return index;
+}
+
+void l4_flow_touch(const struct l4_tables *tables, uint32_t index, uint8_t state, uint32_t now, uint32_t packets)
+{
+	struct l4_flow *entry = l4_flow_at(tables, index);
+
+	if (entry)
+		l4_touch(entry, l4_load_acquire(&entry->lock), state, now, packets);
+}
+
+/* An entry of the overflow area is gone, and its lock is held. With the last one, forget who ever overflowed. */
+static void uncount_overflow(const struct l4_tables *tables)
+{
+	struct l4_control *control = tables->control;
+	uint32_t i;
+
+	l4_store(&control->overflowed, control->overflowed - 1);
+	if (control->overflowed)
+		return;
+	for (i = 0; i < control->buckets; i++)
+		l4_store(&tables->marks[i], (uint8_t)0);
+}
+
+static int del(const struct l4_tables *tables, uint32_t index)
+{
+	struct l4_control *control = tables->control;
+	struct l4_flow *entry = l4_flow_at(tables, index);
+	bool beyond = index >= control->buckets * L4_SLOTS;
+	bool taken;
+
+	if (!entry || l4_load(&entry->state) == L4_FLOW_FREE)
+		return 0;
+	if (beyond && !l4_try_lock(&control->overflow_lock))
+		return L4_BUSY;
+	taken = l4_take(entry, l4_load_acquire(&entry->lock));
+	if (taken) {
+		l4_empty(entry);
+		l4_unreserve(tables, 1);
+		if (beyond)
+			uncount_overflow(tables);
+	}
+	if (beyond)
+		l4_unlock(&control->overflow_lock);
+	return taken ? 0 : L4_BUSY;
+}
+
+int l4_flow_del(const struct l4_tables *tables, uint32_t index)
+{
+	int result;
+
+	PATIENTLY(result, L4_BUSY, del(tables, index));
+	return result;
+}
+
+static uint64_t where_word(const uint8_t *mac, uint32_t arm)
+{
+	static const uint8_t none[6];
+
+	return l4_where_word(mac ? mac : none, arm, mac != NULL);
+}
+
+int64_t l4_hop_pin(const struct l4_tables *tables, uint32_t arm, const uint8_t *mac)
+{
+	struct l4_next_hop *hop;
+	uint32_t index;
+	bool held;
+
+	PATIENTLY(held, false, l4_try_lock(&tables->control->hop_lock));
+	if (!held)
+		return L4_BUSY;
+	index = l4_take_hop(tables);
+	hop = l4_next_hop_at(tables, index);
+	if (index && hop) {
+		hop->references = 0;
+		hop->next = 0;
+		l4_store_release(l4_where_of(hop), where_word(mac, arm));
+	}
+	l4_unlock(&tables->control->hop_lock);
+	return index;
+}
+
+void l4_hop_set(const struct l4_tables *tables, uint32_t index, const uint8_t *mac)
+{
+	struct l4_next_hop *hop = l4_next_hop_at(tables, index);
+
+	if (index && hop)
+		l4_store_release(l4_where_of(hop), where_word(mac, l4_where_is(tables, index).arm));
+}
+
+int64_t l4_hop_learn(const struct l4_tables *tables, uint32_t arm, const uint8_t *mac)
+{
+	int64_t index;
+
+	PATIENTLY(index, L4_BUSY, l4_learn(tables, mac, arm, tables->control->hop_limit));
+	return index;
+}
+
+int l4_hop_release(const struct l4_tables *tables, uint32_t index)
+{
+	bool done;
+
+	PATIENTLY(done, false, l4_release(tables, index, tables->control->hop_limit));
+	return done ? 0 : L4_BUSY;
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What becomes of a frame: the twin of l4raw/core/steer.py and admit.py. Read
+ * those first; the steps have the same order and the same names.
+ *
+ *   l4_see       bytes -> headers and key, or the verdict that is wrong    context.h
+ *   l4_look      the entry of its flow                                     context.h
+ *   l4_decide    to a VIP, or maybe a backend's reply; admits new flows    here, admit.h
+ *   l4_rewrite   the bytes that change                                     rewrite.h
+ *
+ * Each is a stage over one context, so that a burst can run them one after
+ * the other with the next stage's memory on its way, and BPF can run them in
+ * turn. They do no more than look things up in tables that Python wrote;
+ * where that does not suffice the frame is a miss, unchanged, and so are the
+ * tables, but for a turn of a cursor.
+ *
+ * Include memory.h first, or BPF's equivalent.
+ */
+#ifndef L4RAW_SRC_STEER_H
+#define L4RAW_SRC_STEER_H
+
+#include "admit.h"
+#include "rewrite.h"
+
+/* What an entry says of its flow, besides the key: see struct l4_flow. */
+struct l4_values {
+	uint16_t ports[2];
+	uint8_t protocol;
+	uint8_t state;
+	uint16_t service;
+	uint16_t backend;
+	uint16_t next_hop;
+	uint32_t peer;
+	uint32_t last_seen;
+	uint32_t sequence;
+	uint32_t lock;
+	uint32_t packets;
+};
+L4_ASSERT(sizeof(struct l4_values) == sizeof(struct l4_flow) - 32, "all that follows the addresses")
+
+/*
+ * NAT: the rewrite of one direction is the other one's key, source and
+ * destination exchanged. False: the peer is not, or no longer, the peer.
+ */
+L4_INLINE bool l4_flip(struct l4_context *context, const struct l4_values *entry)
+{
+	struct l4_flow *peer = l4_flow_at(context->tables, entry->peer - 1);
+	uint32_t generation;
+	uint64_t *words;
+
+	if (!peer)
+		return false;
+	words = l4_words(peer);
+	generation = l4_load_acquire(&peer->lock);
+	context->nat = true;
+	context->daddr_be = l4_v4_of(l4_load(&words[1]));
+	context->saddr_be = l4_v4_of(l4_load(&words[3]));
+	context->ports_be = l4_load((uint32_t *)(void *)&words[4]);
+	/* Exchange the two 16-bit halves; their bytes stay in network order. */
+	context->ports_be = context->ports_be << 16 | context->ports_be >> 16;
+	return l4_load(&peer->peer) == (uint32_t)context->flow + 1 && l4_load(&peer->state) != L4_FLOW_FREE &&
+	       !(generation & 1) && l4_unchanged(peer, generation);
+}
+
+/* Read the entry that was found. False: it has changed since, or it is being written. */
+L4_INLINE bool l4_recall(const struct l4_context *context, struct l4_values *values)
+{
+	struct l4_flow *entry = l4_flow_at(context->tables, (uint32_t)context->flow);
+	uint64_t words[sizeof(*values) / 8];
+	uint32_t i;
+
+	if (!entry)
+		return false;
+	for (i = 0; i < sizeof(words) / 8; i++)
+		words[i] = l4_load(&l4_words(entry)[i + 4]);
+	l4_copy(values, words, sizeof(words));
+	return l4_unchanged(entry, context->generation);
+}
+
+/* Note the frame in its flow's entry. */
+L4_INLINE void l4_note(struct l4_context *context, const struct l4_values *values)
+{
+	struct l4_flow *entry = l4_flow_at(context->tables, (uint32_t)context->flow);
+	uint32_t now = l4_load(&l4_control_of(context->tables)->now);
+
+	if (entry)
+		l4_touch(entry, context->generation, l4_state_after(values->state, context->headers.flags), now,
+			 values->packets + 1);
+}
+
+/* A client's frame of a known flow: on to its backend. */
+L4_INLINE int l4_go_on(struct l4_context *context, const struct l4_values *entry)
+{
+	const struct l4_backend *backend = l4_backend_at(context->tables, context->half, entry->backend);
+	struct l4_where hop;
+
+	if (!backend)
+		return l4_miss_as(context, L4_MISS_CHANGED);
+	context->backend = entry->backend;
+	if (entry->peer && context->headers.ttl <= 1) /* RFC 1812 section 5.3.1; only NAT routes */
+		return L4_DROP_TTL;
+	hop = l4_where_is(context->tables, backend->next_hop);
+	if (!hop.known)
+		return L4_DROP_NEXT_HOP_UNKNOWN;
+	if (entry->peer && !l4_flip(context, entry))
+		return l4_miss_as(context, L4_MISS_CHANGED);
+	l4_note(context, entry);
+	return l4_to_backend(context, backend, entry->backend, hop);
+}
+
+/* Not to a VIP: the reply of a NAT flow, since its full key is known; it goes where the client's frame came from. */
+L4_INLINE int l4_go_back(struct l4_context *context, const struct l4_values *entry)
+{
+	/* Before l4_flip(), which tells whether it still was the flow's: see hops.h. */
+	struct l4_where hop = l4_where_is(context->tables, entry->next_hop);
+	const struct l4_backend *backend = l4_backend_at(context->tables, context->half, entry->backend);
+
+	/* A client's entry, whose VIP the policy has lost; and nobody but backends sends replies. */
+	if (!entry->next_hop || !hop.known || !backend || backend->arm != context->arm)
+		return L4_PASS_NOT_OURS;
+	context->backend = entry->backend;
+	if (context->headers.ttl <= 1) /* RFC 1812 section 5.3.1 */
+		return L4_DROP_TTL;
+	if (!l4_flip(context, entry))
+		return l4_miss_as(context, L4_MISS_CHANGED);
+	l4_note(context, entry);
+	context->hop = hop;
+	context->out_arm = hop.arm;
+	return L4_REPLY;
+}
+
+/* The verdict of a frame to a VIP that has no service, and of one that has no ports. */
+L4_INLINE int l4_without_service(struct l4_context *context)
+{
+	const struct l4_headers *headers = &context->headers;
+
+	if (l4_address_is(context->tables, context->half, headers->daddr_be, 0, L4_IS_VIP) < 0)
+		return L4_PASS_NOT_OURS;
+	if (headers->l4)
+		return L4_DROP_NO_SERVICE;
+	return headers->fragment ? L4_DROP_FRAGMENT : L4_DROP_PROTOCOL;
+}
+
+/* The verdict of a frame that could be read and is addressed to our MAC; or L4_MISS. */
+L4_INLINE int l4_verdict_of(struct l4_context *context)
+{
+	int service = context->headers.l4 ? l4_service_of(context) : L4_NONE;
+	struct l4_values entry;
+
+	if (service < 0 && (!context->headers.l4 ||
+			    l4_address_is(context->tables, context->half, context->headers.daddr_be, 0, L4_IS_VIP) >= 0))
+		return l4_without_service(context);
+	/* A frame before it in the burst may have made the entry. */
+	if (context->flow == L4_NONE)
+		l4_look(context);
+	if (context->flow == L4_BUSY)
+		return l4_miss_as(context, L4_MISS_BUSY);
+	if (context->flow == L4_NONE)
+		return service < 0 ? L4_PASS_NOT_OURS : l4_admit(context, (uint32_t)service);
+	if (!l4_recall(context, &entry))
+		return l4_miss_as(context, L4_MISS_CHANGED);
+	return service < 0 ? l4_go_back(context, &entry) : l4_go_on(context, &entry);
+}
+
+/* Stage 3: decide. After it there is a verdict, or a miss, always. */
+L4_INLINE void l4_decide(struct l4_context *context)
+{
+	if (context->verdict == L4_UNDECIDED)
+		context->verdict = l4_verdict_of(context);
+}
+
+#endif

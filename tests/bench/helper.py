@@ -1,0 +1,172 @@
+"""What l4_steer costs in memory: no socket, frames that are in the cache, 1,000 and 1,000,000 flows.
+
+    .venv/bin/python -m tests.bench.helper
+
+A shim in C, compiled here, calls the product's functions in a loop, so that
+Python is not measured. Frames of known flows in random order; the same few
+buffers, in which addresses and ports are written before each call, and what
+the shim does for that is measured without the call and taken off.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import tempfile
+from pathlib import Path
+from random import Random
+from socket import htonl, htons
+from struct import unpack
+from typing import Any
+
+from cffi import FFI
+
+from l4raw.core.flows import bytes_for
+from l4raw.core.hashing import hash_key
+from l4raw.core.model import Mode, Scheduler
+from l4raw.core.tables import Arm, compile_policy
+from l4raw.engine.layout import Sizes
+from l4raw.engine.shared import SharedTables
+from l4raw.wire import tcp
+from tests.crafted import TCP, Tuple5, build
+from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, ip, service
+from tests.variants import COMPILE_ARGS, INCLUDE_DIRS, ROOT, load, sources
+
+FLOWS = (1_000, 1_000_000)
+CALLS = 1_000_000
+ROUNDS = 7
+
+SHIM = r"""
+#include <time.h>
+#include <string.h>
+#include "helper.h"
+
+/* What differs between the frames of two flows. */
+struct item { uint32_t saddr; uint16_t sport; uint16_t check; };
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void write_frame(uint8_t *to, const uint8_t *from, const struct item *item)
+{
+	memcpy(to, from, 64);
+	memcpy(to + 24, &item->check, 2);
+	memcpy(to + 26, &item->saddr, 4);
+	memcpy(to + 34, &item->sport, 2);
+}
+
+static uint8_t buffers[L4_BURST][64] __attribute__((aligned(64)));
+
+/* Nanoseconds of this thread for `count` frames; `how`: 0 writes them, 1 l4_steer, 2 l4_steer_burst. */
+static uint64_t run(const struct l4_tables *tables, const uint8_t *from, uint32_t size,
+	const struct item *items, uint32_t count, int how, uint64_t *sent)
+{
+	struct l4_frame frames[L4_BURST];
+	struct l4_result results[L4_BURST];
+	uint64_t start, forwarded = 0;
+	uint32_t i, j;
+
+	memset(results, 0, sizeof(results));
+	for (j = 0; j < L4_BURST; j++)
+		frames[j] = (struct l4_frame){ .data = buffers[j], .size = size };
+	start = now_ns();
+	for (i = 0; i + L4_BURST <= count; i += L4_BURST) {
+		for (j = 0; j < L4_BURST; j++)
+			write_frame(buffers[j], from, &items[i + j]);
+		__asm__ __volatile__("" : : "r"(buffers) : "memory");
+		for (j = 0; how == 1 && j < L4_BURST; j++)
+			l4_steer(tables, buffers[j], size, 0, 0, &results[j]);
+		if (how == 2)
+			l4_steer_burst(tables, frames, L4_BURST, results);
+		for (j = 0; j < L4_BURST; j++)
+			forwarded += results[j].verdict == L4_FORWARD;
+	}
+	*sent = forwarded;
+	return now_ns() - start;
+}
+"""
+
+
+def shim(folder: Path) -> Any:
+    """The shim, with the helper compiled into it as setup.py does."""
+    ffi = FFI()
+    ffi.cdef("""
+        struct item { uint32_t saddr; uint16_t sport; uint16_t check; };
+        uint64_t run(const void *, const uint8_t *, uint32_t, const struct item *, uint32_t, int, uint64_t *);
+    """)
+    ffi.set_source(
+        "bench_shim",
+        SHIM,
+        sources=sources(ROOT),
+        include_dirs=[str(ROOT / place) for place in INCLUDE_DIRS],
+        extra_compile_args=[*COMPILE_ARGS, "-w"],
+    )
+    ffi.compile(tmpdir=str(folder))
+    return load(next(folder.glob("bench_shim*.so")), "bench_shim")
+
+
+def items(ffi: Any, template: bytearray, picks: list[int]) -> Any:
+    """Addresses and ports of the flows with these numbers, and the IPv4 checksums that go with them."""
+    array = ffi.new("struct item[]", len(picks))
+    for item, number in zip(array, picks, strict=True):
+        of = (10 << 24 | 1 << 16 | number >> 14, 1024 + (number & 0x3FFF))
+        item.saddr, item.sport = htonl(of[0]), htons(of[1])
+        total = sum(unpack("!10H", template[14:24] + b"\0\0" + of[0].to_bytes(4, "big") + template[30:34]))
+        item.check = htons(~(total % 0xFFFF) & 0xFFFF)
+    return array
+
+
+def tables_for(mode: Mode, flows: int) -> SharedTables:
+    """One service with three backends, and room for the flows."""
+    arms = tuple(Arm(f"eth{i}", OUR_MACS[i]) for i in range(2))
+    entries = flows * (2 if mode is Mode.NAT else 1)
+    tables = SharedTables(arms, hash_key(b"bench"), Sizes(bytes_for(entries * 100 // 70 // 4 + 256)))
+    where = {b.address: (tables.next_hops.pin(1, CLIENT_MAC[:5] + b.address[3:]), 1) for b in backends()}
+    tables.install(compile_policy([service(mode, Scheduler.MAGLEV)], where, SEED))
+    return tables
+
+
+def measure(module: Any, mode: Mode, flows: int) -> dict[str, float]:
+    """Nanoseconds a frame, the median of rounds in which the three ways take turns."""
+    ffi, lib = module.ffi, module.lib
+    tables = tables_for(mode, flows)
+    view = tables.view(0)
+    of = Tuple5(ip("10.1.0.0"), 1024, VIP, 80, TCP)
+    macs = (OUR_MACS[0], CLIENT_MAC)
+    syn, ack = build(of, macs, tcp.SYN), build(of, macs, tcp.ACK, body=b"123456")
+    size, sent = len(ack), ffi.new("uint64_t *")
+    whole = -(-flows // 64) * 64
+    first = items(ffi, syn, [number % flows for number in range(whole)])
+    lib.run(view, bytes(syn).ljust(64, b"\0"), len(syn), first, whole, 1, sent)
+    assert sent[0] == whole, f"{sent[0]} of {whole} flows were made"
+    random = Random(1)
+    again = items(ffi, ack, [random.randrange(flows) for _ in range(CALLS)])
+    took: dict[int, list[float]] = {how: [] for how in (0, 1, 2)}
+    for _ in range(ROUNDS):
+        for how, times in took.items():
+            ns = lib.run(view, bytes(ack).ljust(64, b"\0"), size, again, CALLS, how, sent)
+            assert how == 0 or sent[0] == CALLS, "every frame is of a known flow"
+            times.append(ns / CALLS)
+    base, one, burst = (statistics.median(times) for times in took.values())
+    return {"l4_steer": one - base, "l4_steer_burst": burst - base}
+
+
+def main() -> None:
+    """Print a line for each mode and number of flows."""
+    print(f"{platform.machine()}, {ROUNDS} rounds of {CALLS:,} frames, median, time of the thread")
+    with tempfile.TemporaryDirectory(prefix="l4raw-bench.") as folder:
+        module = shim(Path(folder))
+        for mode in (Mode.DSR_L2, Mode.NAT):
+            for flows in FLOWS:
+                took = measure(module, mode, flows)
+                figures = ", ".join(f"{name} {ns:5.1f} ns" for name, ns in took.items())
+                print(f"{mode:7} {flows:9,} flows: {figures}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

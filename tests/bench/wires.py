@@ -1,0 +1,62 @@
+"""The test bed of the fast paths: client, balancer and backend, wired by veth pairs without a bridge.
+
+    client            balancer            b1
+    10.77.0.1      10.77.0.2  10.78.0.2   10.78.0.11
+    eth0 ..:01 --- eth0 ..:02 eth1 ..:03 --- eth0 ..:11
+
+A bridge would take most of the time: it makes an skb of every live frame, and XDP a page of every skb.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from l4raw.netns import Host, Log, Topology
+from l4raw.netns.host import Link
+from l4raw.netns.topology import BACKENDS, BALANCER_MAC, CLIENTS
+
+from l4raw.core.model import Mode
+
+CLIENT = Link("eth0", "02:00:00:00:00:01", (f"{CLIENTS}.1/24",))
+OUTER = Link("eth0", BALANCER_MAC[0], (f"{CLIENTS}.2/24",))
+INNER = Link("eth1", BALANCER_MAC[1], (f"{BACKENDS}.2/24",))
+BACKEND = Link("eth0", "02:00:00:00:00:11", (f"{BACKENDS}.11/24",))
+
+
+@contextmanager
+def wires(mode: Mode = Mode.DSR_L2) -> Iterator[Topology]:
+    """Build it, yield it, take it down. The backend cannot answer in either mode: it has the sink."""
+    begin = time.monotonic()
+    with ExitStack() as stack:
+        hosts = {name: Host(name, Log(silent=True)) for name in ("client", "balancer", "b1")}
+        for host in hosts.values():
+            stack.callback(host.close)
+        for host in hosts.values():
+            host.wait_ready().sysctl("net.ipv6.conf.all.disable_ipv6", 1)
+        client, balancer, backend = hosts.values()
+        _wire(client, CLIENT, balancer, OUTER)
+        _wire(balancer, INNER, backend, BACKEND)
+        yield Topology(
+            name="wires",
+            mode=mode,
+            client=client,
+            balancer=balancer,
+            backends=[backend],
+            interfaces=[OUTER.interface, INNER.interface],
+            hosts=list(hosts.values()),
+            build_seconds=time.monotonic() - begin,
+        )
+
+
+def _wire(host: Host, link: Link, peer: Host, peer_link: Link) -> None:
+    """One RX and one TX queue on each end, which is veth's default."""
+    far = f"peer name {peer_link.interface} address {peer_link.mac} netns {peer.pid}"
+    host.ip(f"link add {link.interface} address {link.mac} type veth {far}")
+    for each, its in ((host, link), (peer, peer_link)):
+        each.links.append(its)
+        each.ip(
+            *(f"addr add {address} dev {its.interface}" for address in its.addresses),
+            f"link set {its.interface} up",
+        )

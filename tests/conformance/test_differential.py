@@ -1,0 +1,77 @@
+"""Python and C agree on frames that nobody chose; and a helper that does not agree is noticed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from l4raw.wire.abi import VERDICT_NAMES
+from tests.differential import Difference, Run
+from tests.mutants import MUTANTS
+from tests.variants import SANITIZERS, Patch, build, load, sanitizer_library
+
+ROOT = Path(__file__).resolve().parents[2]
+FRAMES = 200_000
+FRAMES_FOR_A_MUTANT = 30_000
+"""Nearly all are noticed within the first thousand."""
+SANITIZED = 8_000
+"""tests/long has all of them."""
+
+pytestmark = pytest.mark.native
+
+
+@pytest.mark.timeout(300)
+def test_executors_agree_on_noise(record_property: Callable[[str, object], None]) -> None:
+    tally = Run(seed=1).run(FRAMES)
+    record_property("figure", f"differential: {tally.frames} frames, {tally.rewritten} sent, no difference")
+    assert tally.frames >= FRAMES
+    assert tally.rewritten >= 0.3 * tally.frames
+    assert tally.completed >= 1000
+    rare = {name: tally.verdicts[name] for name in VERDICT_NAMES if tally.verdicts[name] < 100}
+    # That one is the engine's, when it cannot send.
+    assert rare == {"drop_tx": 0}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_broken_helper_is_caught(name: str, tmp_path: Path) -> None:
+    module = load(build(tmp_path, [MUTANTS[name]]))
+    with pytest.raises((Difference, AssertionError)):
+        Run(seed=1, module=module).run(FRAMES_FOR_A_MUTANT)
+
+
+def sanitized(
+    folder: Path, frames: int, patches: tuple[Patch, ...] = (), optimise: str = "-O0"
+) -> subprocess.CompletedProcess[str]:
+    """Run `frames` frames on a helper with sanitizers."""
+    library = sanitizer_library()
+    if library is None:
+        pytest.skip("this compiler has no AddressSanitizer")
+    module = build(folder, patches, (*SANITIZERS, optimise))
+    environment = os.environ | {
+        "LD_PRELOAD": library,
+        "PYTHONMALLOC": "malloc",
+        # The interpreter never frees all that it has.
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
+    command = [sys.executable, "-m", "tests.sanitized", str(module), str(frames), "2"]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.timeout(300)
+def test_the_helper_does_nothing_undefined(tmp_path: Path) -> None:
+    done = sanitized(tmp_path, SANITIZED)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.startswith(f"{SANITIZED // 1000}")
+
+
+def test_the_sanitizer_sees_a_read_beyond_the_frame(tmp_path: Path) -> None:
+    beyond = Patch("src/memory.h", "size <= (size_t)(end - start);", "size <= (size_t)(end - start) + 1;")
+    done = sanitized(tmp_path, 5_000, (beyond,))
+    assert done.returncode != 0
+    assert "AddressSanitizer: heap-buffer-overflow" in done.stderr, done.stderr[-4000:]

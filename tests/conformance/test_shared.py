@@ -1,0 +1,176 @@
+"""Tables that the helper and Python share: the same from either side, in any memory, under contention."""
+
+from __future__ import annotations
+
+from mmap import mmap
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from l4raw.core.flows import FlowTable, bytes_for, flow_key
+from l4raw.core.model import Mode, Scheduler
+from l4raw.core.tables import compile_policy
+from l4raw.engine import native
+from l4raw.engine.layout import Sizes
+from l4raw.engine.memory import given
+from l4raw.engine.shared import SharedTables
+from l4raw.wire.abi import FLOW_ESTABLISHED, FLOW_UDP, FORWARD, MISS, MISS_NAMES, MISS_RULE
+from tests.churn import CROWD, FEW, run, shim
+from tests.crafted import TCP, Tuple5, build
+from tests.executors import Helper, Reference, state
+from tests.noise import KEY
+from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, ip, make_tables, service, shared
+from tests.variants import Patch
+
+pytestmark = pytest.mark.native
+
+
+def syn(port: int, dport: int = 80) -> bytes:
+    return bytes(build(Tuple5(ip("10.77.0.1"), port, VIP, dport, TCP), (OUR_MACS[0], CLIENT_MAC), 2))
+
+
+def test_flows_are_put_found_touched_and_deleted_as_in_the_reference() -> None:
+    """Filled beyond its buckets, emptied, and filled again: also the overflow area and its marks."""
+    memory, random = bytes_for(64), Random(5)
+    plain, both = FlowTable(bytearray(memory), KEY), shared((), KEY, memory, 9).flows
+    live: list[int] = []
+    for step in range(4000):
+        if live and random.random() < 0.45:
+            index = live.pop(random.randrange(len(live)))
+            for table in (plain, both):
+                table.delete(index)
+        elif len(live) % 97 < 90:
+            key, full = flow_key(random.randbytes(4), step, VIP, 80, TCP), len(plain) >= plain.capacity
+            (index,) = {table.insert(key, FLOW_UDP, 1, 2, 3, step) for table in (plain, both)}
+            assert (index < 0) == full
+            live += [index] if index >= 0 else []
+        else:
+            one, other = (flow_key(random.randbytes(4), step, VIP, port, TCP) for port in (1, 2))
+            (index,) = {t.insert_pair(one, other, FLOW_UDP, 1, 2, 3, step) for t in (plain, both)}
+            live += [index, plain.read(index).peer - 1] if index >= 0 else []
+        if live:
+            chosen = random.choice(live)
+            for table in (plain, both):
+                table.touch(chosen, FLOW_ESTABLISHED, step, step)
+            assert {table.find(plain.key(chosen)) for table in (plain, both)} == {chosen}
+            assert plain.read(chosen) == both.read(chosen)
+        assert len(plain) == len(both)
+    assert bytes(plain.buffer) == bytes(both.buffer)
+
+
+def test_a_key_is_put_once() -> None:
+    tables = make_tables([service(Mode.NAT)], arms=2, new=shared)
+    key, reply = flow_key(VIP, 1, VIP, 80, TCP), flow_key(VIP, 80, VIP, 1, TCP)
+    hop = tables.next_hops.learn(0, CLIENT_MAC)
+    index = tables.flows.insert_pair(key, reply, FLOW_UDP, 1, 1, hop, 0)
+    # Another thread was faster: its entry is returned, and the reference that was for ours goes.
+    assert tables.next_hops.learn(0, CLIENT_MAC) == hop
+    assert tables.flows.insert_pair(key, reply, FLOW_UDP, 1, 1, hop, 0) == index
+    assert tables.next_hops.references(hop) == 1
+    assert tables.flows.insert(key, FLOW_UDP, 1, 1, 0, 0) == index
+    assert len(tables.flows) == 2
+
+
+def test_memory_that_was_given_is_used_like_any_other() -> None:
+    """As a map of the kernel would be: each table in a mapping that somebody else has made."""
+    made: dict[str, mmap] = {}
+
+    def remember(name: str, size: int) -> mmap:
+        made[name] = mmap(-1, size + 4096)
+        return made[name]
+
+    sizes = Sizes(1 << 16, queues=2, services=4, backends=8, addresses=16, next_hops=20)
+    SharedTables((), KEY, sizes, remember)
+    made = {name: mmap(-1, len(memory)) for name, memory in made.items()}
+
+    def new(arms: Any, key: Any, memory: int, hops: int) -> SharedTables:
+        return SharedTables(arms, key, sizes, given(made))
+
+    services = [service(Mode.NAT, Scheduler.MODULO)]
+    helper = Helper(make_tables(services, 2, hops=20, new=new))
+    reference = Reference(make_tables(services, 2, hops=20))
+    for port in range(100):
+        assert helper.run(syn(port), 0, 0) == reference.run(syn(port), 0, 0)
+    left, expected = state(helper.tables), state(reference.tables)
+    # The mapping is larger than was asked for, as pages are.
+    assert bytes(made["flows"])[: 1 << 16] == expected.pop("flows")
+    assert {name: left[name] for name in expected} == expected
+    made.pop("rings")
+    with pytest.raises(ValueError, match=r"table rings needs a mapping of \d+ bytes, there is none"):
+        SharedTables((), KEY, sizes, given(made))
+
+
+def test_what_no_look_up_answers_is_a_miss_and_python_decides() -> None:
+    tables = make_tables([service()], new=shared)
+    assert isinstance(tables, SharedTables)
+    helper = Helper(tables)
+    for half in (0, 1):
+        tables.layout.at["services"][half * tables.layout.sizes.services + 1].rule = 9
+    before = state(tables)
+    view, result = tables.view(0), native.ffi.new("struct l4_result *")
+    frame = bytearray(syn(1))
+    assert native.lib.l4_steer(view, native.ffi.from_buffer(frame), len(frame), 0, 0, result) == MISS
+    assert (result.miss, bytes(frame), state(tables)) == (MISS_RULE, syn(1), before)
+    assert helper.run(syn(1), 0, 0).verdict == FORWARD
+    assert tables.misses() == {name: int(name == "rule") for name in MISS_NAMES}
+    assert tables.verdicts[FORWARD] == 1, "Python counts what it decides"
+    # And the next one of the flow is a look-up.
+    assert helper.run(syn(1), 0, 0).verdict == FORWARD
+    assert tables.misses()["rule"] == 1 and tables.total_verdicts()[FORWARD] == 2
+
+
+def test_a_half_is_not_written_while_a_queue_may_read_it() -> None:
+    tables = make_tables([service()], new=shared)
+    assert isinstance(tables, SharedTables)
+    view = tables.view(1)
+    native.lib.l4_online(view)
+    tables.install(tables.policy)
+    assert not native.lib.l4_settled(tables.view(0))
+    with pytest.raises(RuntimeError, match="a queue has not finished a burst"):
+        tables.install(tables.policy)
+    native.lib.l4_pass(view)
+    tables.install(tables.policy)
+    native.lib.l4_offline(view)
+    tables.install(tables.policy)
+
+
+def test_a_policy_that_does_not_fit_says_what_is_too_many_and_changes_nothing() -> None:
+    tables = SharedTables((), KEY, Sizes(1 << 16, ring_slots=10, services=3, backends=8))
+    hops = {backend.address: (1, 0) for backend in backends(9)}
+    for wrong, text in (
+        ([service(scheduler=Scheduler.MAGLEV)], "room for 10 ring slots, the configuration needs 65537"),
+        ([service(members=backends(9))], "room for 8 backends, the configuration needs 10"),
+        ([service(name=f"{i}", port=i) for i in range(1, 5)], "room for 3 services, .* needs 5"),
+    ):
+        before = tables.layout.control.generation
+        with pytest.raises(OverflowError, match=text):
+            tables.install(compile_policy(wrong, hops, SEED))
+        assert tables.layout.control.generation == before and tables.policy.find(VIP, 80, TCP) is None
+
+
+@pytest.mark.parametrize("clients", [CROWD, FEW])
+def test_queues_and_python_at_once(clients: int, tmp_path: Path, record_property: Any) -> None:
+    seen = run(shim(tmp_path), 1.5, clients)
+    assert seen["sent"] > 10_000 and seen["expired"] > 100 and seen["by python"] > 10
+    record_property("figure", f"three queues and Python, {clients} clients: {dict(seen)}")
+
+
+FLOWS, INSERT = "src/flows.h", "src/insert.h"
+WITHOUT = {
+    "stripes": [
+        Patch(INSERT, "if (!first || !second || !l4_try_lock(first))", "if (!first || !second)"),
+        Patch(INSERT, "if (second != first && !l4_try_lock(second)) {", "if (0) {"),
+    ],
+    "second look": [Patch(FLOWS, "return l4_load(&entry->lock) == generation;", "return true;")],
+}
+
+
+@pytest.mark.parametrize("what", WITHOUT)
+def test_the_race_is_noticed_without(what: str, tmp_path: Path) -> None:
+    module = shim(tmp_path, (), WITHOUT[what])
+    with pytest.raises((AssertionError, RuntimeError)):
+        for _ in range(5):
+            for clients in (CROWD, FEW):
+                run(module, 1.5, clients)

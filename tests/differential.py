@@ -1,0 +1,167 @@
+"""The same frames, one after the other, on every executor: any difference fails.
+
+Each round is a burst of up to 64 frames, and then something that is no
+frame: time passes, flows expire, a MAC is lost or found, a policy replaces
+another. Four run side by side, each over tables of its own: the reference;
+`l4_steer`; `l4_steer_burst`; and the reference over the tables that the
+helper shares, which is what a miss meets.
+
+    .venv/bin/python -m tests.differential [FRAMES [SEED]]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Any, NamedTuple
+
+from l4raw.core.states import expire
+from l4raw.core.tables import Policy
+from l4raw.engine import native
+from l4raw.wire.abi import BURST, CSUM_DETECT, FORWARD, REPLY, SENT, VERDICT_NAMES
+from tests.crafted import completed
+from tests.executors import Bursts, Executor, Helper, Outcome, OverShared, Reference, state
+from tests.noise import B, Given, Noise, make_policies, make_world
+
+COMPARED_EVERY = 50
+"""Rounds between two comparisons of all tables."""
+
+
+class Difference(AssertionError):
+    """Two executors did not agree."""
+
+
+class Tally(NamedTuple):
+    """What a run consisted of."""
+
+    verdicts: Counter[str]
+    rewritten: int
+    frames: int
+    completed: int
+    """Frames that the helper was left to complete, and did."""
+
+
+class Run:
+    """A run over `frames` frames from a seed."""
+
+    def __init__(self, seed: int, module: Any = native, margin: bytes | None = None) -> None:
+        self._noise = Noise(seed)
+        self._random = self._noise.random
+        self._policies = make_policies()
+        self._reference = Reference(make_world(Reference.new))
+        self._others: list[Executor] = [
+            Helper(make_world(Helper.new), module, margin),
+            Bursts(make_world(Bursts.new), module, margin),
+            OverShared(make_world(OverShared.new)),
+        ]
+        self._install(self._policies[0])
+        self._completed = 0
+
+    def run(self, frames: int) -> Tally:
+        """Steer `frames` frames or a few more on all of them. Raises `Difference`."""
+        verdicts: Counter[int] = Counter()
+        rounds = 0
+        while verdicts.total() < frames:
+            verdicts.update(self._burst(self._random.choice((1, 2, 5, 17, BURST))))
+            self._event()
+            rounds += 1
+            if rounds % COMPARED_EVERY == 0:
+                self._compare_tables()
+        self._compare_tables()
+        named = Counter({VERDICT_NAMES[verdict]: count for verdict, count in verdicts.items()})
+        return Tally(named, verdicts[FORWARD] + verdicts[REPLY], verdicts.total(), self._completed)
+
+    def _burst(self, size: int) -> list[int]:
+        given: list[Given] = []
+        expected: list[Outcome] = []
+        for _ in range(size):
+            each, outcome = self._ask_reference(self._noise.frame())
+            given.append(each)
+            expected.append(outcome)
+        for executor in self._others:
+            got = executor.run_all([self._as_told(executor, each) for each in given])
+            for each, want, have in zip(given, expected, got, strict=True):
+                if not same(each, want, have):
+                    raise Difference(explain(executor, each, want, have))
+        return [outcome.verdict for outcome in expected]
+
+    def _ask_reference(self, each: Given) -> tuple[Given, Outcome]:
+        """Half of the frames say where their checksum is partial; of the others the helper must see it."""
+        if self._random.random() < 0.5:
+            outcome = self._reference.run(*each)
+        else:
+            whole = completed(each.frame)
+            outcome = self._reference.run(whole, each.arm, 0)
+            self._completed += outcome.verdict < SENT and whole != each.frame
+            each = each._replace(csum_start=CSUM_DETECT)
+        self._noise.heard(outcome)
+        return each, outcome
+
+    def _as_told(self, executor: Executor, each: Given) -> Given:
+        """The reference over shared tables has no detection: it is told, or gets the frame complete."""
+        if isinstance(executor, OverShared) and each.csum_start == CSUM_DETECT:
+            return Given(completed(each.frame), each.arm, 0)
+        return each
+
+    def _event(self) -> None:
+        random, chance = self._random, self._random.random()
+        all_tables = [each.tables for each in (self._reference, *self._others)]
+        now = self._reference.tables.now + random.choice((0, 0, 1, 5, 30))
+        if chance < 0.002:
+            now += 30_000
+        budget = random.choice((0, 16, 200, 4000))
+        hop = random.randrange(1, len(B) + 1)
+        mac = None if chance < 0.035 else bytes([2, 0, 0, 0, 0, B[hop - 1].address[3]])
+        freed = set()
+        for tables in all_tables:
+            tables.now = now & 0xFFFF_FFFF
+            freed.add(expire(tables, budget))
+            if 0.03 < chance < 0.2:
+                tables.next_hops.set_mac(hop, mac)
+        if len(freed) > 1:
+            raise Difference(f"expire freed {freed} flows")
+        if chance > 0.97:
+            self._install(random.choice((*self._policies[:1] * 4, *self._policies[1:])))
+
+    def _install(self, policy: Policy) -> None:
+        for each in (self._reference, *self._others):
+            each.tables.install(policy)
+
+    def _compare_tables(self) -> None:
+        want = state(self._reference.tables)
+        for executor in self._others:
+            have = state(executor.tables)
+            different = [name for name, value in want.items() if have[name] != value]
+            if different:
+                details = [f"{name}: {want[name]!s:.300}\n{have[name]!s:.300}" for name in different]
+                raise Difference("\n".join([f"{executor.name} left other tables: {different}", *details]))
+
+
+def same(each: Given, want: Outcome, have: Outcome) -> bool:
+    """A frame that is not sent is left as it was; the reference may have been given it complete."""
+    if want.verdict >= SENT:
+        return have.verdict == want.verdict and have.frame in (each.frame, want.frame)
+    return want == have
+
+
+def explain(executor: Executor, each: Given, want: Outcome, have: Outcome) -> str:
+    """For the one who has to find the cause."""
+    return (
+        f"{executor.name}: {VERDICT_NAMES[want.verdict]} expected, {VERDICT_NAMES[have.verdict]} found; "
+        f"arm {each.arm}, csum_start {each.csum_start}\n"
+        f"frame    {each.frame.hex()}\nexpected {want.frame.hex()} on {want.arm}\n"
+        f"found    {have.frame.hex()} on {have.arm}"
+    )
+
+
+def main() -> None:
+    """Run, and print what it consisted of."""
+    frames, seed = (int(each) for each in [*sys.argv[1:], "200000", "1"][:2])
+    tally = Run(seed).run(frames)
+    print(f"{tally.frames} frames from seed {seed}, {tally.rewritten} sent, {tally.completed} completed")
+    for name in VERDICT_NAMES:
+        print(f"{tally.verdicts[name]:8} {name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""What steers: the Python reference and the C helper, behind the same two calls.
+
+Lives here: `run` a frame and compare what it left. A test that loops over
+`EXECUTORS` says of both what it says of one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+from l4raw.core.rewrite import apply
+from l4raw.core.steer import steer
+from l4raw.core.tables import Tables
+from l4raw.engine import native
+from l4raw.engine.base import count
+from l4raw.engine.shared import SharedTables
+from l4raw.wire.abi import BURST, MISS, SENT, Verdict
+from tests.tables import New, plain, shared, tables_named
+
+MARGIN = b"\xa5" * 64
+"""Around every frame: whatever writes there is noticed."""
+
+
+class Outcome(NamedTuple):
+    """A frame's fate, with the bytes that it has afterwards."""
+
+    verdict: int
+    frame: bytes
+    arm: int
+    """-1: not sent."""
+
+
+class Executor(ABC):
+    """Steers frames over tables of its own and counts them."""
+
+    new: ClassVar[New]
+    """Makes such tables."""
+    name: ClassVar[str]
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """One over the tables that a vector names."""
+        return cls(tables_named(name, cls.new))
+
+    @abstractmethod
+    def run(self, frame: bytes, arm: int, csum_start: int) -> Outcome:
+        """Steer one frame, rewrite it if it is sent, and count it."""
+
+    def run_all(self, frames: Sequence[tuple[bytes, int, int]]) -> list[Outcome]:
+        """Steer several, one after the other."""
+        return [self.run(*each) for each in frames]
+
+
+class Reference(Executor):
+    """`l4raw.core.steer`."""
+
+    new = staticmethod(plain)
+    name = "the reference"
+
+    def run(self, frame: bytes, arm: int, csum_start: int) -> Outcome:
+        """As `forward` does, without an engine."""
+        buffer = bytearray(MARGIN + frame + MARGIN)
+        with memoryview(buffer)[len(MARGIN) : len(MARGIN) + len(frame)] as data:
+            decision = steer(data, arm, csum_start, self.tables)
+            if decision.forwarded:
+                apply(data, decision.edits)
+            count(self.tables, decision, decision.verdict, len(frame))
+        return _outcome(decision.verdict, buffer, decision.arm, MARGIN)
+
+
+class OverShared(Reference):
+    """The same over the helper's tables: what a miss meets."""
+
+    new = staticmethod(shared)
+    name = "the reference over shared tables"
+
+
+class Helper(Executor):
+    """`l4_steer`, and the reference for its misses."""
+
+    new = staticmethod(shared)
+    name = "l4_steer"
+
+    def __init__(self, tables: Tables, module: Any = native, margin: bytes | None = None) -> None:
+        """`module` has `ffi` and `lib`, if not those installed; `margin` is what is around a frame."""
+        super().__init__(tables)
+        assert isinstance(tables, SharedTables)
+        self._ffi, self._lib = module.ffi, module.lib
+        self._own = tables.view(1)
+        self._view = self._ffi.cast("struct l4_tables *", self._own)
+        self._results = self._ffi.new("struct l4_result[]", BURST)
+        self._margin = MARGIN if margin is None else margin
+
+    def _buffer(self, frame: bytes) -> tuple[Any, Any]:
+        """Memory that ends with the margin, and a pointer to the frame in it."""
+        content = self._margin + frame + self._margin
+        buffer = self._ffi.new("uint8_t[]", len(content))
+        self._ffi.memmove(buffer, content, len(content))
+        return buffer, buffer + len(self._margin)
+
+    def run(self, frame: bytes, arm: int, csum_start: int) -> Outcome:
+        """One call, and the counters."""
+        buffer, data = self._buffer(frame)
+        self._lib.l4_steer(self._view, data, len(frame), arm, csum_start, self._results)
+        return self._done(self._results[0], frame, buffer, arm, csum_start)
+
+    def _done(self, result: Any, frame: bytes, buffer: Any, arm: int, csum_start: int) -> Outcome:
+        self._lib.l4_count(self._view, self._ffi.addressof(result), len(frame))
+        if result.verdict == MISS:
+            assert csum_start >= 0, "the reference detects nothing"
+            return Reference(self.tables).run(frame, arm, csum_start)
+        return _outcome(result.verdict, bytes(self._ffi.buffer(buffer)), result.arm, self._margin)
+
+
+class Bursts(Helper):
+    """`l4_steer_burst`."""
+
+    name = "l4_steer_burst"
+
+    def run_all(self, frames: Sequence[tuple[bytes, int, int]]) -> list[Outcome]:
+        """All of them with one call; at most BURST."""
+        descriptors = self._ffi.new("struct l4_frame[]", BURST)
+        buffers = []
+        for descriptor, (frame, arm, csum_start) in zip(descriptors, frames, strict=False):
+            buffer, descriptor.data = self._buffer(frame)
+            descriptor.size, descriptor.arm, descriptor.csum_start = len(frame), arm, csum_start
+            buffers.append(buffer)
+        self._lib.l4_steer_burst(self._view, descriptors, len(frames), self._results)
+        return [
+            self._done(result, frame, buffer, arm, csum_start)
+            for result, buffer, (frame, arm, csum_start) in zip(self._results, buffers, frames, strict=False)
+        ]
+
+    def run(self, frame: bytes, arm: int, csum_start: int) -> Outcome:
+        """A burst of one."""
+        return self.run_all([(frame, arm, csum_start)])[0]
+
+
+EXECUTORS: tuple[type[Executor], ...] = (Reference, OverShared, Helper, Bursts)
+
+
+def _outcome(verdict: int, buffer: bytes | bytearray, arm: int, margin: bytes) -> Outcome:
+    assert buffer.startswith(margin) and buffer.endswith(margin), "written beyond the frame"
+    frame = bytes(buffer[len(margin) : len(buffer) - len(margin)])
+    return Outcome(verdict, frame, arm if Verdict(verdict) < SENT else -1)
+
+
+def state(tables: Tables) -> dict[str, object]:
+    """Everything that frames and time have left in the tables."""
+    hops = tables.next_hops
+    numbers = range(len(hops.macs))
+    if isinstance(tables, SharedTables):
+        traffic = [tables.total_traffic(i) for i in range(len(tables.backends))]
+        verdicts = tables.total_verdicts()
+    else:
+        traffic, verdicts = list(tables.backends), list(tables.verdicts)
+    return {
+        "flows": bytes(tables.flows.buffer),
+        "used": len(tables.flows),
+        "hops": [(hops.macs[i], hops.arms[i], hops.references(i)) for i in numbers],
+        "hops in use": len(hops),
+        "cursors": [tables.cursors[i] for i in range(len(tables.policy.by_number))],
+        "verdicts": verdicts,
+        "traffic": traffic,
+        "now": tables.now,
+    }

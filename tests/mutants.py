@@ -1,0 +1,62 @@
+"""Mistakes that somebody could make in the helper, as changes of its text; a test makes each of them.
+
+What only sums of certain numbers show is in tests/conformance/test_checksum.py.
+"""
+
+from __future__ import annotations
+
+from tests.variants import Patch
+
+STEER, ADMIT, REWRITE, CONTEXT = "src/steer.h", "src/admit.h", "src/rewrite.h", "src/context.h"
+FLOWS, INSERT, HOPS = "src/flows.h", "src/insert.h", "src/hops.h"
+PACKET, CHECKSUM, HELPER = "src/packet.h", "src/checksum.h", "src/helper.c"
+
+MUTANTS = {
+    "short frames": Patch(PACKET, "room < sizeof(tcp) ||", "room + 1 < sizeof(tcp) ||"),
+    "options unsummed": Patch(PACKET, "if (l4_unlikely(length > sizeof(*ip)))", "if (0)"),
+    "total beyond the frame": Patch(PACKET, "total < length || total > room", "total < length"),
+    "UDP length": Patch(PACKET, "length < sizeof(udp) || length > room", "length > room"),
+    "data offset": Patch(PACKET, "length < sizeof(tcp) || length > room", "length < sizeof(tcp)"),
+    "fragment bits": Patch(PACKET, "L4_IS_FRAGMENT = 0x3fff", "L4_IS_FRAGMENT = 0x1fff"),
+    "odd byte": Patch(CHECKSUM, "uint8_t last[2] = { *at, 0 };", "uint8_t last[2] = { 0, *at };"),
+    "partial complemented": Patch(REWRITE, "check = l4_update_partial(", "check = l4_update("),
+    "partial not completed": Patch(REWRITE, "if (context->csum_start == L4_CSUM_DETECT)", "if (0)"),
+    "UDP zero sent": Patch(
+        REWRITE, "headers->protocol == IPPROTO_UDP ? 0xffff : check;", "0 ? 0xffff : check;"
+    ),
+    "UDP none filled in": Patch(
+        REWRITE,
+        "if (check == 0 && headers->protocol == IPPROTO_UDP)\n\t\treturn;\n\tif (context->csum_start > 0",
+        "if (context->csum_start > 0",
+    ),
+    "TTL of DSR": Patch(
+        STEER, "if (entry->peer && context->headers.ttl <= 1)", "if (context->headers.ttl <= 1)"
+    ),
+    "TTL of replies": Patch(STEER, "if (context->headers.ttl <= 1) /*", "if (context->headers.ttl < 1) /*"),
+    "martian class E": Patch(ADMIT, "first >= 224", "first >= 240"),
+    "martian own address": Patch(ADMIT, "source, 0, L4_IS_OWN", "source, 0, L4_IS_VIP"),
+    "SYN and FIN opens": Patch(ADMIT, "L4_TCP_ACK | L4_TCP_FIN | L4_TCP_RST", "L4_TCP_ACK | L4_TCP_RST"),
+    "port 0 first": Patch(CONTEXT, "if (number >= 0)\n\t\treturn number;", ""),
+    "ports not exchanged": Patch(
+        STEER, "context->ports_be << 16 | context->ports_be >> 16", "context->ports_be"
+    ),
+    "backend's port": Patch(
+        ADMIT,
+        "uint16_t port_be = backend->port_be ? backend->port_be : headers->dport_be;",
+        "uint16_t port_be = headers->dport_be;",
+    ),
+    "flow of the burst": Patch(STEER, "\tif (context->flow == L4_NONE)\n\t\tl4_look(context);\n", ""),
+    "state after FIN": Patch(FLOWS, "state == L4_FLOW_CLOSING ? L4_FLOW_CLOSING", "0 ? L4_FLOW_CLOSING"),
+    "first bucket first": Patch(INSERT, "of_second > of_first ? second", "of_second >= of_first ? second"),
+    "no overflow": Patch(
+        FLOWS, "if (!l4_is_marked(tables, bucket.first) || !l4_is_marked(tables, bucket.second))", "if (1)"
+    ),
+    "one entry too many": Patch(INSERT, "+ entries <= control->flow_capacity", "<= control->flow_capacity"),
+    "full is not seen": Patch(ADMIT, "if (l4_reserve(tables, 2)) {", "l4_reserve(tables, 2);\n\t{"),
+    "another free hop": Patch(
+        HOPS, "if (index && hop) {\n\t\tcontrol", "if (index && hop && 0) {\n\t\tcontrol"
+    ),
+    "bytes of replies": Patch(
+        HELPER, "&traffic->bytes : &traffic->reply_bytes", "&traffic->bytes : &traffic->bytes"
+    ),
+}

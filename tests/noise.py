@@ -1,0 +1,192 @@
+"""Frames from a seed: good ones, and every way we know to be bad, for services that exercise each verdict.
+
+Lives here: the world (services, clients) and which frames come in it. How a
+frame is made is in tests/crafted.py, what runs them in tests/differential.py.
+
+    arm 0: clients at 10.77.0.x         arm 1: backends at 10.78.0.11 and on
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from random import Random
+from struct import unpack_from
+from typing import NamedTuple
+
+from l4raw.core.hashing import HashKey, hash_key
+from l4raw.core.model import Backend, Mode, Scheduler, Service
+from l4raw.core.tables import NO_POLICY, Arm, Policy, Tables, Timeouts, compile_policy
+from l4raw.wire import tcp
+from l4raw.wire.abi import FORWARD
+from tests.crafted import IP, SPOILERS, TCP, UDP, Tuple5, build, make_partial, segment_of
+from tests.executors import Outcome
+from tests.tables import OUR_ADDRESSES, OUR_MACS, SEED, New, ip
+
+MEMORY = 1 << 17
+"""About 1,300 flow entries: it fills."""
+HOPS = 17
+"""Fewer than backends and clients' MACs together."""
+KEY: HashKey = hash_key(b"noise")
+
+VIPS = tuple(ip(f"10.77.0.{n}") for n in (100, 101, 102))
+CLIENTS = tuple(ip(f"10.77.{n % 3}.{10 + n}") for n in range(24))
+CLIENT_MACS = tuple(bytes([2, 0, 0, 0, 1, n]) for n in range(14))
+GOOD_MACS = 8
+"""So many of the clients' MACs are used by most frames."""
+MARTIANS = tuple(
+    map(ip, ("0.1.2.3", "127.0.0.1", "224.0.0.9", "255.255.255.255", "10.77.0.100", "10.77.0.2"))
+)
+STRANGERS = tuple(map(ip, ("10.78.0.9", "192.0.2.1", "10.77.0.2")))
+
+B = tuple(Backend(f"b{i}", ip(f"10.78.0.{10 + i}")) for i in range(1, 7))
+LOST = Backend("lost", ip("10.78.0.77"))
+"""Nobody ever tells its MAC."""
+
+DSR, NAT = Mode.DSR_L2, Mode.NAT
+MAGLEV, RR, MODULO = Scheduler.MAGLEV, Scheduler.RR, Scheduler.MODULO
+QUICK = Timeouts(half_open=3_000, established=20_000, closing=2_000, udp=5_000)
+
+
+def at_port(port: int, *backends: Backend) -> tuple[Backend, ...]:
+    """The same backends, behind another port."""
+    return tuple(Backend(b.name, b.address, port) for b in backends)
+
+
+ODD_FLAGS = (tcp.ACK, tcp.SYN | tcp.ACK, tcp.SYN | tcp.FIN, tcp.SYN | tcp.RST, tcp.RST, tcp.FIN, 0, 0xFF)
+"""Of a segment that begins no connection."""
+SERVICES = (
+    Service("web", VIPS[0], 80, TCP, DSR, MAGLEV, B[:4]),
+    Service("turns", VIPS[0], 81, TCP, DSR, RR, B[:3]),
+    Service("dns", VIPS[0], 53, UDP, DSR, MODULO, B[1:4]),
+    Service("idle", VIPS[0], 90, TCP, DSR, RR, (Backend("z", B[0].address, 0, 0),)),
+    Service("away", VIPS[0], 91, UDP, DSR, RR, (LOST,)),
+    Service("nat", VIPS[1], 80, TCP, NAT, MAGLEV, at_port(8080, *B[:4])),
+    Service("nat turns", VIPS[1], 81, TCP, NAT, RR, B[:3]),
+    Service("nat dns", VIPS[1], 53, UDP, NAT, MODULO, at_port(5300, *B[2:])),
+    Service("one", VIPS[1], 82, TCP, NAT, RR, at_port(9000, B[5])),
+    Service("other", VIPS[1], 83, TCP, NAT, RR, at_port(9000, B[5])),
+    Service("all", VIPS[2], 0, TCP, NAT, RR, B[:2]),
+    Service("all dns", VIPS[2], 0, UDP, DSR, MODULO, B[:2]),
+    Service("named", VIPS[2], 8443, TCP, DSR, RR, B[4:]),
+)
+CHOICES = (
+    SERVICES,
+    tuple(s for s in SERVICES if s.vip != VIPS[1]),
+    tuple(s for s in SERVICES if s.name not in ("web", "one", "all dns")),
+)
+"""What reloads switch between: the second loses a VIP, the third some services."""
+
+
+def make_world(new: New) -> Tables:
+    """Tables with no policy yet, and a hop for each backend."""
+    arms = tuple(Arm(f"eth{i}", OUR_MACS[i]) for i in range(2))
+    tables = new(arms, KEY, MEMORY, HOPS)
+    tables.local = frozenset(map(ip, OUR_ADDRESSES))
+    for backend in (*B, LOST):
+        tables.next_hops.pin(1, None if backend is LOST else bytes([2, 0, 0, 0, 0, backend.address[3]]))
+    return tables
+
+
+@functools.cache
+def make_policies() -> list[Policy]:
+    """One after the other, each keeping the numbers of those before it. Made once: a ring takes a while."""
+    hops = {backend.address: (index, 1) for index, backend in enumerate((*B, LOST), start=1)}
+    timeouts = {service.name: QUICK for service in SERVICES}
+    policies: list[Policy] = []
+    for choice in CHOICES:
+        policies.append(compile_policy(choice, hops, SEED, timeouts, policies[-1] if policies else NO_POLICY))
+    # The first once more: it must know the numbers of all.
+    policies[0] = compile_policy(CHOICES[0], hops, SEED, timeouts, policies[-1])
+    return policies
+
+
+class Given(NamedTuple):
+    """A frame, and what is known of it."""
+
+    frame: bytes
+    arm: int
+    csum_start: int
+
+
+class Noise:
+    """An endless source of frames; `heard` tells it what became of them."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self._known: deque[tuple[Tuple5, bytes]] = deque(maxlen=400)
+        """Clients' flows that were forwarded, with the client's MAC."""
+        self._answers: deque[Tuple5] = deque(maxlen=400)
+        """What a backend would answer."""
+        self._last: tuple[Tuple5, bytes] | None = None
+
+    def frame(self) -> Given:
+        """The next one."""
+        random = self.random
+        self._last = None
+        kind = random.random()
+        if kind < 0.04:
+            return Given(random.randbytes(random.randrange(0, 80)), random.randrange(2), 0)
+        if kind < 0.26 and self._answers:
+            frame, arm = self._answer(), 1
+        elif kind < 0.70 and self._known:
+            frame, arm = self._again(), 0
+        else:
+            frame, arm = self._first(), 0
+        if random.random() < 0.3:
+            frame = self._spoiled(frame)
+        start = make_partial(frame) if random.random() < 0.25 else 0
+        if random.random() < 0.02:
+            start = random.choice((14, 33, 34, 84, 9_999))
+        return Given(bytes(frame), arm, start)
+
+    def heard(self, outcome: Outcome) -> None:
+        """What became of the last one."""
+        if outcome.verdict != FORWARD or self._last is None:
+            return
+        self._known.append(self._last)
+        found = segment_of(outcome.frame)
+        if found is not None:
+            sport, dport = unpack_from("!HH", outcome.frame, found.l4)
+            src, dst = outcome.frame[IP + 12 : IP + 16], outcome.frame[IP + 16 : IP + 20]
+            if dst not in VIPS:
+                self._answers.append(Tuple5(dst, dport, src, sport, outcome.frame[IP + 9]))
+
+    def _body(self) -> bytes:
+        return self.random.randbytes(self.random.choice((0, 0, 1, 2, 7, 16, 33, 100, 1400)))
+
+    def _flags(self) -> int:
+        return self.random.choice((tcp.ACK, tcp.ACK, tcp.ACK, 0x18, tcp.SYN, tcp.FIN | tcp.ACK, tcp.RST))
+
+    def _first(self) -> bytearray:
+        """Of a flow that may be new."""
+        random = self.random
+        service = random.choice(SERVICES)
+        port = service.port or random.randrange(1, 40)
+        if random.random() < 0.04:
+            port = random.randrange(200, 300)
+        src = random.choice(MARTIANS) if random.random() < 0.03 else random.choice(CLIENTS)
+        dst = random.choice(STRANGERS) if random.random() < 0.03 else service.vip
+        ports = 12 if service.name in ("one", "other") else 400
+        of = Tuple5(src, random.randrange(1000, 1000 + ports), dst, port, service.protocol)
+        # Of those that are rare, more: their clients' MACs run out.
+        mac = random.choice(CLIENT_MACS[: GOOD_MACS if random.random() < 0.9 else None])
+        self._last = (of, mac)
+        flags = tcp.SYN if random.random() < 0.85 else random.choice(ODD_FLAGS)
+        return build(of, (OUR_MACS[0], mac), flags, body=self._body())
+
+    def _again(self) -> bytearray:
+        """Of a flow that was forwarded."""
+        of, mac = self.random.choice(self._known)
+        ttl = self.random.choice((1, 2, 64, 64, 64, 64, 255))
+        return build(of, (OUR_MACS[0], mac), self._flags(), ttl, body=self._body())
+
+    def _answer(self) -> bytearray:
+        of = self.random.choice(self._answers)
+        mac = bytes([2, 0, 0, 0, 0, of.src[3]])
+        ttl = self.random.choice((1, *(64,) * 7))
+        return build(of, (OUR_MACS[1], mac), self._flags(), ttl, body=self._body())
+
+    def _spoiled(self, frame: bytearray) -> bytearray:
+        """The same with something odd about it."""
+        return self.random.choice(SPOILERS)(self.random, frame)

@@ -1,0 +1,109 @@
+"""Other builds of the helper: its text changed, or compiled with sanitizers.
+
+The product has no switch for this. A copy of native/ is changed and compiled
+beside it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+NATIVE = ROOT / "native"
+sys.path.insert(0, str(NATIVE))
+
+import build_ffi  # noqa: E402
+
+HELPER = next(module for module in build_ffi.MODULES if module.name == "l4raw._native")
+COMPILE_ARGS, INCLUDE_DIRS = build_ffi.COMPILE_ARGS, HELPER.include_dirs
+
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g")
+
+
+class Patch(NamedTuple):
+    """One place of one file, which must be there once."""
+
+    file: str
+    """In native/."""
+    old: str
+    new: str
+
+
+def compiler() -> list[str]:
+    """As the one who runs the tests chose it."""
+    return shlex.split(os.environ.get("CC") or "cc")
+
+
+@functools.cache
+def _border() -> Path:
+    """cffi's part, compiled once: it does not change with the helper's text. Goes with the process."""
+    folder = Path(tempfile.mkdtemp(prefix="l4raw-variants."))
+    atexit.register(shutil.rmtree, folder)
+    source, target = folder / "l4raw_native.c", folder / "border.o"
+    with contextlib.redirect_stdout(None):
+        build_ffi.write_source(HELPER, source)
+    include = [sysconfig.get_path("include"), *(str(ROOT / place) for place in INCLUDE_DIRS)]
+    command = [*compiler(), "-c", "-fPIC", "-w", "-O0", *(f"-I{each}" for each in include)]
+    _run([*command, str(source), "-o", str(target)])
+    return target
+
+
+def changed(folder: Path, patches: Iterable[Patch] = ()) -> None:
+    """Put a changed copy of native/ into `folder`."""
+    copy = folder / "native"
+    shutil.copytree(NATIVE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for patch in patches:
+        path = copy / patch.file
+        text = path.read_text("utf-8")
+        assert text.count(patch.old) == 1, f"{patch.file} has {text.count(patch.old)} times: {patch.old}"
+        path.write_text(text.replace(patch.old, patch.new), "utf-8")
+
+
+def sources(folder: Path) -> list[str]:
+    """The C files of the copy in `folder`, or of the project."""
+    return [str(folder / name) for name in HELPER.sources]
+
+
+def build(folder: Path, patches: Iterable[Patch] = (), flags: Iterable[str] = ("-O0",)) -> Path:
+    """Compile a changed copy of native/ into `folder`. The path of the extension module."""
+    changed(folder, patches)
+    target = folder / "_native.so"
+    include = [f"-I{folder / place}" for place in INCLUDE_DIRS]
+    command = [*compiler(), "-shared", "-fPIC", "-w", *COMPILE_ARGS, *flags, *include, *sources(folder)]
+    _run([*command, str(_border()), "-o", str(target)])
+    return target
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def load(path: Path, name: str = "_native") -> ModuleType:
+    """The extension module at `path`, as another module than the installed one."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def sanitizer_library() -> str | None:
+    """What has to be loaded before Python is; None: this compiler has none."""
+    done = subprocess.run([*compiler(), "-print-file-name=libasan.so"], capture_output=True, text=True)
+    path = Path(done.stdout.strip())
+    return str(path.resolve()) if path.is_absolute() and path.exists() else None
