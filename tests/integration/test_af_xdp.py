@@ -1,0 +1,134 @@
+"""The AF_XDP engine on a host that others use too: what is not its own passes, and nothing of it stays.
+
+That it forwards right is in test_traffic.py, beside the raw engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from l4raw.netns import Host, Log, Topology, nat
+from l4raw.netns.clients import curl, many_requests
+from l4raw.netns.servers import web
+
+from l4raw.xdp import PassToSocket, XdpLink
+from tests.integration.running import running
+from tests.integration.snapshot import difference
+from tests.integration.starting import Place, Up, l4raw, run
+
+pytestmark = [pytest.mark.root, pytest.mark.xdp]
+
+ROUNDS = 10
+
+
+@pytest.fixture
+def network() -> Iterator[Topology]:
+    with nat(log=Log(silent=True)) as made, ExitStack() as stack:
+        for backend in made.backends:
+            stack.enter_context(web(backend))
+        yield made
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def config(network: Topology, place: Place, dataplane: str = "af_xdp") -> Path:
+    return place.config(network.config_toml(dataplane=dataplane, lb={"ring_seed": "a"}))
+
+
+def attached(host: Host) -> int:
+    """How many interfaces have an XDP program."""
+    return host.run(["ip", "-d", "link"]).stdout.count("prog/xdp")
+
+
+def someone_elses(host: Host, interface: str) -> tuple[PassToSocket, XdpLink]:
+    """A program that is not the balancer's, held by this test."""
+    program = PassToSocket()
+    with host.enter():
+        return program, program.attach(interface)
+
+
+def test_what_is_not_the_balancers_passes_to_the_kernel(network: Topology) -> None:
+    """Ping, ARP, TCP to the balancer's own address, and its own TCP to a backend's service port."""
+    balancer, backend = network.balancer, network.backends[0]
+    with web(balancer, 2222), running(network, network.config_toml(dataplane="af_xdp")) as up:
+        network.client.ip("neigh flush dev eth0")
+        for _ in range(3):
+            network.client.run(["ping", "-c", "1", "-W", "5", balancer.address])
+            assert curl(network.client, f"http://{balancer.address}:2222/") == balancer.name
+            assert curl(balancer, f"http://{backend.address}/") == backend.name
+            assert many_requests(network.client, f"http://{network.vip}/", 10).total() == 10
+    assert up.counters["engine"]["passed"] == 0
+    assert up.counters["engine"]["received"] == up.verdict("forward") + up.verdict("reply")
+
+
+def test_after_kill_9_nothing_is_attached_and_the_next_one_works_at_once(
+    network: Topology, place: Place
+) -> None:
+    before = place.look(network.balancer)
+    for _ in range(ROUNDS):
+        up = Up(network.balancer, place, "-c", config(network, place)).wait_ready()
+        assert attached(network.balancer) == 2
+        assert many_requests(network.client, f"http://{network.vip}/", 3).total() == 3
+        up.kill()
+        assert attached(network.balancer) == 0
+    run(network.balancer, place, "down")
+    assert "links" not in difference(before, place.look(network.balancer))
+
+
+def test_another_program_on_the_interface_is_refused_and_untouched(network: Topology, place: Place) -> None:
+    program, link = someone_elses(network.balancer, "eth1")
+    with program, link:
+        before = network.balancer.run(["ip", "-d", "-j", "link"]).stdout
+        done = run(network.balancer, place, "up", "-c", config(network, place))
+        assert done.returncode == 4
+        error = next(line for line in done.stderr.splitlines() if line.startswith("error"))
+        assert error.startswith("error L4R-205: ") and "is attached already and was left as it is" in error
+        assert network.balancer.run(["ip", "-d", "-j", "link"]).stdout == before
+
+        auto = Up(network.balancer, place, "-c", config(network, place, "auto")).wait_ready()
+        assert "dataplane: raw; not af_xdp: " in auto.err and "is attached already" in auto.err
+        assert many_requests(network.client, f"http://{network.vip}/", 10).total() == 10
+        auto.stop()
+        assert network.balancer.run(["ip", "-d", "-j", "link"]).stdout == before
+
+
+def test_an_mtu_above_the_chunk_is_refused_with_the_numbers(network: Topology, place: Place) -> None:
+    network.balancer.ip("link set eth1 mtu 3000")
+    done = run(network.balancer, place, "up", "-c", config(network, place))
+    assert done.returncode == 5
+    assert "L4R-304" in done.stderr and "an MTU of 3000; AF_XDP takes up to 1774 here" in done.stderr
+    auto = Up(network.balancer, place, "-c", config(network, place, "auto")).wait_ready()
+    assert "not af_xdp: an MTU of 3000" in auto.err
+    auto.stop()
+
+
+@pytest.mark.parametrize(
+    ("before", "word"),
+    [
+        (["setpriv", "--bounding-set=-bpf,-sys_admin"], "CAP_BPF"),
+        (["setpriv", "--bounding-set=-net_admin,-sys_admin"], "CAP_NET_ADMIN"),
+        (["setpriv", "--bounding-set=-ipc_lock", "prlimit", "--memlock=1048576"], "ulimit -l"),
+    ],
+    ids=["CAP_BPF", "CAP_NET_ADMIN", "memlock"],
+)
+def test_what_is_missing_is_named(network: Topology, place: Place, before: list[str], word: str) -> None:
+    environment = [f"{key}={value}" for key, value in place.environment().items()]
+    command = l4raw("up", "-c", config(network, place))[1:]
+    done = network.balancer.run([*before, "env", *environment, *command], check=False)
+    assert done.returncode == 5, done.stderr
+    assert word in done.stderr, done.stderr
+    assert attached(network.balancer) == 0
+
+
+def test_the_first_frames_can_be_seen(network: Topology, place: Place) -> None:
+    up = Up(network.balancer, place, "-c", config(network, place), "--trace", "2").wait_ready()
+    assert many_requests(network.client, f"http://{network.vip}/", 10).total() == 10
+    up.wait_for(lambda: up.out.count("verdict: ") >= 2, "two decisions")
+    up.stop()
+    assert up.out.count("verdict: ") == 2
