@@ -11,6 +11,7 @@ import pytest
 from l4raw.netns import Host
 
 from l4raw.xdp import Umem
+from tests.integration.capture import wait_for
 from tests.integration.xdp_lab import DEADLINE, ECHO, RIGHT, Forwarder, between, opened, udp, xdp_on
 
 pytestmark = [pytest.mark.root, pytest.mark.xdp]
@@ -59,7 +60,8 @@ def test_nothing_passes_without_the_forwarder(hosts: tuple[Host, Host, Host]) ->
 def test_ping(hosts: tuple[Host, Host, Host], forwarder: Forwarder) -> None:
     said = hosts[0].run(["ping", "-c20", "-i0.01", "-W5", "-s1400", RIGHT]).stdout
     assert "20 packets transmitted, 20 received, 0% packet loss" in said
-    assert forwarder.forwarded == 40
+    # It counts a frame after it has sent it.
+    wait_for(lambda: forwarder.forwarded == 40, "all frames are counted")
     assert forwarder.dropped == 0
 
 
