@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from mmap import mmap
 from pathlib import Path
 from random import Random
@@ -150,10 +152,16 @@ def test_a_policy_that_does_not_fit_says_what_is_too_many_and_changes_nothing() 
         assert tables.layout.control.generation == before and tables.policy.find(VIP, 80, TCP) is None
 
 
+ENOUGH_S = 60.0
+"""On a machine that does much else, the threads meet less often."""
+
+
 @pytest.mark.parametrize("clients", [CROWD, FEW])
 def test_queues_and_python_at_once(clients: int, tmp_path: Path, record_property: Any) -> None:
-    seen = run(shim(tmp_path), 1.5, clients)
-    assert seen["sent"] > 10_000 and seen["expired"] > 100 and seen["by python"] > 10
+    module, seen, latest = shim(tmp_path), Counter[str](), time.monotonic() + ENOUGH_S
+    while not (seen["sent"] > 10_000 and seen["expired"] > 100 and seen["by python"] > 10):
+        assert time.monotonic() < latest, f"they hardly met: {dict(seen)}"
+        seen += run(module, 1.5, clients)
     record_property("figure", f"three queues and Python, {clients} clients: {dict(seen)}")
 
 
@@ -171,6 +179,6 @@ WITHOUT = {
 def test_the_race_is_noticed_without(what: str, tmp_path: Path) -> None:
     module = shim(tmp_path, (), WITHOUT[what])
     with pytest.raises((AssertionError, RuntimeError)):
-        for _ in range(5):
+        for _ in range(20):
             for clients in (CROWD, FEW):
                 run(module, 1.5, clients)
