@@ -83,13 +83,16 @@ def up(config: Path) -> list[str]:
 
 @contextmanager
 def running(network: Topology, argv: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Run Python in the balancer's namespace, on its CPU; after the end the dict has what it said last."""
+    """Run Python in the balancer's namespace, on its CPU; after the end the dict has what it said last.
+
+    Until then `pid` is its process.
+    """
     command = ["taskset", "-c", str(BALANCER_CPU), sys.executable, *argv]
-    process = network.balancer.popen(command, stdout=subprocess.PIPE)
+    process = network.balancer.popen(command, stdout=subprocess.PIPE, cwd=HERE.parents[1])
     assert process.stdout is not None
     if "ready" not in process.stdout.readline():
         raise SystemExit(f"{' '.join(argv)}: did not start")
-    words: dict[str, Any] = {}
+    words: dict[str, Any] = {"pid": process.pid}
     yield words
     process.send_signal(signal.SIGTERM)
     words |= json.loads(process.communicate()[0].splitlines()[-1])
