@@ -128,8 +128,8 @@ class BuildNative(build_ext):
         build_ffi.write_source(module, source)
         ext.sources = [str(source), *module.sources]
         ext.include_dirs = list(module.include_dirs)
-        ext.extra_compile_args = [*build_ffi.COMPILE_ARGS, *build_ffi.library_flags(module, "cflags")]
-        ext.extra_link_args = build_ffi.library_flags(module, "libs")
+        ext.extra_compile_args = [*build_ffi.COMPILE_ARGS, *build_ffi.link_flags(module, "cflags")]
+        ext.extra_link_args = build_ffi.link_flags(module, "libs")
         super().build_extension(ext)
 
     def compile_bpf(self, folder: Path) -> None:

@@ -79,7 +79,7 @@ def write_source(module: Module, target: Path) -> None:
     ffi.emit_c_code(str(target))
 
 
-def library_flags(module: Module, what: str) -> list[str]:
+def link_flags(module: Module, what: str) -> list[str]:
     """Return what pkg-config says for "cflags" or "libs". Raises Missing."""
     if not module.libraries:
         return []
