@@ -75,7 +75,8 @@ class Foreground:
             )
         else:
             names = ", ".join(f"{s['name']} {s['vip']} {s['mode']}" for s in services)
-            self._echo(f"ready: {names} over raw on {', '.join(arms)} (instance {balancer.name})")
+            where = f"{balancer.dataplane} on {', '.join(arms)}"
+            self._echo(f"ready: {names} over {where} (instance {balancer.name})")
             if balancer.unresolved:
                 self.say(f"warning: nobody answers ARP for {', '.join(balancer.unresolved)} yet")
         for problem in balancer.warnings:
