@@ -45,7 +45,7 @@ test-unprivileged: $(VENV)/.installed ## the tests that need no root; run as roo
 	.ci/as-ordinary-user $(PYTEST) -n $(JOBS) -p no:cacheprovider tests/unit tests/conformance tests/unprivileged
 
 bench: test-packages $(VENV)/.installed ## figures, with the machine and the versions (root)
-	$(RUN) -m tests.bench.run
+	status=0; $(RUN) -m tests.bench.run || status=$$?; $(RUN) -m tests.bench.af_xdp || status=$$?; exit $$status
 
 # -Werror for BPF too: build_bpf.py has it. As root, .ci/packages has installed libxdp, libbpf and clang.
 # mypy knows a package by its folders: there, netns/ is where an installation has it.

@@ -22,6 +22,8 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 README = ROOT / "README.md"
+
+
 @dataclass(frozen=True)
 class Part:
     """Something compiled that l4raw can do without."""

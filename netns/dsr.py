@@ -55,18 +55,19 @@ VIP_UNANNOUNCED = {"net.ipv4.conf.all.arp_ignore": 1, "net.ipv4.conf.all.arp_ann
 
 @contextmanager
 def dsr(
-    arms: int = 1, backends: int = 3, *, ip_forward: bool = False, log: Log | None = None
+    arms: int = 1, backends: int = 3, *, ip_forward: bool = False, queues: int = 1, log: Log | None = None
 ) -> Iterator[Topology]:
     """Build the network, yield it, take it down.
 
-    `ip_forward` switches the balancer's kernel to routing. `log` takes every
-    command before it runs (default: printed on stderr). Raises ValueError for
-    impossible numbers, NamespaceError without the right to make namespaces.
+    `ip_forward` switches the balancer's kernel to routing. `queues`: of each
+    of the balancer's interfaces. `log` takes every command before it runs
+    (default: printed on stderr). Raises ValueError for impossible numbers, NamespaceError without
+    the right to make namespaces.
     """
     check_arms(arms)
     names = backend_names(backends)
     with ExitStack() as stack:
-        build = Builder("dsr", stack, log)
+        build = Builder("dsr", stack, log, queues)
         routing = ["router"] * (arms == 2) + ["balancer"] * ip_forward
         edge = ["client", "balancer"] + ["router"] * (arms == 2)
         build.add_hosts("switch", *edge, *names, forwarding=routing)

@@ -52,19 +52,20 @@ from .topology import (
 
 @contextmanager
 def nat(
-    arms: int = 2, backends: int = 3, *, ip_forward: bool = False, log: Log | None = None
+    arms: int = 2, backends: int = 3, *, ip_forward: bool = False, queues: int = 1, log: Log | None = None
 ) -> Iterator[Topology]:
     """Build the network, yield it, take it down.
 
-    `ip_forward` switches the balancer's kernel to routing. `log` takes every
-    command before it runs (default: printed on stderr). Raises ValueError for
-    impossible numbers, NamespaceError without the right to make namespaces.
+    `ip_forward` switches the balancer's kernel to routing. `queues`: of each
+    of the balancer's interfaces. `log` takes every command before it runs
+    (default: printed on stderr). Raises ValueError for impossible numbers, NamespaceError without
+    the right to make namespaces.
     """
     check_arms(arms)
     names = backend_names(backends)
     client = Link("eth0", "02:00:00:00:00:01", (f"{CLIENTS}.1/24",))
     with ExitStack() as stack:
-        build = Builder("nat", stack, log)
+        build = Builder("nat", stack, log, queues)
         build.add_hosts("switch", "client", "balancer", *names, forwarding=["balancer"] * ip_forward)
         if arms == 1:
             both = Link("eth0", BALANCER_MAC[0], (f"{CLIENTS}.2/24", f"{BACKENDS}.2/24"))

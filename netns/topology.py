@@ -55,6 +55,8 @@ class Topology:
     hosts: list[Host]
     """All of the above, the switch and the router if there is one."""
     build_seconds: float
+    queues: int = 1
+    """Of each of the balancer's interfaces, to receive and to send."""
     router: Host | None = None
     """Two-arm DSR: carries the backends' replies to the client."""
     vip: str = VIP
@@ -110,10 +112,11 @@ class Topology:
 class Builder:
     """Makes the parts of a network; `stack` takes down whatever was made, half a network included."""
 
-    def __init__(self, kind: str, stack: ExitStack, log: Log | None) -> None:
+    def __init__(self, kind: str, stack: ExitStack, log: Log | None, queues: int = 1) -> None:
         self.name = f"{kind}-{os.getpid()}-{next(_numbers)}"
         self.hosts: dict[str, Host] = {}
         self._stack = stack
+        self._queues = queues
         self._log = log if log is not None else Log()
         self._begin = time.monotonic()
 
@@ -129,15 +132,19 @@ class Builder:
     def segment(self, bridge: str, ports: Mapping[str, Link]) -> None:
         """Plug hosts into a bridge of the switch, by a veth pair each, and give them their addresses.
 
-        `ports`: host name to the interface that it gets. Offloads stay as veth has them.
+        `ports`: host name to the interface that it gets. Offloads stay as veth has them. Only the balancer's
+        cable has several queues: the kernel takes the TX queue 1 that a veth left in a packet for RX queue 0,
+        and a bridge would put all flows on that.
         """
         switch = self.hosts["switch"]
         # The bridge asks for multicast listeners unless told not to: frames that no capture expects.
         commands = [f"link add {bridge} type bridge mcast_snooping 0", f"link set {bridge} up"]
         for name, link in ports.items():
             port = f"{name}-{link.interface}"
-            peer = f"peer name {link.interface} address {link.mac} netns {self.hosts[name].pid}"
-            commands += [f"link add {port} type veth {peer}", f"link set {port} master {bridge} up"]
+            queues = f"numrxqueues {self._queues} numtxqueues {self._queues}" if name == "balancer" else ""
+            peer = f"name {link.interface} address {link.mac} netns {self.hosts[name].pid} {queues}"
+            commands += [f"link add {port} {queues} type veth peer {peer}"]
+            commands += [f"link set {port} master {bridge} up"]
         switch.ip(*commands)
         for name, link in ports.items():
             host = self.hosts[name]
@@ -160,6 +167,7 @@ class Builder:
             interfaces=interfaces,
             hosts=list(self.hosts.values()),
             build_seconds=time.monotonic() - self._begin,
+            queues=self._queues,
             router=self.hosts.get("router"),
         )
 

@@ -122,7 +122,7 @@ def pick_text(pick: Pick) -> str:
     return f"turn {pick.slot + 1} of {pick.size}"
 
 
-def counters(tables: Tables, engine: dict[str, int]) -> dict[str, Any]:
+def counters(tables: Tables, engine: dict[str, Any]) -> dict[str, Any]:
     """All counters as plain data, for JSON."""
     policy = tables.policy
     return {
@@ -177,5 +177,8 @@ def summary(data: dict[str, Any]) -> Iterator[str]:
             f"  {backend['service']}/{backend['name']}: {backend['flows']} flows,"
             f" {backend['rx_packets']} frames to it, {backend['dropped']} dropped, replies seen {replies}"
         )
-    counted = {**data["verdicts"], **data["engine"]}
+    counted = {**data["verdicts"], **{k: v for k, v in data["engine"].items() if isinstance(v, int)}}
     yield "  frames: " + (", ".join(f"{name} {count}" for name, count in counted.items() if count) or "none")
+    queues = data["engine"].get("queues", ())
+    for queue, numbers in enumerate(queues if len(queues) > 1 else ()):
+        yield f"  queue {queue}: " + ", ".join(f"{name} {count}" for name, count in numbers.items() if count)

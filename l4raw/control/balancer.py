@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from l4raw.control import dataplane
 from l4raw.control.advice import vip_warnings
@@ -78,7 +78,7 @@ class Balancer:
         """What is valid and may still disappoint, on this host."""
         self.left: list[str] = []
         """After `close`: what could not be undone, a sentence each."""
-        self.final_statistics: dict[str, int] = {}
+        self.final_statistics: dict[str, Any] = {}
         """After `close`: the engine's own counters."""
         self.conflicts: deque[tuple[bytes, bytes]] = deque()
         """VIPs that another host claims too, with its MAC; whoever tells it takes it out."""

@@ -17,8 +17,8 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from errno import ENODEV, ERANGE
-from typing import Final, Self
+from errno import EINVAL, ENODEV, ERANGE
+from typing import Any, Final, Self
 
 from l4raw.core.hashing import HashKey
 from l4raw.core.tables import Arm
@@ -28,10 +28,10 @@ from l4raw.engine.burst import Missed, Worker
 from l4raw.engine.layout import Sizes
 from l4raw.engine.redirect import QUEUES, Redirect
 from l4raw.engine.shared import SharedTables
-from l4raw.xdp import Umem, XskSocket
+from l4raw.xdp import Accounting, FrameError, Umem, XskSocket
 from l4raw.xdp.host import rx_queues
 
-FRAMES: Final = 2048
+FRAMES: Final = 4096
 """Of each queue: half for receiving, half on their way out or with Python."""
 CHUNK: Final = 2048
 """Bytes of a frame in the UMEM."""
@@ -47,18 +47,15 @@ class AfXdpEngine:
     Needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF until it is open.
     """
 
-    def __init__(
-        self, arms: Sequence[Arm], hash_key: HashKey, sizes: Sizes, queues: int = 0, sample: int = 0
-    ) -> None:
+    def __init__(self, arms: Sequence[Arm], hash_key: HashKey, sizes: Sizes, sample: int = 0) -> None:
         """Loads the program and makes the tables. Raises `OSError` when something is missing or refused.
 
-        `queues`: at most so many; 0: as many as every interface has. The first `sample` frames of each queue
-        are left to Python, so that their decisions can be shown.
+        The first `sample` frames of each queue are left to Python, so that their decisions can be shown.
         """
         burst.require()
         self._arms = tuple(arms)
         self._open = ExitStack()
-        self.queues = min(queues or QUEUES, *(rx_queues(arm.name) or 1 for arm in arms))
+        self.queues = common_queues([arm.name for arm in arms])
         self.zero_copy = False
         self._sample = sample
         sizes = replace(sizes, queues=self.queues)
@@ -71,7 +68,7 @@ class AfXdpEngine:
         self._woken = -1
         self._running = False
         self._current: tuple[Worker, Missed] | None = None
-        self._final: dict[str, int] | None = None
+        self._final: dict[str, Any] | None = None
 
     def open(self) -> Self:
         """Bind and attach. The threads start with the first poll(), and have the capabilities of its caller.
@@ -141,7 +138,7 @@ class AfXdpEngine:
         self._current = None
 
     def send(self, received: Received, arm: int) -> bool:
-        """Give the frame back to its queue, to be sent."""
+        """Give the frame back to its queue, to be sent after this burst."""
         assert self._current is not None, "the frame that poll() has just handed out"
         worker, missed = self._current
         self._current = None
@@ -152,27 +149,54 @@ class AfXdpEngine:
         """Detach, stop the threads, close the sockets. The tables stay. May be called twice."""
         self._open.close()
 
-    def statistics(self) -> dict[str, int]:
-        """`receive_lost`: dropped by the kernel because no frame or no place was free. Then the queues' own
-        counters; see native/src/burst.h.
+    def statistics(self) -> dict[str, Any]:
+        """`receive_lost`: dropped by the kernel because no frame or no place was free. Then the sums of the
+        queues' own counters, see native/src/burst.h; `queues`: the same for each; `miss_reasons`: see
+        docs/verdicts.md.
         """
         if self._final is not None:
             return self._final
-        kernel = [each.statistics() for each in self._sockets]
-        # rx_dropped has what found the fill ring empty too.
-        lost = sum(s.rx_dropped + s.rx_ring_full for s in kernel)
-        counted = [worker.counters() for worker in self._workers]
-        return {"receive_lost": lost, **{name: sum(c[name] for c in counted) for name in burst.COUNTERS}}
+        queues = [self._count(queue, worker) for queue, worker in enumerate(self._workers)]
+        sums = {name: sum(each[name] for each in queues) for name in ("receive_lost", *burst.COUNTERS)}
+        return {**sums, "queues": queues, "miss_reasons": self.tables.misses()}
 
-    def accounting(self) -> list[dict[str, int]]:
-        """Where the frames of each queue are. They add up to FRAMES when nothing moves."""
+    def _count(self, queue: int, worker: Worker) -> dict[str, int]:
+        kernel = [each.statistics() for each in self._sockets if each.queue == queue]
+        # rx_dropped has what found the fill ring empty too.
+        lost = sum(each.rx_dropped + each.rx_ring_full for each in kernel)
+        return {"receive_lost": lost, **worker.counters()}
+
+    def check_frames(self) -> list[Accounting]:
+        """Where the frames of each queue are: its lists, the rings' counters and the byte of each frame.
+
+        Only while nothing moves. Raises `FrameError` when they disagree: a leak, or a frame twice.
+        """
         found = []
         for queue, worker in enumerate(self._workers):
-            sockets = [each.cdata for each in self._sockets if each.queue == queue]
-            fill, tx = (sum(getattr(c, level) for c in sockets) for level in ("fill_level", "tx_level"))
-            free = worker.free_count()
-            found.append({"free": free, "fill": fill, "tx": tx, "python": worker.frames - free - fill - tx})
+            sockets = [each for each in self._sockets if each.queue == queue]
+            each = worker.accounting()
+            if sum(each) != FRAMES or any(socket.cdata.stray for socket in sockets):
+                raise FrameError(f"queue {queue}: {sum(each)} of {FRAMES} frames are accounted for ({each})")
+            found.append(each)
         return found
+
+
+def common_queues(interfaces: Sequence[str]) -> int:
+    """How many RX queues each of the interfaces has.
+
+    Raises `OSError` (EINVAL) where one has another number, or more than there are sockets for: a queue's
+    thread receives on its queue of one interface and sends on that of the other.
+    """
+    found = {name: rx_queues(name) or 1 for name in interfaces}
+    most = min(QUEUES, *found.values())
+    if any(count != most for count in found.values()):
+        said = " and ".join(f"{count} on {name}" for name, count in found.items())
+        raise OSError(
+            EINVAL,
+            f"RX queues: {said}; AF_XDP needs the same number on each, {QUEUES} at most:"
+            f" `ethtool -L` sets them (`combined {most}`, or `rx {most} tx {most}` on a veth)",
+        )
+    return most
 
 
 def require_mtu(interface: str, mtu: int) -> None:

@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple
 
 from l4raw.engine import native
 from l4raw.wire.abi import BURST
-from l4raw.xdp import Umem, XskSocket
+from l4raw.xdp import Accounting, Umem, XskSocket
+from l4raw.xdp.frames import FREE, HELD
 
 _REASON_FILE = Path(__file__).resolve().parent.parent / "burst_not_built.txt"
 """Written by setup.py when it could not compile."""
@@ -79,13 +80,14 @@ class Worker:
         """`frames` are indices of free ones, this queue's from now on; `wake_python` an eventfd. The first
         `sample` frames that come are left to Python.
         """
-        self.frames = len(frames)
+        self._frames = tuple(frames)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._free = ffi.new("uint32_t[]", list(frames))
         sizes = MISSES, RETURNS
         self._rings = [ffi.new("struct l4_passed[]", size) for size in sizes]
         self._kept = (view, umem, tuple(sockets))
         self._batch = ffi.new("struct l4_passed[]", BURST)
+        self._back, self._back_count = ffi.new("struct l4_passed[]", BURST), 0
         self._c = c = ffi.new("struct l4_worker *")
         c.tables = _as("struct l4_tables *", native.ffi, view)
         umem_ffi, _ = umem.ffi_lib
@@ -110,9 +112,18 @@ class Worker:
         return int(lib.l4_burst(self._c, arm))
 
     def misses(self) -> Iterator[Missed]:
-        """Up to a burst of frames for Python; each has to be given back."""
-        for each in self._batch[0 : lib.l4_take_misses(self._c, self._batch, BURST)]:
-            yield Missed(each.address, each.length, each.arm)
+        """Up to a burst of frames for Python; each has to be given back before the next is taken.
+
+        They reach the queue together, when the last one has been given back: a call into C lets go of the
+        GIL, and where another thread wants it too, that costs Python more than the call.
+        """
+        try:
+            for each in self._batch[0 : lib.l4_take_misses(self._c, self._batch, BURST)]:
+                yield Missed(each.address, each.length, each.arm)
+        finally:
+            given = lib.l4_give_back(self._c, self._back, self._back_count)
+            assert given == self._back_count, "the ring of returns has room for every frame of the queue"
+            self._back_count = 0
 
     def will_wait(self) -> bool:
         """Say that Python is about to wait for `wake_python`; False: something has come meanwhile."""
@@ -120,11 +131,10 @@ class Worker:
 
     def give_back(self, missed: Missed, arm: int | None) -> None:
         """Send a frame on `arm`, or forget it (None)."""
-        one = ffi.new("struct l4_passed *")
-        one.address, one.length = missed.address, missed.length
-        one.arm, one.sent = arm or 0, arm is not None
-        given = lib.l4_give_back(self._c, one, 1)
-        assert given, "the ring of returns has room for every frame of the queue"
+        back = self._back[self._back_count]
+        back.address, back.length = missed.address, missed.length
+        back.arm, back.sent = arm or 0, arm is not None
+        self._back_count += 1
 
     @property
     def error(self) -> int:
@@ -135,9 +145,17 @@ class Worker:
         """`struct l4_worker_counters`"""
         return {name: int(getattr(self._c.counters, name)) for name in COUNTERS}
 
-    def free_count(self) -> int:
-        """Frames on the free list. Exact while the thread does not run."""
-        return int(self._c.free_count)
+    def accounting(self) -> Accounting:
+        """Where this queue's frames are. Exact while nothing moves."""
+        _, umem, sockets = self._kept
+        state = umem.pool.state
+        return Accounting(
+            free=sum(state[index] == FREE for index in set(self._free[0 : self._c.free_count])),
+            fill=sum(socket.cdata.fill_level for socket in sockets),
+            rx=sum(state[index] == HELD for index in self._frames),
+            tx=sum(socket.cdata.tx_level for socket in sockets),
+            completion=0,  # a part of tx until it is read
+        )
 
     def stop(self) -> None:
         """End the thread. May be called twice."""

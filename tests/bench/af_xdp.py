@@ -26,6 +26,7 @@ from tests.bench.interference import FLOOD, HOLDS, RATE, Flood, Gaps, NewFlows, 
 from tests.bench.pairs import Pairs, middle_run, spread
 from tests.bench.run import machine
 from tests.bench.testbed import BALANCER_CPU, GENERATOR_CPU
+from tests.bench.traffic import IPERF_SECONDS, Throughput, throughput
 
 LEAST_RATIO = 0.9
 MOST_GAP = 1.3
@@ -35,25 +36,23 @@ INTERFERENCE = Mode.NAT
 """Gaps and floods: the mode that does more a frame."""
 
 NOTES = f"""\
-- CPU {BALANCER_CPU}: the queue's thread; in the pairs all of `l4raw up`, whose Python looks at flows every
-  10 ms.
-  CPU {GENERATOR_CPU}: the generator, and what veth's receive softirq does up to the socket, with the redirect
-  program; in gaps and floods Python's threads too, for there are two CPUs: they take time from the generator,
-  which then leaves frames out. Sending to the backend's veth, and the sink there, are a part of the queue's
-  sendto().
-- Pairs: UDP in 60 bytes, 1,000 flows, two arms, one way, {pairs.PAIRS} pairs in turns, {pairs.SECONDS:.0f}
-  s each;
-  median of the pairs' ratios, with quartiles; offered, forwarded and drops are of the run with the median
-  rate.
-  ns: CPU time of the thread that forwards. The bare loop receives, writes MAC addresses, sends.
+- CPU {BALANCER_CPU}: the queue's thread; in the pairs all of `l4raw up`, whose Python looks at flows
+  every 10 ms. CPU {GENERATOR_CPU}: the generator, and what veth's receive softirq does up to the socket,
+  with the redirect program; in gaps and floods Python's threads too, for there are two CPUs: they take
+  time from the generator, which then leaves frames out. Sending to the backend's veth, and the sink
+  there, are a part of the queue's sendto(). iperf3 is not pinned.
+- Pairs: UDP in 60 bytes, 1,000 flows, two arms, one way, {pairs.PAIRS} pairs in turns,
+  {pairs.SECONDS:.0f} s each; median of the pairs' ratios, with quartiles; offered, forwarded and drops
+  are of the run with the median rate. ns: CPU time of the thread that forwards. The bare loop receives a
+  burst, prefetches it, writes MAC addresses, sends.
 - In memory: helper.py. Known flows in random order, frames in the cache.
-- GIL held asleep: a thread of the balancer's process holds the GIL for {HOLD_S * 1e3:.0f} ms at a time and
-  sleeps.
-  Busy: it computes, and so takes half of the generator's CPU too. A gap: between two frames at the sink.
-- Misses: new flows of a service whose rule of choice the helper does not know. Python admits them, or they
-  are
-  lost when {MISSES} wait for it (miss_overflow). Their delay is from the generator to the sink.
-- All gaps and floods: {INTERFERENCE}, medians of {interference.ROUNDS} runs of {interference.SECONDS:.0f} s.
+- GIL held asleep: a thread of the balancer's process holds the GIL for {HOLD_S * 1e3:.0f} ms at a time
+  and sleeps. Busy: it computes, and so takes half of the generator's CPU too. A gap: between two frames
+  at the sink.
+- Misses: new flows of a service whose rule of choice the helper does not know. Python admits them, or
+  they are lost when {MISSES} wait for it (miss_overflow). Their delay is from the generator to the sink.
+- All gaps and floods: {INTERFERENCE}, medians of {interference.ROUNDS} runs of {interference.SECONDS:.0f}
+  s.
 """
 
 _Run = TypeVar("_Run")
@@ -63,6 +62,10 @@ class Figures(NamedTuple):
     """Everything."""
 
     pairs: dict[Mode, Pairs]
+    there: dict[Mode, Throughput]
+    """TCP, client to backend."""
+    back: Throughput
+    """Likewise, backend to client, NAT."""
     memory: dict[Mode, dict[int, dict[str, float]]]
     new: dict[Mode, list[NewFlows]]
     gaps: dict[str, list[Gaps]]
@@ -79,11 +82,14 @@ def measure() -> Figures:
         found = {mode: pairs.measure(mode, folder) for mode in modes}
         print("\nnew flows, admitted in C")
         new = {mode: interference.new_flows(mode, folder) for mode in modes}
+        print(f"\niperf3, one connection, default offloads, {IPERF_SECONDS} s, in turns")
+        there = {mode: throughput(mode, folder, dataplane="af_xdp") for mode in modes}
+        back = throughput(Mode.NAT, folder, reverse=True, dataplane="af_xdp")
         print(f"\n{RATE:,} frames/s of known flows, beside a thread that holds the GIL")
         gaps = interference.gaps(INTERFERENCE, folder)
         print("\nand beside misses")
         floods = interference.floods(INTERFERENCE, folder)
-    return Figures(found, memory, new, gaps, floods)
+    return Figures(found, there, back, memory, new, gaps, floods)
 
 
 def in_memory(folder: Path) -> dict[Mode, dict[int, dict[str, float]]]:
@@ -117,6 +123,10 @@ def rows(figures: Figures, mode: Mode) -> Iterator[tuple[str, str]]:
     new = figures.new[mode]
     yield "new flows offered, flows/s", f"{median(run.load.offered_rate for run in new):,.0f}"
     yield "new flows admitted in C, flows/s", f"{median(run.rate for run in new):,.0f}"
+    back = figures.back if mode is Mode.NAT else None
+    for way, tcp in (("client to backend", figures.there[mode]), ("backend to client", back)):
+        yield f"iperf3 {way}: l4raw, Gbit/s", f"{tcp.balancer:.1f}" if tcp else "not through l4raw"
+        yield f"iperf3 {way}: l4raw / kernel routing", f"{tcp.ratio:.2f}" if tcp else "-"
 
 
 def causes(drops: dict[str, int]) -> str:

@@ -66,13 +66,14 @@ class Load(NamedTuple):
 
 
 @contextmanager
-def testbed(mode: Mode, folder: Path) -> Iterator[tuple[Topology, Path]]:
+def testbed(mode: Mode, folder: Path, dataplane: str = "raw") -> Iterator[tuple[Topology, Path]]:
     """A two-arm network with one backend, which drops the generator's frames; and its configuration file."""
     build = dsr if mode is Mode.DSR_L2 else nat
     with build(arms=2, backends=1, log=Log(silent=True)) as network:
         network.backends[0].run(["nft", _SINK.format(port=PORT)])
         config = folder / f"{mode}.toml"
-        config.write_text(network.config_toml(f"{PORT}/udp", "0/tcp", lb={"ring_seed": "bench"}))
+        services = f"{PORT}/udp", "0/tcp"
+        config.write_text(network.config_toml(*services, dataplane=dataplane, lb={"ring_seed": "bench"}))
         yield network, config
 
 

@@ -61,6 +61,9 @@ static uint32_t forward(struct bare_loop *loop, struct bare_port *from, struct b
 	uint32_t count = xsk_ring_cons__peek(from->rx, loop->burst, &at);
 	uint32_t fit = count && xsk_ring_prod__reserve(to->tx, count, &slot) ? count : 0;
 
+	/* Without it this loop waits for one frame after the other to come from the cache of another CPU. */
+	for (uint32_t i = 0; i < count; i++)
+		__builtin_prefetch(loop->area + xsk_ring_cons__rx_desc(from->rx, at + i)->addr, 1);
 	for (uint32_t i = 0; i < count; i++) {
 		const struct xdp_desc *found = xsk_ring_cons__rx_desc(from->rx, at + i);
 

@@ -21,15 +21,13 @@ from typing import Any, Final
 from cffi import FFI
 from l4raw.netns.process import temporary_folder
 
+from l4raw.engine.afxdp import CHUNK, FRAMES
+from l4raw.wire.abi import BURST
 from l4raw.wire.ethernet import parse_mac
 from l4raw.xdp import PassToSocket, Umem, XskSocket
 
-FRAMES: Final = 2048
-FRAME_SIZE: Final = 2048
-"""Bytes."""
-RING: Final = 1024
+RING: Final = FRAMES // 4
 """Descriptors of RX and TX; each port also lets the kernel have as many frames for receiving."""
-BURST: Final = 64
 SPINS: Final = 2000
 """Empty rounds, some 50 us, before poll() waits for at most 1 ms."""
 HERE: Final = Path(__file__).parent
@@ -79,7 +77,7 @@ def run(names: list[str], far_macs: list[bytes]) -> dict[str, Any]:
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     with temporary_folder("l4raw-bare-") as folder:
         ffi, library = compile_loop(folder)
-    with Umem(FRAMES, FRAME_SIZE) as umem, ExitStack() as stack:
+    with Umem(FRAMES, CHUNK) as umem, ExitStack() as stack:
         sockets = [XskSocket(umem, name, rx=RING, tx=RING) for name in names]
         macs = [far + own_mac(name) for far, name in zip(far_macs, names, strict=True)]
         loop, free = describe(ffi, umem, sockets, macs), ffi.new("uint64_t[]", FRAMES)

@@ -45,6 +45,11 @@ class Running:
         return int(self.counters["verdicts"][name])
 
     @property
+    def dataplane(self) -> str:
+        """The one that was chosen."""
+        return str(self.ready["dataplane"])
+
+    @property
     def lost(self) -> int:
         """Afterwards: frames lost because the balancer or the egress interface had no room."""
         return int(self.counters["engine"]["receive_lost"]) + self.verdict("drop_tx")

@@ -5,8 +5,9 @@ That it forwards right is in test_traffic.py, beside the raw engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tests.integration.starting import Place, Up, l4raw, run
 
 pytestmark = [pytest.mark.root, pytest.mark.xdp]
 
-ROUNDS = 10
+ROUNDS = 50
 
 
 @pytest.fixture
@@ -41,6 +42,26 @@ def config(network: Topology, place: Place, dataplane: str = "af_xdp") -> Path:
     return place.config(network.config_toml(dataplane=dataplane, lb={"ring_seed": "a"}))
 
 
+@contextmanager
+def conversation(client: Host, server: Host) -> Iterator[Callable[[str], str]]:
+    """A TCP connection to a host's own address; what is asked comes back by way of the server."""
+    with ExitStack() as stack:
+        with server.enter():
+            listener = stack.enter_context(socket.create_server(("", 2200)))
+        with client.enter():
+            ours = stack.enter_context(socket.create_connection((server.address, 2200), 5))
+        theirs = stack.enter_context(listener.accept()[0])
+        ours.settimeout(5)
+        theirs.settimeout(5)
+
+        def ask(text: str) -> str:
+            ours.sendall(text.encode())
+            theirs.sendall(theirs.recv(1000))
+            return ours.recv(1000).decode()
+
+        yield ask
+
+
 def attached(host: Host) -> int:
     """How many interfaces have an XDP program."""
     return host.run(["ip", "-d", "link"]).stdout.count("prog/xdp")
@@ -53,16 +74,27 @@ def someone_elses(host: Host, interface: str) -> tuple[PassToSocket, XdpLink]:
         return program, program.attach(interface)
 
 
-def test_what_is_not_the_balancers_passes_to_the_kernel(network: Topology) -> None:
-    """Ping, ARP, TCP to the balancer's own address, and its own TCP to a backend's service port."""
-    balancer, backend = network.balancer, network.backends[0]
-    with web(balancer, 2222), running(network, network.config_toml(dataplane="af_xdp")) as up:
-        network.client.ip("neigh flush dev eth0")
-        for _ in range(3):
-            network.client.run(["ping", "-c", "1", "-W", "5", balancer.address])
-            assert curl(network.client, f"http://{balancer.address}:2222/") == balancer.name
-            assert curl(balancer, f"http://{backend.address}/") == backend.name
-            assert many_requests(network.client, f"http://{network.vip}/", 10).total() == 10
+@pytest.mark.parametrize("arms", [1, 2])
+def test_what_is_not_the_balancers_passes_to_the_kernel(arms: int) -> None:
+    """Ping, ARP, TCP to the balancer's own address, and its own TCP to a backend's service port.
+
+    One of these connections stays open all the time, as SSH does, and talks both ways again and again.
+    """
+    with nat(arms, log=Log(silent=True)) as network, ExitStack() as stack:
+        for backend in network.backends:
+            stack.enter_context(web(backend))
+        balancer, backend = network.balancer, network.backends[0]
+        stack.enter_context(web(balancer, 2222))
+        ask = stack.enter_context(conversation(network.client, balancer))
+        with running(network, network.config_toml(dataplane="af_xdp")) as up:
+            network.client.ip("neigh flush dev eth0")
+            for number in range(3):
+                assert ask(f"question {number}") == f"question {number}"
+                network.client.run(["ping", "-c", "1", "-W", "5", balancer.address])
+                assert curl(network.client, f"http://{balancer.address}:2222/") == balancer.name
+                assert curl(balancer, f"http://{backend.address}/") == backend.name
+                assert many_requests(network.client, f"http://{network.vip}/", 10).total() == 10
+        assert ask("afterwards") == "afterwards"
     assert up.counters["engine"]["passed"] == 0
     assert up.counters["engine"]["received"] == up.verdict("forward") + up.verdict("reply")
 
@@ -106,6 +138,17 @@ def test_an_mtu_above_the_chunk_is_refused_with_the_numbers(network: Topology, p
     auto = Up(network.balancer, place, "-c", config(network, place, "auto")).wait_ready()
     assert "not af_xdp: an MTU of 3000" in auto.err
     auto.stop()
+
+
+def test_another_number_of_queues_is_refused_with_the_numbers(place: Place) -> None:
+    with nat(queues=2, log=Log(silent=True)) as network:
+        network.balancer.run(["ethtool", "-L", "eth1", "rx", "1", "tx", "1"])
+        done = run(network.balancer, place, "up", "-c", config(network, place))
+        assert done.returncode == 5
+        assert "L4R-304" in done.stderr and "RX queues: 2 on eth0 and 1 on eth1" in done.stderr, done.stderr
+        assert "rx 1 tx 1" in done.stderr
+        network.balancer.run(["ethtool", "-L", "eth1", "rx", "2", "tx", "2"])
+        Up(network.balancer, place, "-c", config(network, place)).wait_ready().stop()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from l4raw.netns import CommandError, Host, Log, Topology, dsr, nat
@@ -17,18 +18,20 @@ from l4raw.netns.clients import curl, dns_lookup, download, iperf3, make_file, m
 from l4raw.netns.servers import Server, dnsmasq, iperf3_server, nginx
 
 from tests.integration.capture import Capture, capturing, checksums_are_right, wait_until_quiet
-from tests.integration.running import running
+from tests.integration.running import Running, running
 
 pytestmark = pytest.mark.root
 
 Build = Callable[..., AbstractContextManager[Topology]]
 Serve = Callable[[Host], AbstractContextManager[Server]]
 
-CELLS = [(b, arms, plane) for b in (dsr, nat) for arms in (1, 2) for plane in ("raw", "af_xdp")]
+PLANES = (("raw", 1), ("af_xdp", 1), ("af_xdp", 2))
+"""Dataplane, and queues of the balancer's interfaces. The raw engine does not see queues."""
+CELLS = [(b, arms, plane, queues) for b in (dsr, nat) for arms in (1, 2) for plane, queues in PLANES]
 each_cell = pytest.mark.parametrize(
     ("build", "arms", "dataplane"),
-    CELLS,
-    ids=[f"{b.__name__}-{arms}-arm-{plane}" for b, arms, plane in CELLS],
+    [(partial(b, queues=n), arms, plane) for b, arms, plane, n in CELLS],
+    ids=[f"{b.__name__}-{arms}-arm-{plane}{f'-{n}-queues' * (n > 1)}" for b, arms, plane, n in CELLS],
 )
 
 MB = 1_000_000
@@ -113,6 +116,7 @@ def test_10000_dns_queries_lose_none(build: Build, arms: int, dataplane: str) ->
         assert sum(flows.values()) == SOURCES
         assert min(flows.values()) > SOURCES / 10
         assert min(balancer.backends("rx_packets").values()) > QUERIES / 10
+        assert_every_queue_worked(network, balancer, frames=(QUERIES + balancer.verdict("reply")) / 10)
 
 
 @each_cell
@@ -137,6 +141,19 @@ def test_counters_equal_the_frames_at_the_client(build: Build, arms: int, datapl
         assert sum(balancer.backends("rx_bytes").values()) == sum(map(len, there))
         assert {packet.dst for packet in there} == {network.balancer.mac}
         assert {packet.src for packet in back} == senders_of_replies(network)
+        assert_every_queue_worked(network, balancer, frames=len(there) / 10)
+
+
+def assert_every_queue_worked(network: Topology, balancer: Running, frames: float) -> None:
+    """Each received and sent at least so many, which were steered in C. Their sum is all there were."""
+    if balancer.dataplane != "af_xdp":
+        return
+    engine = balancer.counters["engine"]
+    assert len(engine["queues"]) == network.queues
+    for name in ("received", "sent"):
+        counts = [queue[name] for queue in engine["queues"]]
+        assert min(counts) >= frames, counts
+        assert sum(counts) == engine[name] == balancer.verdict("forward") + balancer.verdict("reply")
 
 
 def senders_of_replies(network: Topology) -> set[str]:
