@@ -119,7 +119,7 @@ class AfXdpEngine:
         if not self._running:
             self._running = True
             for queue, worker in enumerate(self._workers):
-                worker.start(f"queue-{queue}")
+                worker.start(f"queue-{queue}", self)
         for worker in self._workers:
             if worker.error:
                 raise OSError(ENODEV, f"queue: {os.strerror(worker.error)}", self._arms[0].name)

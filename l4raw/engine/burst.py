@@ -51,7 +51,9 @@ def status() -> str:
 
 
 def require() -> None:
-    """Raises `OSError` (ENOSYS) with the reason when the module is not there."""
+    """Raises `OSError` (ENOSYS) with the reason when this module, or the helper's, is not there."""
+    if not native.available():
+        raise OSError(ENOSYS, f"loading the C helper: {native.status()}")
     if lib is None:
         raise OSError(ENOSYS, f"loading the AF_XDP loop: {_WHY_NOT}")
 
@@ -102,10 +104,17 @@ class Worker:
         c.wake_python, c.wake_worker = wake_python, self._wake
         self._thread: threading.Thread | None = None
 
-    def start(self, name: str) -> None:
-        """Run the loop in a thread of its own, which never needs the GIL until it ends."""
-        self._thread = threading.Thread(target=lib.l4_run, args=(self._c,), name=name, daemon=True)
+    def start(self, name: str, owner: object) -> None:
+        """Run the loop in a thread of its own, which never needs the GIL until it ends.
+
+        The thread keeps `owner` alive, which has the memory that the loop works on.
+        """
+        self._thread = threading.Thread(target=self._run, args=(owner,), name=name, daemon=True)
         self._thread.start()
+
+    def _run(self, owner: object) -> None:
+        lib.l4_run(self._c)
+        del owner
 
     def burst(self, arm: int) -> int:
         """One turn, for tests and lessons: how many frames came in on `arm`. Not while the thread runs."""

@@ -5,7 +5,9 @@ That it forwards right is in test_traffic.py, beside the raw engine.
 
 from __future__ import annotations
 
+import gc
 import socket
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,10 +17,15 @@ from l4raw.netns import Host, Log, Topology, nat
 from l4raw.netns.clients import curl, many_requests
 from l4raw.netns.servers import web
 
+from l4raw.core.hashing import hash_key
+from l4raw.core.tables import Arm
+from l4raw.engine.afxdp import AfXdpEngine
+from l4raw.engine.layout import Sizes
 from l4raw.xdp import PassToSocket, XdpLink
 from tests.integration.running import running
 from tests.integration.snapshot import difference
 from tests.integration.starting import Place, Up, l4raw, run
+from tests.integration.xdp_lab import cable
 
 pytestmark = [pytest.mark.root, pytest.mark.xdp]
 
@@ -149,6 +156,22 @@ def test_another_number_of_queues_is_refused_with_the_numbers(place: Place) -> N
         assert "rx 1 tx 1" in done.stderr
         network.balancer.run(["ethtool", "-L", "eth1", "rx", "2", "tx", "2"])
         Up(network.balancer, place, "-c", config(network, place)).wait_ready().stop()
+
+
+def test_an_engine_that_nobody_holds_any_more_keeps_its_memory_while_it_runs() -> None:
+    with cable() as (_, end), end.enter():
+        arm = Arm("eth0", bytes.fromhex("020000009902"))
+        engine = AfXdpEngine([arm], hash_key(b"any"), Sizes(1 << 20)).open()
+        assert not list(engine.poll(0))
+        found = weakref.ref(engine)
+        del engine
+        gc.collect()
+        again = found()
+        assert again is not None, "its thread still reads rings and tables that are free now"
+        again.close()
+        del again
+        gc.collect()
+        assert found() is None
 
 
 @pytest.mark.parametrize(
