@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -35,25 +36,26 @@ LEAST_KNOWN = 0.95
 INTERFERENCE = Mode.NAT
 """Gaps and floods: the mode that does more a frame."""
 
-NOTES = f"""\
-- CPU {BALANCER_CPU}: the queue's thread; in the pairs all of `l4raw up`, whose Python looks at flows
-  every 10 ms. CPU {GENERATOR_CPU}: the generator, and what veth's receive softirq does up to the socket,
-  with the redirect program; in gaps and floods Python's threads too, for there are two CPUs: they take
-  time from the generator, which then leaves frames out. Sending to the backend's veth, and the sink
-  there, are a part of the queue's sendto(). iperf3 is not pinned.
-- Pairs: UDP in 60 bytes, 1,000 flows, two arms, one way, {pairs.PAIRS} pairs in turns,
-  {pairs.SECONDS:.0f} s each; median of the pairs' ratios, with quartiles; offered, forwarded and drops
-  are of the run with the median rate. ns: CPU time of the thread that forwards. The bare loop receives a
-  burst, prefetches it, writes MAC addresses, sends.
-- In memory: helper.py. Known flows in random order, frames in the cache.
-- GIL held asleep: a thread of the balancer's process holds the GIL for {HOLD_S * 1e3:.0f} ms at a time
-  and sleeps. Busy: it computes, and so takes half of the generator's CPU too. A gap: between two frames
-  at the sink.
-- Misses: new flows of a service whose rule of choice the helper does not know. Python admits them, or
-  they are lost when {MISSES} wait for it (miss_overflow). Their delay is from the generator to the sink.
-- All gaps and floods: {INTERFERENCE}, medians of {interference.ROUNDS} runs of {interference.SECONDS:.0f}
-  s.
-"""
+NOTES = (
+    f"CPU {BALANCER_CPU}: the queue's thread; in the pairs all of `l4raw up`, whose Python looks at "
+    f"flows every 10 ms. CPU {GENERATOR_CPU}: the generator, and what veth's receive softirq does up to "
+    "the socket, with the redirect program; in gaps and floods Python's threads too, for there are two "
+    "CPUs: they take time from the generator, which then leaves frames out. Sending to the backend's "
+    "veth, and the sink there, are a part of the queue's sendto(). iperf3 is not pinned.",
+    f"Pairs: UDP in 60 bytes, 1,000 flows, two arms, one way, {pairs.PAIRS} pairs in turns, "
+    f"{pairs.SECONDS:.0f} s each; median of the pairs' ratios, with quartiles; offered, forwarded and "
+    "drops are of the run with the median rate. ns: CPU time of the thread that forwards. The bare loop "
+    "receives a burst, prefetches it, writes MAC addresses, sends.",
+    "In memory: helper.py. Known flows in random order, frames in the cache.",
+    f"GIL held asleep: a thread of the balancer's process holds the GIL for {HOLD_S * 1e3:.0f} ms at a "
+    "time and sleeps. Busy: it computes, and so takes half of the generator's CPU too. A gap: between "
+    "two frames at the sink.",
+    "Misses: new flows of a service whose rule of choice the helper does not know. Python admits them, "
+    f"or they are lost when {MISSES} wait for it (miss_overflow). Their delay is from the generator to "
+    "the sink.",
+    f"All gaps and floods: {INTERFERENCE}, medians of {interference.ROUNDS} runs of "
+    f"{interference.SECONDS:.0f} s.",
+)
 
 _Run = TypeVar("_Run")
 
@@ -218,7 +220,10 @@ def main() -> int:
         ["GIL held", "known, frames/s", "arrived", "misses offered/s", "sustained/s", "p50, ms", "p99, ms"],
         flood_rows(figures.floods),
     )
-    print(f"\nknown flows with a flood of misses / without: {known_ratio(figures.floods):.3f}\n\n{NOTES}")
+    print(f"\nknown flows with a flood of misses / without: {known_ratio(figures.floods):.3f}\n")
+    for note in NOTES:
+        print(textwrap.fill(note, 110, initial_indent="- ", subsequent_indent="  "))
+    print()
     met = True
     for text, holds in bounds(figures):
         print(f"bound: {text}: {'met' if holds else 'missed'}")
