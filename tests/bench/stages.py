@@ -123,7 +123,7 @@ def main() -> None:
     reading = reading_ns()
     stages = {step: timed.spent[step] / timed.frames - reading for step in STEPS}
     loop = (timed.spent[LOOP] - 2 * reading * timed.bursts) / timed.frames
-    print(json.dumps({**stages, LOOP: loop}))
+    print(json.dumps({"stages": {**stages, LOOP: loop}}))
 
 
 if __name__ == "__main__":

@@ -87,7 +87,8 @@ def overload(mode: Mode, folder: Path) -> Overload:
             load, words = _saturate(network, loop)
             bare.append(load)
             _print_overload(f"{mode} bare loop", load, words["receive_lost"])
-            stages.append(_saturate(network, [str(HERE / "stages.py"), str(config)])[1])
+            words = _saturate(network, [str(HERE / "stages.py"), str(config)])[1]
+            stages.append(words["stages"])
     return Overload(
         _median(loads),
         _median(bare),
