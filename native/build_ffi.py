@@ -57,8 +57,8 @@ MODULES = (
     # The helper and the sockets' rings, compiled together into one loop.
     Module(
         "l4raw._burst",
-        headers=(HEADER, NATIVE / "xdp" / "xsk.h", NATIVE / "src" / "burst.h"),
-        sources=("native/src/burst.c", "native/src/helper.c", "native/xdp/xsk.c"),
+        headers=(HEADER, NATIVE / "src" / "abi.h", NATIVE / "xdp" / "xsk.h", NATIVE / "src" / "burst.h"),
+        sources=("native/src/abi.c", "native/src/burst.c", "native/src/helper.c", "native/xdp/xsk.c"),
         include_dirs=("native/include", "native/src", "native/xdp"),
         libraries=("libxdp", "libbpf"),
         debian="libxdp-dev libbpf-dev",

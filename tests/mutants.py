@@ -51,7 +51,9 @@ MUTANTS = {
     "no overflow": Patch(
         FLOWS, "if (!l4_is_marked(tables, bucket.first) || !l4_is_marked(tables, bucket.second))", "if (1)"
     ),
-    "one entry too many": Patch(INSERT, "+ entries <= control->flow_capacity", "<= control->flow_capacity"),
+    "one entry too many": Patch(
+        INSERT, "used + entries > control->flow_capacity", "used > control->flow_capacity"
+    ),
     "full is not seen": Patch(ADMIT, "if (l4_reserve(tables, 2)) {", "l4_reserve(tables, 2);\n\t{"),
     "another free hop": Patch(
         HOPS, "if (index && hop) {\n\t\tcontrol", "if (index && hop && 0) {\n\t\tcontrol"

@@ -69,13 +69,15 @@ class Foreground:
                 "ready",
                 instance=balancer.name,
                 dataplane=balancer.dataplane,
+                dataplane_note=balancer.dataplane_note,
                 interfaces=arms,
                 services=services,
                 unresolved=balancer.unresolved,
             )
         else:
             names = ", ".join(f"{s['name']} {s['vip']} {s['mode']}" for s in services)
-            where = f"{balancer.dataplane} on {', '.join(arms)}"
+            note = f" ({balancer.dataplane_note})" if balancer.dataplane_note else ""
+            where = f"{balancer.dataplane}{note} on {', '.join(arms)}"
             self._echo(f"ready: {names} over {where} (instance {balancer.name})")
             if balancer.unresolved:
                 self.say(f"warning: nobody answers ARP for {', '.join(balancer.unresolved)} yet")

@@ -21,6 +21,8 @@ from l4raw.wire.ipv4 import TCP, UDP
 
 _FLAGS = "FSRPAUEC"
 _WIDTH = 22
+_NO_FRAMES = ("bursts", "waits")
+"""Counters of an engine that count something else; JSON has them."""
 
 
 def headline(number: int, decision: Decision) -> str:
@@ -177,8 +179,10 @@ def summary(data: dict[str, Any]) -> Iterator[str]:
             f"  {backend['service']}/{backend['name']}: {backend['flows']} flows,"
             f" {backend['rx_packets']} frames to it, {backend['dropped']} dropped, replies seen {replies}"
         )
-    counted = {**data["verdicts"], **{k: v for k, v in data["engine"].items() if isinstance(v, int)}}
+    engine = {k: v for k, v in data["engine"].items() if isinstance(v, int) and k not in _NO_FRAMES}
+    counted = {**data["verdicts"], **engine}
     yield "  frames: " + (", ".join(f"{name} {count}" for name, count in counted.items() if count) or "none")
     queues = data["engine"].get("queues", ())
     for queue, numbers in enumerate(queues if len(queues) > 1 else ()):
-        yield f"  queue {queue}: " + ", ".join(f"{name} {count}" for name, count in numbers.items() if count)
+        shown = {name: count for name, count in numbers.items() if count and name not in _NO_FRAMES}
+        yield f"  queue {queue}: " + ", ".join(f"{name} {count}" for name, count in shown.items())

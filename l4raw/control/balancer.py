@@ -59,7 +59,7 @@ class Balancer:
     ) -> None:
         """Opens nothing. `interfaces` is what `inspect` returned.
 
-        The first `sample` frames are decided by Python, whatever the dataplane.
+        Python decides until `sample` frames were sent, whatever the dataplane.
 
         `seed` is the ring seed, or what gives it when the locks are held. Raises `ValueError` for a
         name that is no file name.
@@ -69,6 +69,8 @@ class Balancer:
         self.arms = tuple(Arm(interface.name, interface.mac) for interface in interfaces)
         self.dataplane = ""
         """Its name; what there is, after `open`: likewise `engine` and `tables`."""
+        self.dataplane_note = ""
+        """How it works, such as "native, copy mode, 1 queue", or why it is not another one."""
         self.engine: Engine
         self.tables: Tables
         self._accept_ssh_loss, self._sample = accept_ssh_loss, sample
@@ -124,6 +126,7 @@ class Balancer:
         try:
             made = dataplane.make(self.config, self._interfaces, self._accept_ssh_loss, self._sample)
             self.dataplane, self.engine, self.tables, note = made
+            self.dataplane_note = note
             if self.dataplane == dataplane.AF_XDP:
                 self._open.callback(self._close_engine)
                 step(f"attach: XDP program on {', '.join(arm.name for arm in self.arms)} ({note})")
@@ -166,6 +169,8 @@ class Balancer:
         responder = ArpResponder(self._interfaces[0], vips(self.config), self._conflict)
         self._neighbours = neighbours
         self._checks = [watch.look, neighbours.check, responder.check]
+        if self.dataplane == dataplane.AF_XDP:
+            self._checks.append(self._look_at_engine)
         self._open.callback(responder.close)
         self._open.callback(self._guard.close)
         self._keep_kernel_out()
@@ -191,8 +196,11 @@ class Balancer:
         assert isinstance(self._seed, bytes), "lock() has made it"
         with Netlink() as netlink:
             self.tables.local = frozenset(netlink.local_addresses())
-        policy = compile_policy(self.config.services, hops, self._seed, self.config.timeouts)
-        self.tables.install(policy)
+        try:
+            policy = compile_policy(self.config.services, hops, self._seed, self.config.timeouts)
+            self.tables.install(policy)
+        except OverflowError as error:
+            raise L4Error("L4R-307", what=str(error), where="[lb]") from error
 
     def _conflict(self, vip: bytes, mac: bytes) -> None:
         self.conflicts.append((vip, mac))
@@ -235,6 +243,12 @@ class Balancer:
         if self._neighbours:
             self.unresolved = self._neighbours.unresolved()
 
+    def _look_at_engine(self) -> None:
+        try:
+            self.engine.look()  # type: ignore[attr-defined]
+        except OSError as error:
+            raise _failed(error) from error
+
     def _keep_kernel_out(self) -> None:
         if self._guard.ensure():
             self._step(f"nft: table netdev {self._guard.table}, because the kernel forwards packets here")
@@ -244,8 +258,10 @@ class Balancer:
         self.left = [line for line in self._instance.release() if line.startswith("left")]
 
     def _close_engine(self) -> None:
-        self.engine.statistics()  # a last look while its sockets are there
-        self.engine.close()
+        try:
+            self.engine.statistics()  # a last look while its sockets are there
+        finally:
+            self.engine.close()
         self.final_statistics = self.engine.statistics()
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from l4raw.control.errors import L4Error
-from l4raw.control.netlink import Interface
+from l4raw.control.netlink import Interface, Netlink
 from l4raw.control.settings import Config
 from l4raw.control.ssh import require_ssh_safe
 from l4raw.core.flows import FlowTable
@@ -46,7 +46,7 @@ def make(
 ) -> Dataplane:
     """The dataplane of the configuration, or what `auto` finds.
 
-    The first `sample` frames are decided by Python, whatever the dataplane, so that they can be shown.
+    Python decides until `sample` frames were sent, whatever the dataplane, so that they can be shown.
 
     Raises L4R-203 for an interface that carries SSH, L4R-205 for one with another XDP program, L4R-301
     without the capabilities, L4R-304 where AF_XDP cannot work, L4R-307 for memory that there is not.
@@ -61,6 +61,8 @@ def make(
             if config.lb.dataplane == AF_XDP:
                 raise
             note = f"not {AF_XDP}: {error.what}"
+            if error.code == "L4R-205":
+                note += "; raw sees only what that lets pass"
     tables = Tables(arms, _flow_table(config.lb.flow_memory, key), NextHops())
     return Dataplane(RAW, RawEngine(arms), tables, note)
 
@@ -80,14 +82,22 @@ def _af_xdp(
     try:
         for interface in interfaces:
             require_mtu(interface.name, interface.mtu)
-        engine = AfXdpEngine(arms, key, _sizes(config), sample=sample).open()
+        engine = AfXdpEngine(arms, key, _sizes(config, _local_addresses()), sample=sample).open()
     except OSError as error:
         raise _refusal(error) from error
     return Dataplane(AF_XDP, engine, engine.tables, _mode(engine))
 
 
-def _sizes(config: Config) -> Sizes:
-    """Room for the configuration and for what follows it: numbers of what is gone are kept."""
+def _local_addresses() -> int:
+    with Netlink() as netlink:
+        return len(netlink.local_addresses())
+
+
+def _sizes(config: Config, local: int) -> Sizes:
+    """Room for the configuration and for what follows it: numbers of what is gone are kept.
+
+    `local`: how many addresses this host has.
+    """
     from l4raw.engine.layout import Sizes
 
     services = len(config.services)
@@ -97,7 +107,7 @@ def _sizes(config: Config) -> Sizes:
         services=min(SERVICES, services + 64),
         backends=min(BACKENDS, backends + 1024),
         ring_slots=(services + 4) * MAGLEV_SLOTS,
-        addresses=2 * services + 256,
+        addresses=2 * services + local + 256,
     )
 
 
@@ -109,11 +119,11 @@ def _mode(engine: AfXdpEngine) -> str:
 def _refusal(error: OSError) -> L4Error:
     """The errno of a failed step as a code; the text is the binding's, which names cause and next step."""
     where = getattr(error, "interface", None) or error.filename
-    what, fix = str(error.strerror), ""
+    what, fix = str(error.strerror), _FIXES.get(error.errno or 0, "")
     if operation := getattr(error, "operation", ""):
         cause = getattr(error, "cause", "") or str(error.strerror)
         what = f"{operation}: {cause.splitlines()[0]}"
-        fix = getattr(error, "next_step", "")
+        fix = fix or getattr(error, "next_step", "")
     match error.errno:
         case errno.EPERM | errno.EACCES:
             code = "L4R-301"
@@ -123,7 +133,17 @@ def _refusal(error: OSError) -> L4Error:
             code = "L4R-307"
         case _:
             code = "L4R-304"
-    return L4Error(code, what=what, where=where, fix=fix)
+    return L4Error(code, what=what, where=where, why=_WHY, fix=fix)
+
+
+_WHY = "AF_XDP cannot work here as it is; --dataplane raw needs nothing of that, but is slower."
+_FIXES = {
+    errno.EPERM: "run it as root of the host, not of a user namespace, or give this process what is missing",
+    errno.EBUSY: "stop the other program, or use another interface: `ip -d link` shows XDP programs",
+    errno.EEXIST: "stop the other program, or use another interface: `ip -d link` shows XDP programs",
+    errno.ERANGE: "a smaller MTU on the interface and at its veth peer: `ip link set dev DEVICE mtu 1500`",
+}
+"""Where the next step of the binding is for who writes programs."""
 
 
 def _flow_table(memory: int, key: HashKey) -> FlowTable:

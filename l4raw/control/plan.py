@@ -43,7 +43,8 @@ def steps(
         yield Step("lock", f"{run_dir / INTERFACES / interface_file(interface)}, for {interface.name}")
     for interface in interfaces:
         if wanted != RAW:
-            yield Step("attach", f"XDP program on {interface.name}: takes what is for a VIP, or a NAT reply")
+            takes = "takes what is for a VIP, or a NAT reply (that it can is not tried before)"
+            yield Step("attach", f"XDP program on {interface.name}: {takes}")
         if wanted == AUTO:
             yield Step("or", f"where that cannot be, a packet socket on {interface.name}")
         if wanted == RAW:

@@ -1,7 +1,7 @@
 """What may change on the host while a balancer runs, and must end it: looked at every second.
 
 Lives here: looking, by calls that take microseconds, because the packet path waits for them. Must not live
-here: what `up` looks at once, before it begins (balancer.py), or a change of anything.
+here: what `up` looks at once, before it begins (inspection.py), or a change of anything.
 """
 
 from __future__ import annotations

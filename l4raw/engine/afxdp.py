@@ -28,11 +28,17 @@ from l4raw.engine.burst import Missed, Worker
 from l4raw.engine.layout import Sizes
 from l4raw.engine.redirect import QUEUES, Redirect
 from l4raw.engine.shared import SharedTables
+from l4raw.wire import ethernet
 from l4raw.xdp import Accounting, FrameError, Umem, XskSocket
-from l4raw.xdp.host import rx_queues
+from l4raw.xdp.host import mtu, rx_queues
+from l4raw.xdp.program import wait_for_programs
 
 FRAMES: Final = 4096
 """Of each queue: half for receiving, half on their way out or with Python."""
+TX: Final = FRAMES // 4
+"""Slots of a TX ring: a stuck egress keeps no more, and leaves the rest for what goes elsewhere."""
+SAMPLED: Final = 4096
+"""Frames that Python decides at most, where it was asked for some that are sent and there are none."""
 CHUNK: Final = 2048
 """Bytes of a frame in the UMEM."""
 MOST_BYTES: Final = CHUNK - 256
@@ -50,7 +56,8 @@ class AfXdpEngine:
     def __init__(self, arms: Sequence[Arm], hash_key: HashKey, sizes: Sizes, sample: int = 0) -> None:
         """Loads the program and makes the tables. Raises `OSError` when something is missing or refused.
 
-        The first `sample` frames of each queue are left to Python, so that their decisions can be shown.
+        All frames are left to Python until `sample` of them were sent, or SAMPLED came, so that their
+        decisions can be shown.
         """
         burst.require()
         self._arms = tuple(arms)
@@ -61,12 +68,15 @@ class AfXdpEngine:
         sizes = replace(sizes, queues=self.queues)
         self._redirect = Redirect(sizes)
         self._open.callback(self._redirect.close)
-        self.tables = SharedTables(self._arms, hash_key, sizes, self._redirect.allocate)
+        self.tables = SharedTables(self._arms, hash_key, sizes, self._redirect.allocate, wait_for_programs)
+        self._most = [(mtu(arm.name) or CHUNK) + ethernet.LENGTH for arm in arms]
+        """Bytes of a frame that each arm's interface takes."""
         self._workers: list[Worker] = []
         self._sockets: list[XskSocket] = []
         self._umem: Umem | None = None
         self._woken = -1
         self._running = False
+        self._seen = 0
         self._current: tuple[Worker, Missed] | None = None
         self._final: dict[str, Any] | None = None
 
@@ -89,7 +99,9 @@ class AfXdpEngine:
         for queue in range(self.queues):
             sockets = [self._open_socket(umem, arm.name, queue) for arm in self._arms]
             frames = umem.pool.pop(FRAMES)
-            worker = Worker(self.tables.view(queue), umem, sockets, frames, self._woken, self._sample)
+            view, sample = self.tables.view(queue), self._sample > 0
+            worker = Worker(view, umem, sockets, frames, self._woken, sample)
+            worker.take_at_most(self._most)
             self._open.callback(worker.close)
             self._workers.append(worker)
             for number in range(len(sockets)):
@@ -103,14 +115,16 @@ class AfXdpEngine:
 
     def _open_socket(self, umem: Umem, interface: str, queue: int) -> XskSocket:
         size = FRAMES // (2 * len(self._arms))
-        opened = self._open.enter_context(XskSocket(umem, interface, queue, rx=size, tx=FRAMES, fill=0))
+        opened = self._open.enter_context(XskSocket(umem, interface, queue, rx=size, tx=TX, fill=0))
         self._sockets.append(opened)
         return opened
 
     def _stop(self) -> None:
-        self._redirect.detach()
-        for worker in self._workers:
-            worker.stop()
+        try:
+            self._redirect.detach()
+        finally:
+            for worker in self._workers:
+                worker.stop()
         self._final = self.statistics()
 
     def poll(self, timeout: float) -> Iterator[Received]:
@@ -120,30 +134,71 @@ class AfXdpEngine:
             self._running = True
             for queue, worker in enumerate(self._workers):
                 worker.start(f"queue-{queue}", self)
-        for worker in self._workers:
+        for queue, worker in enumerate(self._workers):
             if worker.error:
-                raise OSError(ENODEV, f"queue: {os.strerror(worker.error)}", self._arms[0].name)
+                number, arm = worker.error
+                name = self._arms[arm].name
+                raise OSError(ENODEV, f"AF_XDP socket of {name}, queue {queue}: {os.strerror(number)}", name)
         quiet = [worker.will_wait() for worker in self._workers]  # each has to be told
         if all(quiet):
             if not select.select([self._woken], [], [], timeout)[0]:
                 return
             os.eventfd_read(self._woken)
         for worker in self._workers:
-            for missed in worker.misses():
-                frame = self._umem.view(missed.address, missed.length)
+            yield from self._missed_by(worker, self._umem)
+
+    def _missed_by(self, worker: Worker, umem: Umem) -> Iterator[Received]:
+        """Each frame goes back: as `send` said, or, also when the caller gives up, to be forgotten."""
+        with worker.misses() as taken:
+            for missed in taken:
+                frame = umem.view(missed.address, missed.length)
                 self._current = worker, missed
-                yield Received(frame, missed.arm, 0, frame)
-                if self._current:
-                    worker.give_back(missed, None)
-        self._current = None
+                self._seen += 1
+                if self._sample and self._seen >= SAMPLED:
+                    self._sampled(0)
+                try:
+                    yield Received(frame, missed.arm, 0, frame)
+                finally:
+                    if self._current:
+                        worker.give_back(missed, None)
+                        self._current = None
 
     def send(self, received: Received, arm: int) -> bool:
-        """Give the frame back to its queue, to be sent after this burst."""
+        """Give the frame back to its queue, to be sent after this burst; False: it is too long for that arm.
+
+        One that the queue cannot send then is counted as return_dropped.
+        """
         assert self._current is not None, "the frame that poll() has just handed out"
         worker, missed = self._current
+        if missed.length > self._most[arm]:
+            return False
         self._current = None
         worker.give_back(missed, arm)
+        if self._sample:
+            self._sampled(self._sample - 1)
         return True
+
+    def _sampled(self, left: int) -> None:
+        """So many more are wanted; at 0 the queues decide what they can."""
+        self._sample = left
+        if not left:
+            for worker in self._workers:
+                worker.stop_sampling()
+
+    def look(self) -> None:
+        """See whether the interfaces still are as they were at the start.
+
+        A new MTU is taken over. Raises `OSError` for one above the chunk, and for another number of queues:
+        frames on a new one would reach nobody.
+        """
+        for number, arm in enumerate(self._arms):
+            if size := mtu(arm.name):
+                require_mtu(arm.name, size)
+                self._most[number] = size + ethernet.LENGTH
+        for worker in self._workers:
+            worker.take_at_most(self._most)
+        if common_queues([arm.name for arm in self._arms]) != self.queues:
+            raise OSError(EINVAL, f"the interfaces had {self.queues} RX queues each when this began")
 
     def close(self) -> None:
         """Detach, stop the threads, close the sockets. The tables stay. May be called twice."""

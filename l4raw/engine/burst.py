@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from errno import ENOSYS
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -21,11 +22,7 @@ from l4raw.xdp.frames import FREE, HELD
 _REASON_FILE = Path(__file__).resolve().parent.parent / "burst_not_built.txt"
 """Written by setup.py when it could not compile."""
 
-try:
-    from l4raw._burst import ffi, lib
-except ImportError as _error:
-    ffi = lib = None
-    _WHY_NOT = _REASON_FILE.read_text("utf-8").strip() if _REASON_FILE.exists() else str(_error)
+ffi, lib, _STATUS = native.load("l4raw._burst", _REASON_FILE)
 
 RETURNS: Final = 4096
 """Slots of the ring from Python to a queue, a power of two: no fewer than a queue has frames."""
@@ -46,8 +43,8 @@ COUNTERS: Final = (
 
 
 def status() -> str:
-    """One sentence for a person: "built", or "not built: " and the reason."""
-    return f"not built: {_WHY_NOT}" if lib is None else "built"
+    """One sentence for a person: "built, ABI 3", or "not built: " and the reason."""
+    return _STATUS
 
 
 def require() -> None:
@@ -55,7 +52,7 @@ def require() -> None:
     if not native.available():
         raise OSError(ENOSYS, f"loading the C helper: {native.status()}")
     if lib is None:
-        raise OSError(ENOSYS, f"loading the AF_XDP loop: {_WHY_NOT}")
+        raise OSError(ENOSYS, f"loading the AF_XDP loop: {_STATUS}")
 
 
 class Missed(NamedTuple):
@@ -77,11 +74,12 @@ class Worker:
         sockets: Sequence[XskSocket],
         frames: Sequence[int],
         wake_python: int,
-        sample: int,
+        sample: bool,
     ) -> None:
-        """`frames` are indices of free ones, this queue's from now on; `wake_python` an eventfd. The first
-        `sample` frames that come are left to Python.
+        """`frames` are indices of free ones, this queue's from now on; `wake_python` an eventfd. `sample`:
+        all frames are left to Python at first. `take_at_most` comes next.
         """
+        assert len(frames) <= RETURNS
         self._frames = tuple(frames)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._free = ffi.new("uint32_t[]", list(frames))
@@ -120,16 +118,20 @@ class Worker:
         """One turn, for tests and lessons: how many frames came in on `arm`. Not while the thread runs."""
         return int(lib.l4_burst(self._c, arm))
 
-    def misses(self) -> Iterator[Missed]:
-        """Up to a burst of frames for Python; each has to be given back before the next is taken.
+    @contextmanager
+    def misses(self) -> Iterator[Iterator[Missed]]:
+        """Up to a burst of frames for Python. Each that was taken has to be given back; the others are.
 
         They reach the queue together, when the last one has been given back: a call into C lets go of the
         GIL, and where another thread wants it too, that costs Python more than the call.
         """
+        taken = self._batch[0 : lib.l4_take_misses(self._c, self._batch, BURST)]
+        frames = (Missed(each.address, each.length, each.arm) for each in taken)
         try:
-            for each in self._batch[0 : lib.l4_take_misses(self._c, self._batch, BURST)]:
-                yield Missed(each.address, each.length, each.arm)
+            yield frames
         finally:
+            for left in frames:
+                self.give_back(left, None)
             given = lib.l4_give_back(self._c, self._back, self._back_count)
             assert given == self._back_count, "the ring of returns has room for every frame of the queue"
             self._back_count = 0
@@ -145,10 +147,18 @@ class Worker:
         back.arm, back.sent = arm or 0, arm is not None
         self._back_count += 1
 
+    def take_at_most(self, most: Sequence[int]) -> None:
+        """Bytes of a frame that each socket's interface takes."""
+        self._c.most[0 : len(most)] = list(most)
+
+    def stop_sampling(self) -> None:
+        """Decide in C what can be decided there, from the next burst on."""
+        self._c.sample = 0
+
     @property
-    def error(self) -> int:
-        """An errno that ended the loop; 0: none did."""
-        return int(self._c.error)
+    def error(self) -> tuple[int, int] | None:
+        """The errno that ended the loop, and the number of its socket; None: it was not ended."""
+        return (int(self._c.error), int(self._c.error_arm)) if self._c.error else None
 
     def counters(self) -> dict[str, int]:
         """`struct l4_worker_counters`"""
@@ -176,6 +186,7 @@ class Worker:
     def close(self) -> None:
         """Give the eventfd back."""
         if self._wake >= 0:
+            self._c.wake_worker = -1
             os.close(self._wake)
             self._wake = -1
 

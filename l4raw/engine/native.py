@@ -1,8 +1,8 @@
 """The compiled module, if there is one.
 
 Lives here: the only import of `l4raw._native` in the project, the check that
-it was compiled from the same header as l4raw/wire/abi.py, and one sentence
-about it. Must not live here: a decision that differs with and without it;
+a module was compiled from the same header as l4raw/wire/abi.py, and one
+sentence about it. Must not live here: a decision that differs with and without it;
 everything that both can do behaves the same.
 
 `ffi` and `lib` are cffi's, or None. Ask `available()` before using them.
@@ -10,6 +10,7 @@ everything that both can do behaves the same.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +20,33 @@ _REASON_FILE = Path(__file__).resolve().parent.parent / "native_not_built.txt"
 """Written by setup.py when it could not compile."""
 
 
-def _load() -> tuple[Any, Any, str]:
-    """Return cffi's `ffi` and `lib` (or None and None), and the sentence for `status`."""
+def load(module: str, reason: Path) -> tuple[Any, Any, str]:
+    """Import a compiled module: cffi's `ffi` and `lib` (or None and None), and a sentence about it.
+
+    `reason` is the file in which setup.py says why it is not there. A module of another ABI is not used.
+    """
     try:
-        from l4raw._native import ffi, lib
+        compiled = import_module(module)
     except ImportError as error:
-        return None, None, f"not built: {_why_not(error)}"
+        return None, None, f"not built: {_why_not(error, reason)}"
+    ffi, lib = compiled.ffi, compiled.lib
     again = "install l4raw again"
     if (version := lib.l4_abi_version()) != abi.ABI_VERSION:
         return None, None, f"not usable: it has ABI {version}, l4raw has ABI {abi.ABI_VERSION}; {again}"
     try:
         # cffi compares a struct's layout with the compiler's when it is first used, not before.
         for name in ffi.list_types()[1]:
-            ffi.sizeof(f"struct {name}")
+            if name.startswith("l4_"):  # others are only named, and are libxdp's
+                ffi.sizeof(f"struct {name}")
     except ffi.error as error:
         return None, None, f"not usable: {error}; {again}"
     return ffi, lib, f"built, ABI {version}"
 
 
-def _why_not(error: ImportError) -> str:
+def _why_not(error: ImportError, reason: Path) -> str:
     """Return what setup.py recorded, or what the import said."""
     try:
-        return _REASON_FILE.read_text(encoding="utf-8").strip()
+        return reason.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         if isinstance(error, ModuleNotFoundError):
             return f"no module {error.name}; `make build` or `pip install .` builds it"
@@ -58,7 +64,7 @@ def others() -> dict[str, str]:
     return {"xdp": xdp.status(), "bpf": xdp.bpf_status(), "af_xdp": burst.status()}
 
 
-ffi, lib, _STATUS = _load()
+ffi, lib, _STATUS = load("l4raw._native", _REASON_FILE)
 
 
 def available() -> bool:
@@ -67,7 +73,7 @@ def available() -> bool:
 
 
 def status() -> str:
-    """One sentence for a person: "built, ABI 1", or "not built: " and the reason."""
+    """One sentence for a person: "built, ABI 3", or "not built: " and the reason."""
     return _STATUS
 
 

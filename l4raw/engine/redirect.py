@@ -29,7 +29,7 @@ class Redirect:
         """Raises `XdpError` when the kernel refuses it, or it was not compiled."""
         places = HALVES * (sizes.places + PROBES - 1)
         entries = {"flows": -(-sizes.flow_memory // _FLOW), "places": places}
-        self._program = XdpProgram(bpf_object("redirect"), "redirect", entries)
+        self._program = XdpProgram(bpf_object("redirect"), "l4raw_redirect", entries)
         self._maps = self._program.maps
         self._links: list[XdpLink] = []
 

@@ -210,9 +210,16 @@ class SharedTables(Tables):
     """All state of the packet path, for the helper and for Python."""
 
     def __init__(
-        self, arms: tuple[Arm, ...], hash_key: HashKey, sizes: Sizes, allocate: Allocate = anonymous
+        self,
+        arms: tuple[Arm, ...],
+        hash_key: HashKey,
+        sizes: Sizes,
+        allocate: Allocate = anonymous,
+        wait_for_programs: Callable[[], object] = lambda: None,
     ) -> None:
+        """`wait_for_programs` returns when no BPF program reads what it began to read before."""
         self.layout = Layout(sizes, arms, hash_key, allocate)
+        self._wait_for_programs = wait_for_programs
         self._view = self.layout.view(0)
         flows = SharedFlows(self.layout, hash_key, self._view)
         hops = SharedNextHops(self.layout, self._view)
@@ -237,6 +244,7 @@ class SharedTables(Tables):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"install: a queue has not finished a burst for {_SETTLE_S} s")
             time.sleep(0.0005)
+        self._wait_for_programs()
         write_half(self.layout, (self.layout.control.generation + 1) & 1, policy, self.local)
         super().install(policy)
         native.lib.l4_switch(self._view)

@@ -12,7 +12,7 @@ from typing import Final, NewType
 Verdict = NewType("Verdict", int)
 """What became of a frame. An index into VERDICT_NAMES and VERDICT_SENTENCES."""
 
-ABI_VERSION: Final = 2
+ABI_VERSION: Final = 3
 
 # enum l4_limit
 BURST: Final = 64
@@ -80,15 +80,18 @@ DROP_REPLY_KEY_TAKEN: Final = Verdict(21)
 """its replies would look like those of another flow"""
 DROP_TTL: Final = Verdict(22)
 """TTL would reach zero (RFC 1812 5.3.1)"""
-DROP_TX: Final = Verdict(23)
+DROP_OVERFLOW: Final = Verdict(23)
+"""left to Python, for which as many were waiting as may"""
+DROP_TX: Final = Verdict(24)
 """the egress interface did not take it: its queue is full, it is down, or its MTU is too small"""
-VERDICT_COUNT: Final = 24
+VERDICT_COUNT: Final = 25
 
 # enum l4_miss
 MISS_BUSY: Final = 0
 MISS_CHANGED: Final = 1
 MISS_RULE: Final = 2
-MISS_COUNT: Final = 3
+MISS_SAMPLE: Final = 3
+MISS_COUNT: Final = 4
 
 MISS: Final = 255
 
@@ -145,6 +148,7 @@ VERDICT_NAMES: Final[tuple[str, ...]] = (
     "drop_flows_full",
     "drop_reply_key_taken",
     "drop_ttl",
+    "drop_overflow",
     "drop_tx",
 )
 """By verdict, in lower case: as the counters are named."""
@@ -173,6 +177,7 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "the flow table is full",
     "its replies would look like those of another flow",
     "TTL would reach zero (RFC 1812 5.3.1)",
+    "left to Python, for which as many were waiting as may",
     "the egress interface did not take it: its queue is full, it is down, or its MTU is too small",
 )
 """By verdict: what a person is told."""
@@ -181,6 +186,7 @@ MISS_NAMES: Final[tuple[str, ...]] = (
     "busy",
     "changed",
     "rule",
+    "sample",
 )
 """By miss, in lower case: as the counters are named."""
 
@@ -188,5 +194,6 @@ MISS_SENTENCES: Final[tuple[str, ...]] = (
     "another thread held what it has to write",
     "the flow's entry, or its peer, changed while it was read",
     "how its service picks a backend is no look-up here",
+    "a person asked to see the next frames",
 )
 """By miss: what a person is told."""

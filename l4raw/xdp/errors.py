@@ -76,13 +76,16 @@ class Operation(StrEnum):
     DISPATCH = "attaching an XDP program with libxdp's dispatcher"
     DETACH = "detaching an XDP program"
     UPDATE = "updating a BPF map"
+    READ = "reading a BPF map"
+    MAP = "mapping a BPF map"
     RUN = "running a BPF program"
 
 
 NEEDS: Final[dict[Operation, tuple[str, ...]]] = {
     Operation.REGISTER: ("CAP_NET_RAW",),
     Operation.BIND: ("CAP_NET_RAW",),
-    Operation.LOAD: ("CAP_BPF", "CAP_NET_ADMIN"),
+    # CAP_PERFMON: without it the verifier refuses what a program does with pointers in its maps.
+    Operation.LOAD: ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"),
     Operation.ATTACH: ("CAP_BPF", "CAP_NET_ADMIN"),
     Operation.DISPATCH: ("CAP_BPF", "CAP_NET_ADMIN", "CAP_SYS_ADMIN"),
     Operation.UPDATE: ("CAP_BPF", "CAP_NET_ADMIN"),
@@ -119,7 +122,7 @@ Advice = tuple[str, str]
 def explain(number: int, operation: Operation, facts: Facts) -> Advice:
     """Return the cause and the next step for a failed operation; empty texts where nothing is known."""
     if number in (EPERM, EACCES):
-        if operation is Operation.LOAD and number == EACCES:
+        if operation is Operation.LOAD and number == EACCES and not _missing(operation, facts):
             return _refused(facts)
         return _not_permitted(operation, facts)
     known = _TABLE.get((operation, number))
@@ -132,8 +135,7 @@ def explain(number: int, operation: Operation, facts: Facts) -> Advice:
 
 def _not_permitted(operation: Operation, facts: Facts) -> Advice:
     needs = NEEDS.get(operation, ())
-    has = facts.capabilities
-    missing = [name for name in needs if has is not None and name not in has]
+    missing = _missing(operation, facts)
     if missing:
         names = " and ".join(missing)
         verb = "is" if len(missing) == 1 else "are"
@@ -142,6 +144,11 @@ def _not_permitted(operation: Operation, facts: Facts) -> Advice:
         f"the kernel refuses although {' and '.join(needs) or 'every capability'} may be there",
         "a user namespace, a seccomp filter or kernel lockdown may forbid it: try as root of the host",
     )
+
+
+def _missing(operation: Operation, facts: Facts) -> list[str]:
+    has = facts.capabilities
+    return [name for name in NEEDS.get(operation, ()) if has is not None and name not in has]
 
 
 def _memlock(facts: Facts) -> Advice:
@@ -224,7 +231,8 @@ def _no_bpffs(facts: Facts) -> Advice:
 
 
 def _refused(facts: Facts) -> Advice:
-    return f"the verifier refused it:\n{facts.said.strip()}", ""
+    last = facts.said.strip().rpartition("\n")[2]
+    return f"the verifier refused it: {last}\n{facts.said.strip()}", ""
 
 
 _TABLE: Final[dict[tuple[Operation | None, int], Callable[[Facts], Advice]]] = {

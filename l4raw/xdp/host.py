@@ -34,6 +34,7 @@ _CAPABILITIES: Final = {
     "CAP_NET_RAW": 13,
     "CAP_IPC_LOCK": 14,
     "CAP_SYS_ADMIN": 21,
+    "CAP_PERFMON": 38,
     "CAP_BPF": 39,
 }
 _VETH_ROOM: Final = 256 + 320 + 14
@@ -58,14 +59,14 @@ def namespace() -> int:
 def capabilities() -> frozenset[str]:
     """The capabilities in effect for this thread, as far as this package needs any.
 
-    For bpf(2), CAP_SYS_ADMIN stands for CAP_BPF and for CAP_NET_ADMIN.
+    For bpf(2), CAP_SYS_ADMIN stands for CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
     """
     status = Path("/proc/thread-self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("CapEff:"))
     bits = int(line.split()[1], 16)
     found = {name for name, bit in _CAPABILITIES.items() if bits >> bit & 1}
     if "CAP_SYS_ADMIN" in found:
-        found |= {"CAP_BPF", "CAP_NET_ADMIN"}
+        found |= {"CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"}
     return frozenset(found)
 
 

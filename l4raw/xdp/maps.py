@@ -63,15 +63,18 @@ class BpfMap:
             return bytes(self._ffi.buffer(value))
         if self._ffi.errno == ENOENT:
             return None
-        raise self._failure()
+        raise self._failure(Operation.READ)
 
     def mapping(self, size: int) -> mmap.mmap:
         """The first `size` bytes of the values, as memory that the program reads too.
 
         For an array with BPF_F_MMAPABLE; a value begins every 8 bytes or a
-        multiple. It stays valid when the program is closed. Raises OSError.
+        multiple. It stays valid when the program is closed. Raises `XdpError`.
         """
-        return mmap.mmap(self.fileno(), -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+        try:
+            return mmap.mmap(self.fileno(), -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+        except OSError as error:
+            raise self._failure(Operation.MAP, error.errno or 0) from error
 
     def discard(self, key: bytes) -> bool:
         """Remove an entry; whether it was there. Raises `XdpError`."""
@@ -86,9 +89,9 @@ class BpfMap:
         if len(given) != size:
             raise ValueError(f"map {self.name}: a {what} has {size} bytes, not {len(given)}")
 
-    def _failure(self) -> OSError:
-        error = host.failure(self._ffi.errno, Operation.UPDATE)
-        error.operation = f"{Operation.UPDATE} {self.name}"
+    def _failure(self, operation: Operation = Operation.UPDATE, number: int = 0) -> OSError:
+        error = host.failure(number or self._ffi.errno, operation)
+        error.operation = f"{operation} {self.name}"
         return error
 
     def __repr__(self) -> str:

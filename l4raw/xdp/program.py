@@ -24,6 +24,17 @@ TRIAL_ROOM = 256
 """Bytes by which a trial may make a frame longer."""
 
 
+def wait_for_programs() -> None:
+    """Return when no run of an XDP program that had begun before is still under way.
+
+    What such a run may have read in a map can be written over then. It is an RCU grace period, some
+    milliseconds (membarrier(2), MEMBARRIER_CMD_GLOBAL). Raises `OSError` where the kernel has none.
+    """
+    _, lib = require()
+    if error := lib.lx_wait_for_programs():
+        raise OSError(-error, f"membarrier: {os.strerror(-error)}")
+
+
 class Ran(NamedTuple):
     """What a program did with a frame in a trial."""
 

@@ -172,10 +172,10 @@ class Umem:
         self._unregister()
         for pinned in self._pinned:
             self._ffi.release(pinned)
-        self.buffer.release()
         try:
+            self.buffer.release()
             self._memory.close()
-        except BufferError:  # frames that the caller holds
+        except BufferError:  # frames that the caller holds, or his views of the whole
             pass
 
     def adopt(self, socket: XskSocket, open_it: Callable[[Any], int], timeout: float) -> tuple[Any, int]:

@@ -210,15 +210,15 @@ class XskSocket:
         self.umem.pool.push(indices[count:])
         return count
 
-    def wakeup(self) -> None:
+    def wakeup(self) -> int:
         """Let the kernel send what is in the TX ring, where it asks for that (need_wakeup).
 
-        No room or no carrier is no error: the frames wait for the next call.
-        Raises `XdpError` when the interface has gone.
+        How many frames the driver refused (no carrier, a full peer): lost. Raises `XdpError`: no interface.
         """
         c = self._open()
-        if c.rings.tx != self._ffi.NULL:
-            self._checked(self._lib.lx_xsk_wakeup(c), Operation.SEND)
+        if c.rings.tx == self._ffi.NULL:
+            return 0
+        return self._checked(self._lib.lx_xsk_wakeup(c), Operation.SEND)
 
     def wait(self, timeout: float) -> bool:
         """Whether a frame has arrived, at the latest after `timeout` seconds. poll(2).
@@ -234,7 +234,7 @@ class XskSocket:
         return False
 
     def statistics(self) -> Statistics:
-        """The kernel's six counters."""
+        """The kernel's counters."""
         found = self._ffi.new("struct lx_xsk_statistics *")
         self._checked(self._lib.lx_xsk_statistics(self._open(), found), Operation.WAIT)
         return Statistics(*(getattr(found, name) for name in Statistics._fields))

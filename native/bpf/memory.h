@@ -19,10 +19,11 @@
 
 enum { L4_SUM_STEPS = 65536 / 16 };
 
-/* The verifier follows each try; a frame that finds its entry being written passes to the kernel, once. */
+/* The verifier follows each try. */
 enum { L4_TRIES = 1 };
 
-/* Words are read at once, and in the order of the program on x86 and by the dependency on others. */
+/* Words are read at once, and on x86 in the order of the program. On others a reader may take an old entry for
+ * the one that follows: the frame is redirected or passed wrongly, once. */
 #define l4_load(from) (*(const volatile __typeof__(*(from)) *)(from))
 #define l4_load_acquire(from) l4_load(from)
 #define l4_store(to, value) (*(volatile __typeof__(*(to)) *)(to) = (value))
@@ -58,16 +59,6 @@ struct {
 	__type(value, struct l4_place);
 } places SEC(".maps");
 
-L4_INLINE uint32_t l4_add(uint32_t *to, uint32_t value)
-{
-	return __sync_fetch_and_add(to, value);
-}
-
-L4_INLINE uint32_t l4_exchange_one(uint32_t *to)
-{
-	return __sync_val_compare_and_swap(to, 0, 1);
-}
-
 L4_INLINE bool l4_exchange_if(uint32_t *to, uint32_t expected, uint32_t value)
 {
 	return __sync_val_compare_and_swap(to, expected, value) == expected;
@@ -98,13 +89,6 @@ L4_INLINE uint8_t *l4_mark_at(const struct l4_tables *tables, uint32_t bucket)
 
 	(void)tables;
 	return line ? line + bucket % sizeof(struct l4_flow) : NULL;
-}
-
-L4_INLINE uint32_t *l4_stripe_at(const struct l4_tables *tables, uint32_t index)
-{
-	(void)tables;
-	(void)index;
-	return NULL;
 }
 
 L4_INLINE const struct l4_policy *l4_policy_at(const struct l4_tables *tables, uint32_t half)

@@ -6,9 +6,8 @@
  * key is that of a NAT flow's reply. So ARP, SSH and this host's own connections
  * are the kernel's, also one to the port of a backend's service.
  *
- * It reads the tables that the helper reads, and writes nothing. A reply whose
- * entry is being made at this moment passes to the kernel, which drops it as
- * nobody's; its sender sends it again.
+ * It reads the tables that the helper reads, and writes nothing. Replies come
+ * in on the backends' arm, which is the last one.
  *
  * Needs Linux 6.1.
  */
@@ -61,6 +60,9 @@ static __always_inline bool is_reply(const struct iphdr *ip, const uint8_t *end)
 		return false;
 	key = l4_make_key(&control.key, ip->saddr, ip->daddr, l4_read32(ports), ip->protocol);
 	index = l4_find(NULL, &key, &generation);
+	/* The key was there and somebody writes the entry: its state, most often. The helper looks again. */
+	if (index == L4_BUSY)
+		return true;
 	if (index < 0)
 		return false;
 	entry = l4_flow_at(NULL, (uint32_t)index);
@@ -69,21 +71,23 @@ static __always_inline bool is_reply(const struct iphdr *ip, const uint8_t *end)
 }
 
 SEC("xdp")
-int redirect(struct xdp_md *context)
+int l4raw_redirect(struct xdp_md *context)
 {
 	const uint8_t *start = (const void *)(long)context->data;
 	const uint8_t *end = (const void *)(long)context->data_end;
 	const struct ethhdr *ethernet = (const void *)start;
 	const struct iphdr *ip = (const void *)(ethernet + 1);
-	uint32_t arm = 1;
+	uint32_t arm = 1, last;
 	uint32_t *second = bpf_map_lookup_elem(&interfaces, &arm);
 
 	if ((const uint8_t *)(ip + 1) > end || ethernet->h_proto != l4_htons(ETH_P_IP))
 		return XDP_PASS;
-	arm = second && *second == context->ingress_ifindex;
+	last = second && *second;
+	arm = last && *second == context->ingress_ifindex;
 	if (!is_own_mac(ethernet->h_dest, arm))
 		return XDP_PASS;
-	if (l4_address_is(NULL, control.generation & 1, ip->daddr, 0, L4_IS_VIP) < 0 && !is_reply(ip, end))
+	if (l4_address_is(NULL, control.generation & 1, ip->daddr, 0, L4_IS_VIP) < 0 &&
+	    (arm != last || !is_reply(ip, end)))
 		return XDP_PASS;
 	if (context->rx_queue_index >= QUEUES)
 		return XDP_PASS;

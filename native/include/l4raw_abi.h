@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 2 };
+enum { L4_ABI_VERSION = 3 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -86,6 +86,7 @@ enum l4_limit {
 	_(DROP_FLOWS_FULL, "the flow table is full") \
 	_(DROP_REPLY_KEY_TAKEN, "its replies would look like those of another flow") \
 	_(DROP_TTL, "TTL would reach zero (RFC 1812 5.3.1)") \
+	_(DROP_OVERFLOW, "left to Python, for which as many were waiting as may") \
 	_(DROP_TX, "the egress interface did not take it: its queue is full, it is down, or its MTU is too small")
 
 #define L4_VERDICT_ENUM(name, sentence) L4_##name,
@@ -98,7 +99,8 @@ enum l4_verdict { L4_VERDICTS(L4_VERDICT_ENUM) L4_VERDICT_COUNT };
 #define L4_MISSES(_) \
 	_(BUSY, "another thread held what it has to write") \
 	_(CHANGED, "the flow's entry, or its peer, changed while it was read") \
-	_(RULE, "how its service picks a backend is no look-up here")
+	_(RULE, "how its service picks a backend is no look-up here") \
+	_(SAMPLE, "a person asked to see the next frames")
 
 #define L4_MISS_ENUM(name, sentence) L4_MISS_##name,
 enum l4_miss { L4_MISSES(L4_MISS_ENUM) L4_MISS_COUNT };

@@ -2,7 +2,8 @@
 /*
  * A new flow gets its backend and its entry, or a verdict says why not: the
  * twin of l4raw/core/admit.py. Nothing is half done: whatever is refused, or
- * missed, leaves flows and next hops as they were; of a cursor, a turn is lost.
+ * missed, leaves flows and next hops as they were; of a cursor, a turn is lost,
+ * and of a client's hop a reference, if its lock was held all the time.
  *
  * Include memory.h first, or BPF's equivalent.
  */

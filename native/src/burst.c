@@ -11,8 +11,8 @@
 #include "helper.h"
 #include "burst.h"
 
-/* Rounds without a frame before it sleeps, and for how long at most, in ms. */
-enum { L4_SPINS = 256, L4_SLEEP_MS = 1 };
+/* Rounds without a frame before it sleeps, and for how long at most, in ms; sleeps between two looks at the sockets. */
+enum { L4_SPINS = 256, L4_SLEEP_MS = 1, L4_LOOK_EVERY = 256 };
 
 /* Frames of one burst that go out of one arm. */
 struct outgoing {
@@ -66,10 +66,28 @@ static void wake(uint32_t *waits, int event)
 {
 	uint64_t one = 1;
 
-	/* With the sequentially consistent store and load of the sleeper, one of both sees the other's. */
+	/* With the fence of the sleeper, between saying that it sleeps and looking once more. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (l4_load(waits) && __atomic_exchange_n(waits, 0u, __ATOMIC_ACQ_REL))
 		(void)!write(event, &one, sizeof(one));
+}
+
+/* Keep the first errno of a socket; `result` is 0, or one as a negative number. */
+static void note_error(struct l4_worker *worker, uint32_t arm, int result)
+{
+	if (result >= 0 || worker->error)
+		return;
+	worker->error_arm = arm;
+	l4_store_release(&worker->error, -result);
+}
+
+/* Have the kernel send. How many frames the driver refused. */
+static uint32_t kick(struct l4_worker *worker, uint32_t arm)
+{
+	int refused = lx_xsk_wakeup(worker->sockets[arm]);
+
+	note_error(worker, arm, refused);
+	return refused > 0 ? (uint32_t)refused : 0;
 }
 
 /* Take back what the kernel has sent, and give it frames to receive into. */
@@ -115,19 +133,20 @@ static uint32_t send_out(struct l4_worker *worker, uint32_t arm, const struct lx
 	if (taken >= 0 && (uint32_t)taken < count) {
 		int rest;
 
-		worker->error = -lx_xsk_wakeup(xsk);
+		kick(worker, arm);
 		worker->free_count += lx_xsk_reclaim(xsk, worker->free + worker->free_count, xsk->tx_level);
 		rest = lx_xsk_send(xsk, frames + taken, count - (uint32_t)taken);
 		taken += rest > 0 ? rest : 0;
 	}
-	worker->counters.sent += taken > 0 ? (uint32_t)taken : 0;
+	if (taken > 0)
+		l4_count_up(&worker->counters.sent, (uint32_t)taken);
 	return taken > 0 ? (uint32_t)taken : 0;
 }
 
 /* Send what goes out of one arm; what its ring did not take is dropped, and counted as that. */
 static void flush(struct l4_worker *worker, uint32_t arm, struct outgoing *out, struct l4_result *results)
 {
-	uint32_t taken, i;
+	uint32_t taken, refused, i;
 
 	if (!out->count)
 		return;
@@ -136,58 +155,51 @@ static void flush(struct l4_worker *worker, uint32_t arm, struct outgoing *out, 
 		results[out->from[i]].verdict = L4_DROP_TX;
 		set_free(worker, out->frames[i].address);
 	}
-	if (!worker->error)
-		worker->error = -lx_xsk_wakeup(worker->sockets[arm]);
+	/* As a rule nothing else waited in the ring, so what the driver refused is of this burst. */
+	refused = kick(worker, arm);
+	for (i = 0; i < taken && i < refused; i++)
+		results[out->from[i]].verdict = L4_DROP_TX;
 }
 
-/* Leave the first frames that ever come to Python, undecided. How many of this burst. */
-static uint32_t hand_over_samples(struct l4_worker *worker, const struct lx_frame *frames, uint32_t arm, uint32_t count)
+/* Leave all frames of a burst to Python, undecided. */
+static void leave_undecided(struct l4_result *results, uint32_t count)
 {
-	uint32_t samples = worker->sample < count ? worker->sample : count, i;
+	uint32_t i;
 
-	for (i = 0; i < samples; i++) {
-		const struct l4_frame seen = {
-			.data = (uint8_t *)worker->umem->area + frames[i].address,
-			.size = frames[i].length,
-			.arm = arm,
-		};
-
-		if (hand_over(worker, &frames[i], &seen)) {
-			worker->counters.misses++;
-		} else {
-			worker->counters.miss_overflow++;
-			set_free(worker, frames[i].address);
-		}
-	}
-	worker->sample -= samples;
-	if (samples)
-		wake(&worker->python_waits, worker->wake_python);
-	return samples;
+	for (i = 0; i < count; i++)
+		results[i] = (struct l4_result){ .flow = L4_NONE, .verdict = L4_MISS, .miss = L4_MISS_SAMPLE };
 }
 
 /* Where each frame of a burst goes: out, to Python, or back to the free list. */
 static bool sort_out(struct l4_worker *worker, const struct lx_frame *frames, const struct l4_frame *seen,
-		     const struct l4_result *results, uint32_t count, struct outgoing *out)
+		     struct l4_result *results, uint32_t count, struct outgoing *out)
 {
 	bool missed = false;
 	uint32_t i;
 
 	for (i = 0; i < count; i++) {
-		if (results[i].verdict < L4_SENT) {
-			struct outgoing *to = &out[results[i].arm & 1];
+		struct outgoing *to = &out[results[i].arm & 1];
 
+		/* The kernel would refuse it without a word that reaches us. */
+		if (results[i].verdict < L4_SENT && frames[i].length > worker->most[results[i].arm & 1])
+			results[i].verdict = L4_DROP_TX;
+		if (results[i].verdict < L4_SENT) {
 			to->from[to->count] = i;
 			to->frames[to->count++] = frames[i];
-		} else if (results[i].verdict == L4_MISS && hand_over(worker, &frames[i], &seen[i])) {
-			worker->counters.misses++;
-			missed = true;
-		} else {
-			if (results[i].verdict == L4_MISS)
-				worker->counters.miss_overflow++;
-			else if (results[i].verdict < L4_DROP_SHORT)
-				worker->counters.passed++;
-			set_free(worker, frames[i].address);
+			continue;
 		}
+		if (results[i].verdict == L4_MISS && hand_over(worker, &frames[i], &seen[i])) {
+			l4_count_up(&worker->counters.misses, 1);
+			missed = true;
+			continue;
+		}
+		if (results[i].verdict == L4_MISS) {
+			l4_count_up(&worker->counters.miss_overflow, 1);
+			results[i].verdict = L4_DROP_OVERFLOW;
+		} else if (results[i].verdict < L4_DROP_SHORT) {
+			l4_count_up(&worker->counters.passed, 1);
+		}
+		set_free(worker, frames[i].address);
 	}
 	return missed;
 }
@@ -201,18 +213,20 @@ static void take_returns(struct l4_worker *worker)
 	for (i = 0; i < L4_BURST && ring_pop(&worker->returns, &passed); i++) {
 		struct lx_frame frame = { passed.address, passed.length, 0 };
 
-		if (passed.sent && send_out(worker, passed.arm & 1, &frame, 1)) {
-			worker->error = -lx_xsk_wakeup(worker->sockets[passed.arm & 1]);
+		if (passed.sent && passed.length <= worker->most[passed.arm & 1] &&
+		    send_out(worker, passed.arm & 1, &frame, 1)) {
+			l4_count_up(&worker->counters.return_dropped, kick(worker, passed.arm & 1));
 			continue;
 		}
-		worker->counters.return_dropped += passed.sent != 0;
+		if (passed.sent)
+			l4_count_up(&worker->counters.return_dropped, 1);
 		set_free(worker, passed.address);
 	}
 }
 
 uint32_t l4_burst(struct l4_worker *worker, uint32_t arm)
 {
-	struct lx_frame received[L4_BURST], *frames = received;
+	struct lx_frame frames[L4_BURST];
 	struct l4_frame seen[L4_BURST];
 	struct l4_result results[L4_BURST];
 	struct outgoing out[L4_ARMS];
@@ -224,14 +238,8 @@ uint32_t l4_burst(struct l4_worker *worker, uint32_t arm)
 	count = lx_xsk_receive(worker->sockets[arm], frames, L4_BURST);
 	if (!count)
 		return 0;
-	worker->counters.received += count;
-	worker->counters.bursts++;
-	if (l4_unlikely(worker->sample)) {
-		uint32_t samples = hand_over_samples(worker, frames, arm, count);
-
-		frames += samples;
-		count -= samples;
-	}
+	l4_count_up(&worker->counters.received, count);
+	l4_count_up(&worker->counters.bursts, 1);
 	for (i = 0; i < count; i++) {
 		seen[i] = (struct l4_frame){
 			.data = (uint8_t *)worker->umem->area + frames[i].address,
@@ -241,7 +249,12 @@ uint32_t l4_burst(struct l4_worker *worker, uint32_t arm)
 		};
 		__builtin_prefetch(seen[i].data);
 	}
-	l4_steer_burst(worker->tables, seen, count, results);
+	if (l4_unlikely(l4_load(&worker->sample))) {
+		leave_undecided(results, count);
+		l4_pass(worker->tables);
+	} else {
+		l4_steer_burst(worker->tables, seen, count, results);
+	}
 	for (i = 0; i < L4_ARMS; i++)
 		out[i].count = 0;
 	if (sort_out(worker, frames, seen, results, count, out))
@@ -250,7 +263,7 @@ uint32_t l4_burst(struct l4_worker *worker, uint32_t arm)
 		flush(worker, i, &out[i], results);
 	for (i = 0; i < count; i++)
 		l4_count(worker->tables, &results[i], seen[i].size);
-	return (uint32_t)(frames - received) + count;
+	return count;
 }
 
 /* Until a frame comes, Python wakes us, or L4_SLEEP_MS have passed. */
@@ -263,18 +276,20 @@ static void sleep_a_little(struct l4_worker *worker)
 	for (i = 0; i < worker->arms; i++)
 		fds[i] = (struct pollfd){ .fd = worker->sockets[i]->fd, .events = POLLIN };
 	fds[worker->arms] = (struct pollfd){ .fd = worker->wake_worker, .events = POLLIN };
-	__atomic_store_n(&worker->worker_waits, 1u, __ATOMIC_SEQ_CST);
+	l4_store(&worker->worker_waits, 1u);
 	l4_offline(worker->tables);
+	/* With the fence of wake(): whoever fills a ring sees us wait, or we see that it is not empty. */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (!ring_used(&worker->returns) && !l4_load_acquire(&worker->stop))
 		(void)poll(fds, worker->arms + 1, L4_SLEEP_MS);
 	l4_online(worker->tables);
 	l4_store_release(&worker->worker_waits, 0u);
 	if (fds[worker->arms].revents & POLLIN)
 		(void)!read(worker->wake_worker, &ignored, sizeof(ignored));
-	for (i = 0; i < worker->arms; i++)
-		if (fds[i].revents & (POLLERR | POLLNVAL))
-			worker->error = ENETDOWN;
-	worker->counters.waits++;
+	/* A socket whose interface was deleted says so nowhere else. */
+	for (i = 0; i < worker->arms && worker->counters.waits % L4_LOOK_EVERY == 0; i++)
+		note_error(worker, i, lx_xsk_error(worker->sockets[i]));
+	l4_count_up(&worker->counters.waits, 1);
 }
 
 int l4_run(struct l4_worker *worker)
@@ -282,7 +297,7 @@ int l4_run(struct l4_worker *worker)
 	uint32_t idle = 0, arm;
 
 	l4_online(worker->tables);
-	while (!l4_load_acquire(&worker->stop) && !worker->error) {
+	while (!l4_load_acquire(&worker->stop) && !l4_load(&worker->error)) {
 		uint32_t count = 0;
 
 		for (arm = 0; arm < worker->arms; arm++)
@@ -302,7 +317,8 @@ void l4_stop(struct l4_worker *worker)
 	uint64_t one = 1;
 
 	l4_store_release(&worker->stop, 1u);
-	(void)!write(worker->wake_worker, &one, sizeof(one));
+	if (worker->wake_worker >= 0)
+		(void)!write(worker->wake_worker, &one, sizeof(one));
 }
 
 uint32_t l4_take_misses(struct l4_worker *worker, struct l4_passed *frames, uint32_t most)
@@ -316,7 +332,7 @@ uint32_t l4_take_misses(struct l4_worker *worker, struct l4_passed *frames, uint
 
 int l4_will_wait(struct l4_worker *worker)
 {
-	__atomic_store_n(&worker->python_waits, 1u, __ATOMIC_SEQ_CST);
+	l4_store(&worker->python_waits, 1u);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (!ring_used(&worker->misses))
 		return 0;

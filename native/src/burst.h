@@ -45,7 +45,7 @@ struct l4_worker_counters {
 	uint64_t sent;
 	uint64_t passed;           /* redirected to us, and the kernel's business after all: lost */
 	uint64_t misses;           /* left to Python */
-	uint64_t miss_overflow;    /* lost, because the ring of misses was full */
+	uint64_t miss_overflow;    /* lost, because the ring of misses was full: L4_DROP_OVERFLOW */
 	uint64_t return_dropped;   /* sent by Python, and the TX ring was full */
 	uint64_t bursts;
 	uint64_t waits;            /* times it slept, because nothing came */
@@ -56,10 +56,11 @@ struct l4_worker {
 	struct lx_umem *umem;
 	struct lx_xsk *sockets[L4_ARMS];
 	uint32_t arms;
+	uint32_t most[L4_ARMS];    /* bytes of a frame that each arm's interface takes */
 	uint32_t fill;             /* frames the kernel should have of each socket, for receiving */
 	uint32_t *free;            /* room for all frames of this queue */
 	uint32_t free_count;
-	uint32_t sample;           /* so many frames are still left to Python, whatever they are: to be shown */
+	uint32_t sample;           /* not 0: all frames are left to Python, which shows some, and clears it */
 	struct l4_ring misses;
 	struct l4_ring returns;
 	struct l4_worker_counters counters;
@@ -68,13 +69,14 @@ struct l4_worker {
 	uint32_t python_waits;
 	uint32_t worker_waits;
 	uint32_t stop;
-	int error;                 /* an errno that ended l4_run() */
+	int error;                 /* an errno that ended l4_run(): the first one */
+	uint32_t error_arm;        /* whose socket had it */
 };
 
 /* One turn: up to L4_BURST frames of one arm, and what is due for the rings. How many came in. */
 uint32_t l4_burst(struct l4_worker *worker, uint32_t arm);
 
-/* Bursts of all arms until `stop` is set. 0, or an errno: a socket's interface is gone. */
+/* Bursts of all arms until `stop` is set. 0, or an errno of a socket: its interface is gone. */
 int l4_run(struct l4_worker *worker);
 
 /* Ask l4_run() to return. From any thread. */
@@ -86,7 +88,7 @@ void l4_stop(struct l4_worker *worker);
  * l4_take_misses: up to `most` frames; how many.
  * l4_will_wait: say that a wake-up is wanted. 0: it may wait; 1: something has come meanwhile.
  * l4_give_back: frames to be sent, or to be forgotten. How many fit, which is all of them as long as
- *     the ring of returns is as large as that of misses.
+ *     the ring of returns has a place for every frame of the queue.
  */
 uint32_t l4_take_misses(struct l4_worker *worker, struct l4_passed *frames, uint32_t most);
 int l4_will_wait(struct l4_worker *worker);

@@ -128,7 +128,16 @@ L4_INLINE int64_t l4_place(const struct l4_tables *tables, uint64_t hash, const 
 L4_INLINE bool l4_reserve(const struct l4_tables *tables, uint32_t entries)
 {
 	struct l4_control *control = l4_control_of(tables);
+	uint32_t tries, used;
 
+	/* Not added and taken back: meanwhile another queue would be refused although there is room. */
+	for (tries = 0; tries < L4_TRIES; tries++) {
+		used = l4_load(&control->used);
+		if (used + entries > control->flow_capacity)
+			return false;
+		if (l4_exchange_if(&control->used, used, used + entries))
+			return true;
+	}
 	if (l4_add(&control->used, entries) + entries <= control->flow_capacity)
 		return true;
 	l4_add(&control->used, -entries);

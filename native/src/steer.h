@@ -11,7 +11,7 @@
  * Each is a stage over one context, so that a burst can run them one after
  * the other with the next stage's memory on its way, and BPF can run them in
  * turn. They do no more than look things up in tables that Python wrote;
- * where that does not suffice the frame is a miss, unchanged, and so are the
+ * where that does not suffice the frame is a miss, unchanged here, and so are the
  * tables, but for a turn of a cursor.
  *
  * Include memory.h first, or BPF's equivalent.
@@ -44,7 +44,7 @@ L4_ASSERT(sizeof(struct l4_values) == sizeof(struct l4_flow) - 32, "all that fol
  */
 L4_INLINE bool l4_flip(struct l4_context *context, const struct l4_values *entry)
 {
-	struct l4_flow *peer = l4_flow_at(context->tables, entry->peer - 1);
+	struct l4_flow *peer = l4_flow_at(context->tables, entry->peer - 1), *entry_now;
 	uint32_t generation;
 	uint64_t *words;
 
@@ -58,8 +58,12 @@ L4_INLINE bool l4_flip(struct l4_context *context, const struct l4_values *entry
 	context->ports_be = l4_load((uint32_t *)(void *)&words[4]);
 	/* Exchange the two 16-bit halves; their bytes stay in network order. */
 	context->ports_be = context->ports_be << 16 | context->ports_be >> 16;
-	return l4_load(&peer->peer) == (uint32_t)context->flow + 1 && l4_load(&peer->state) != L4_FLOW_FREE &&
-	       !(generation & 1) && l4_unchanged(peer, generation);
+	if (l4_load(&peer->peer) != (uint32_t)context->flow + 1 || l4_load(&peer->state) == L4_FLOW_FREE ||
+	    (generation & 1) || !l4_unchanged(peer, generation))
+		return false;
+	/* And this entry still names it: another pair may have been put into the same two places. */
+	entry_now = l4_flow_at(context->tables, (uint32_t)context->flow);
+	return entry_now && l4_unchanged(entry_now, context->generation);
 }
 
 /* Read the entry that was found. False: it has changed since, or it is being written. */

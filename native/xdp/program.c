@@ -1,12 +1,16 @@
 /* XDP programs: see program.h. */
 
+#define _DEFAULT_SOURCE
+
 #include "program.h"
 
 #include <errno.h>
 #include <linux/if_link.h>
+#include <linux/membarrier.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* Their print callbacks have no argument of ours. */
@@ -195,4 +199,10 @@ int lx_dispatcher_detach(struct xdp_program *program, int ifindex, int generic, 
 	xdp_program__close(program);
 	stop_listening(before);
 	return error;
+}
+
+int lx_wait_for_programs(void)
+{
+	/* Runs of an XDP program are RCU readers, and this command waits for an RCU grace period (membarrier(2)). */
+	return (int)syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) ? -errno : 0;
 }

@@ -77,4 +77,7 @@ int lx_dispatcher_attach(struct bpf_object *object, const char *name, int ifinde
 			 struct xdp_program **program, struct lx_log *log);
 int lx_dispatcher_detach(struct xdp_program *program, int ifindex, int generic, struct lx_log *log);
 
+/* Return when no run of a program that had begun before is still under way. 0, or an errno as a negative number. */
+int lx_wait_for_programs(void);
+
 #endif

@@ -108,14 +108,17 @@ static uint32_t index_at(const struct lx_umem *umem, uint64_t address)
 	return index < umem->frames ? (uint32_t)index : umem->frames;
 }
 
-static void take(struct lx_xsk *xsk, uint32_t index, enum lx_frame_state from, enum lx_frame_state to)
+/* False: the kernel did not have it from this socket, so it is nobody's to give away. */
+static bool take(struct lx_xsk *xsk, uint32_t index, enum lx_frame_state from, enum lx_frame_state to)
 {
 	struct lx_umem *umem = xsk->umem;
 
-	if (index == umem->frames || umem->state[index] != from || umem->owner[index] != xsk->number)
+	if (index == umem->frames || umem->state[index] != from || umem->owner[index] != xsk->number) {
 		xsk->stray++;
-	if (index < umem->frames)
-		umem->state[index] = (uint8_t)to;
+		return false;
+	}
+	umem->state[index] = (uint8_t)to;
+	return true;
 }
 
 static void give(struct lx_xsk *xsk, uint32_t index, enum lx_frame_state to)
@@ -126,21 +129,19 @@ static void give(struct lx_xsk *xsk, uint32_t index, enum lx_frame_state to)
 
 uint32_t lx_xsk_receive(struct lx_xsk *xsk, struct lx_frame *frames, uint32_t most)
 {
-	uint32_t at = 0;
+	uint32_t at = 0, good = 0;
 	uint32_t count = xsk_ring_cons__peek(&xsk->rx, most, &at);
 
 	for (uint32_t i = 0; i < count; i++) {
 		const struct xdp_desc *found = xsk_ring_cons__rx_desc(&xsk->rx, at + i);
 
-		frames[i].address = found->addr;
-		frames[i].length = found->len;
-		frames[i].options = found->options;
-		take(xsk, index_at(xsk->umem, found->addr), LX_FRAME_FILL, LX_FRAME_HELD);
+		if (take(xsk, index_at(xsk->umem, found->addr), LX_FRAME_FILL, LX_FRAME_HELD))
+			frames[good++] = (struct lx_frame){ found->addr, found->len, found->options };
 	}
 	if (count)
 		xsk_ring_cons__release(&xsk->rx, count);
-	xsk->fill_level -= count;
-	return count;
+	xsk->fill_level -= good;
+	return good;
 }
 
 static bool may_be_sent(const struct lx_umem *umem, const struct lx_frame *frame)
@@ -183,17 +184,19 @@ int lx_xsk_send(struct lx_xsk *xsk, const struct lx_frame *frames, uint32_t coun
 
 uint32_t lx_xsk_reclaim(struct lx_xsk *xsk, uint32_t *indices, uint32_t most)
 {
-	uint32_t at = 0;
+	uint32_t at = 0, good = 0;
 	uint32_t count = xsk_ring_cons__peek(&xsk->completion, most, &at);
 
 	for (uint32_t i = 0; i < count; i++) {
-		indices[i] = index_at(xsk->umem, *xsk_ring_cons__comp_addr(&xsk->completion, at + i));
-		take(xsk, indices[i], LX_FRAME_TX, LX_FRAME_FREE);
+		uint32_t index = index_at(xsk->umem, *xsk_ring_cons__comp_addr(&xsk->completion, at + i));
+
+		if (take(xsk, index, LX_FRAME_TX, LX_FRAME_FREE))
+			indices[good++] = index;
 	}
 	if (count)
 		xsk_ring_cons__release(&xsk->completion, count);
-	xsk->tx_level -= count;
-	return count;
+	xsk->tx_level -= good;
+	return good;
 }
 
 uint32_t lx_xsk_refill(struct lx_xsk *xsk, const uint32_t *indices, uint32_t count)
@@ -225,15 +228,24 @@ static uint32_t waiting_to_be_sent(const struct lx_xsk *xsk)
 int lx_xsk_wakeup(struct lx_xsk *xsk)
 {
 	/* Bounded: before Linux 6.17 the consumer's pointer does not tell progress call by call. */
-	uint32_t calls = waiting_to_be_sent(xsk) / SENT_A_CALL + 1;
+	uint32_t most = waiting_to_be_sent(xsk), calls = most / SENT_A_CALL + 1, refused = 0;
 
-	while (calls-- && waiting_to_be_sent(xsk) && xsk_ring_prod__needs_wakeup(&xsk->tx)) {
-		if (sendto(xsk->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) >= 0 || errno == EAGAIN || errno == EINTR)
+	while (calls && refused < most && waiting_to_be_sent(xsk) && xsk_ring_prod__needs_wakeup(&xsk->tx)) {
+		if (sendto(xsk->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) >= 0 || errno == EAGAIN || errno == EINTR) {
+			calls--;
 			continue;
-		/* No room or no carrier now; the frames stay in the ring for the next call. */
-		return errno == EBUSY || errno == ENOBUFS || errno == ENETDOWN ? 0 : -errno;
+		}
+		/* In copy mode: one frame was taken, the driver dropped it (no carrier, a full peer), and the call ended. */
+		if (errno == EBUSY) {
+			refused++;
+			continue;
+		}
+		/* No room now, or down: the frames stay in the ring for the next call. */
+		if (errno == ENOBUFS || errno == ENETDOWN)
+			break;
+		return -errno;
 	}
-	return 0;
+	return (int)refused;
 }
 
 uint32_t lx_xsk_completed(const struct lx_xsk *xsk)

@@ -25,7 +25,10 @@ enum lx_frame_state { LX_FRAME_FREE, LX_FRAME_HELD, LX_FRAME_FILL, LX_FRAME_TX }
 
 enum lx_bind_flag { LX_BIND_COPY = 2, LX_BIND_ZEROCOPY = 4, LX_BIND_NEED_WAKEUP = 8 };
 
-/* The memory is the caller's; one byte a frame in `state` and in `owner`. */
+/*
+ * The memory is the caller's; one byte a frame in `state` and in `owner`. Several threads may use it at once, each
+ * with sockets and frames of its own: these bytes are of different frames then, and all else is only read.
+ */
 struct lx_umem {
 	void *area;
 	uint32_t frames;
@@ -98,6 +101,7 @@ uint32_t lx_xsk_reclaim(struct lx_xsk *xsk, uint32_t *indices, uint32_t most);
 /* FREE -> FILL */
 uint32_t lx_xsk_refill(struct lx_xsk *xsk, const uint32_t *indices, uint32_t count);
 
+/* Has the kernel send what is in the TX ring. How many frames the driver refused: they are lost, and complete. */
 int lx_xsk_wakeup(struct lx_xsk *xsk);
 uint32_t lx_xsk_completed(const struct lx_xsk *xsk);
 int lx_xsk_statistics(const struct lx_xsk *xsk, struct lx_xsk_statistics *statistics);

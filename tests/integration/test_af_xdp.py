@@ -147,6 +147,11 @@ def test_an_mtu_above_the_chunk_is_refused_with_the_numbers(network: Topology, p
     auto.stop()
 
 
+def test_a_host_with_many_addresses(network: Topology, place: Place) -> None:
+    network.balancer.ip(*(f"addr add 10.99.{n // 250}.{n % 250}/32 dev lo" for n in range(600)))
+    Up(network.balancer, place, "-c", config(network, place)).wait_ready().stop()
+
+
 def test_another_number_of_queues_is_refused_with_the_numbers(place: Place) -> None:
     with nat(queues=2, log=Log(silent=True)) as network:
         network.balancer.run(["ethtool", "-L", "eth1", "rx", "1", "tx", "1"])
@@ -179,9 +184,10 @@ def test_an_engine_that_nobody_holds_any_more_keeps_its_memory_while_it_runs() -
     [
         (["setpriv", "--bounding-set=-bpf,-sys_admin"], "CAP_BPF"),
         (["setpriv", "--bounding-set=-net_admin,-sys_admin"], "CAP_NET_ADMIN"),
+        (["setpriv", "--bounding-set=-perfmon,-sys_admin"], "CAP_PERFMON is missing"),
         (["setpriv", "--bounding-set=-ipc_lock", "prlimit", "--memlock=1048576"], "ulimit -l"),
     ],
-    ids=["CAP_BPF", "CAP_NET_ADMIN", "memlock"],
+    ids=["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "memlock"],
 )
 def test_what_is_missing_is_named(network: Topology, place: Place, before: list[str], word: str) -> None:
     environment = [f"{key}={value}" for key, value in place.environment().items()]
@@ -194,6 +200,8 @@ def test_what_is_missing_is_named(network: Topology, place: Place, before: list[
 
 def test_the_first_frames_can_be_seen(network: Topology, place: Place) -> None:
     up = Up(network.balancer, place, "-c", config(network, place), "--trace", "2").wait_ready()
+    # Comes first, and is not forwarded.
+    network.client.run(["ping", "-c", "3", "-i", "0.01", "-W", "0.01", network.vip], check=False)
     assert many_requests(network.client, f"http://{network.vip}/", 10).total() == 10
     up.wait_for(lambda: up.out.count("verdict: ") >= 2, "two decisions")
     up.stop()

@@ -14,15 +14,12 @@ from pathlib import Path
 import pytest
 from l4raw.netns import Host, Log, Topology, dsr, nat
 
-from l4raw.control.balancer import Balancer
-from l4raw.control.config import parse
-from l4raw.control.inspection import inspect
 from l4raw.core.model import Backend
 from l4raw.core.tables import Tables, compile_policy
 from l4raw.engine.afxdp import AfXdpEngine
 from l4raw.wire.abi import DROP_NO_FLOW, FORWARD
-from l4raw.xdp import FrameError
-from tests.integration.capture import wait_for, wait_until_quiet
+from tests.integration.capture import wait_until_quiet
+from tests.integration.in_process import SEED, assert_no_frame_leaked, balancer_in_this_process
 from tests.integration.running import running
 
 pytestmark = pytest.mark.root
@@ -37,7 +34,6 @@ OPEN = 100
 SHORT = 205
 """Connections in between; no multiple of three, so that rr ends elsewhere than it began."""
 DEADLINE = 10.0
-SEED = b"ring seed of the tests"
 
 
 class Echo(socketserver.StreamRequestHandler):
@@ -133,59 +129,12 @@ def test_open_connections_stay_while_rr_moves_on(build: Build, dataplane: str) -
         assert balancer.lost == 0
 
 
-@contextmanager
-def balancer_in_this_process(network: Topology, toml: str, folder: Path) -> Iterator[Balancer]:
-    """The balancer in a thread, so that the tables can be reached while frames pass."""
-    config = parse(toml, folder / "l4raw.toml", "-c").config
-    stop, ready = threading.Event(), threading.Event()
-    made: list[Balancer] = []
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            with network.balancer.enter():
-                interfaces = inspect(config)
-                with Balancer(config, interfaces, "test", folder / "run", SEED).start() as balancer:
-                    made.append(balancer)
-                    ready.set()
-                    balancer.run(stop.is_set)
-        except BaseException as error:
-            failures.append(error)
-        finally:
-            ready.set()
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        assert ready.wait(DEADLINE)
-        assert not failures, failures
-        yield made[0]
-    finally:
-        stop.set()
-        thread.join(DEADLINE)
-    assert not thread.is_alive()
-    assert not failures, failures
-
-
 def swap_ring(tables: Tables, backends: tuple[Backend, ...]) -> None:
     """Put another set of backends in force, from the next frame on."""
     old = tables.policy
     hops = {entry.backend.address: (entry.next_hop, entry.arm) for entry in old.backends if entry}
     services = [replace(entry.service, backends=backends) for entry in old.by_number if entry]
     tables.install(compile_policy(services, hops, SEED, previous=old))
-
-
-def assert_no_frame_leaked(engine: AfXdpEngine) -> None:
-    """All are free or with the kernel to be received into; none is with Python, or still to be sent."""
-
-    def settled() -> bool:
-        try:
-            return all(each.tx == each.rx == 0 for each in engine.check_frames())
-        except FrameError:  # counted while something moved; a leak stays
-            return False
-
-    wait_for(settled, "every frame is free or may be received into")
-    engine.check_frames()
 
 
 @pytest.mark.parametrize("dataplane", ["raw", "af_xdp"])

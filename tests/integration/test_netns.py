@@ -137,7 +137,7 @@ def answers_ping(host: Host, address: str) -> bool:
 def test_addresses_and_macs_are_those_of_the_picture(build: Build, arms: int) -> None:
     with build(arms) as network:
         print(f"{network.name}: built in {network.build_seconds:.3f} s")
-        assert network.build_seconds < 1
+        assert network.build_seconds < 10  # it hangs, else; how long it took is printed
         assert network.arms == arms
         assert [host.name for host in network.backends] == ["b1", "b2", "b3"]
         for host in network.hosts[1:]:

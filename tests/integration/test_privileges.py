@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from l4raw.netns import Log, dsr, nat
+from l4raw.netns import Log, Topology, dsr, nat
 from l4raw.netns.clients import many_requests
 from l4raw.netns.servers import web
 
@@ -57,8 +57,13 @@ def test_a_program_that_it_starts_has_the_same_two(before: list[str]) -> None:
     assert {mask for name, mask in sets if before == [] or name != "CapBnd:"} == {EXPECTED}
 
 
-def test_only_two_capabilities_are_left_in_every_thread_and_it_still_works() -> None:
-    with dsr(log=Log(silent=True)) as network, web(network.backends[0]), running(network, one(network)) as up:
+@pytest.mark.parametrize("dataplane", ["raw", "af_xdp"])
+def test_only_two_capabilities_are_left_in_every_thread_and_it_still_works(dataplane: str) -> None:
+    with (
+        dsr(log=Log(silent=True)) as network,
+        web(network.backends[0]),
+        running(network, one(network, dataplane)) as up,
+    ):
         assert capabilities(up.process.pid) == {(EXPECTED, EXPECTED, EXPECTED, "1")}
         assert many_requests(network.client, f"http://{network.vip}/", 3) == {"b1": 3}
 
@@ -71,7 +76,7 @@ def test_the_rule_of_nft_can_be_loaded_without_more() -> None:
         assert "l4raw" not in network.balancer.run(["nft", "list", "tables"]).stdout
 
 
-def one(network: object) -> str:
+def one(network: Topology, dataplane: str) -> str:
     """A configuration with b1 alone."""
-    text: str = network.config_toml("80/tcp")  # type: ignore[attr-defined]
+    text = network.config_toml("80/tcp", dataplane=dataplane)
     return "\n".join(line for line in text.splitlines() if '"b2"' not in line and '"b3"' not in line)

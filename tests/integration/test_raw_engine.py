@@ -18,10 +18,11 @@ DATAGRAMS = 5
 IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3  # linux/in.h
 
 
-def test_frames_too_long_for_the_other_arm_are_dropped_and_the_rest_goes_on() -> None:
+@pytest.mark.parametrize("dataplane", ["raw", "af_xdp"])
+def test_frames_too_long_for_the_other_arm_are_dropped_and_the_rest_goes_on(dataplane: str) -> None:
     with nat(backends=1, log=Log(silent=True)) as network, web(network.backends[0]):
         network.balancer.ip(f"link set {network.interfaces[1]} mtu {SMALL_MTU}")
-        with running(network, network.config_toml("80/tcp", "9/udp")) as balancer:
+        with running(network, network.config_toml("80/tcp", "9/udp", dataplane=dataplane)) as balancer:
             with network.client.enter(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 # Full datagrams, whatever the path is thought to take.
                 sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)

@@ -51,6 +51,7 @@ def running(unresolved: list[str]) -> Any:
     return SimpleNamespace(
         name="test",
         dataplane="raw",
+        dataplane_note="",
         config=config,
         conflicts=deque(),
         arms=[arm],

@@ -52,8 +52,8 @@ FACTS = Facts(
         (Operation.DISPATCH, EBUSY, "program 17 'filter' is attached already", "another interface"),
         (Operation.DISPATCH, EOPNOTSUPP, "dispatcher cannot be loaded", r"attach\(\)"),
         (Operation.DISPATCH, ENOENT, "BPF file system, and there is none", r"attach\(\)"),
-        (Operation.LOAD, EACCES, "verifier refused it:\nR1 invalid mem access", ""),
-        (Operation.LOAD, EINVAL, "verifier refused it:\nR1 invalid mem access", ""),
+        (Operation.LOAD, EACCES, "CAP_BPF and CAP_NET_ADMIN and CAP_PERFMON are missing", "as root"),
+        (Operation.LOAD, EINVAL, "verifier refused it: R1 invalid mem access\n", ""),
         (Operation.SEND, EIO, "R1 invalid", ""),
     ],
 )
@@ -67,10 +67,11 @@ def test_cause_and_next_step(operation: Operation, number: int, cause: str, step
     ("operation", "has", "names"),
     [
         (Operation.REGISTER, set(), "CAP_NET_RAW is missing"),
-        (Operation.LOAD, {"CAP_NET_ADMIN"}, "CAP_BPF is missing"),
-        (Operation.LOAD, {"CAP_BPF"}, "CAP_NET_ADMIN is missing"),
+        (Operation.LOAD, {"CAP_NET_ADMIN", "CAP_PERFMON"}, "CAP_BPF is missing"),
+        (Operation.LOAD, {"CAP_BPF", "CAP_PERFMON"}, "CAP_NET_ADMIN is missing"),
+        (Operation.LOAD, {"CAP_BPF", "CAP_NET_ADMIN"}, "CAP_PERFMON is missing"),
         (Operation.ATTACH, set(), "CAP_BPF and CAP_NET_ADMIN are missing"),
-        (Operation.LOAD, {"CAP_BPF", "CAP_NET_ADMIN"}, "the kernel refuses although CAP_BPF and"),
+        (Operation.ATTACH, {"CAP_BPF", "CAP_NET_ADMIN"}, "the kernel refuses although CAP_BPF and"),
     ],
 )
 def test_a_refusal_names_the_missing_capability(operation: Operation, has: set[str], names: str) -> None:
