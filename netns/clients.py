@@ -137,7 +137,7 @@ def dns_lookup(host: Host, server: str, name: str = "www.test", *, timeout: floa
     labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
     question = struct.pack("!6H", 0x4C34, 0x0100, 1, 0, 0, 0) + labels + struct.pack("!B2H", 0, 1, 1)
     with host.enter():
-        asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        asker = socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, socket.SOCK_DGRAM)
     with asker:
         asker.settimeout(timeout)
         asker.connect((server, 53))

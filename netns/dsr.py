@@ -38,15 +38,14 @@ from contextlib import ExitStack, contextmanager
 from .host import Link
 from .process import Log
 from .topology import (
-    BACKENDS,
     BALANCER_MAC,
-    CLIENTS,
-    VIP,
     Builder,
     Topology,
+    alone,
     backend_links,
     backend_names,
     check_arms,
+    nodad,
 )
 
 VIP_UNANNOUNCED = {"net.ipv4.conf.all.arp_ignore": 1, "net.ipv4.conf.all.arp_announce": 2}
@@ -55,19 +54,26 @@ VIP_UNANNOUNCED = {"net.ipv4.conf.all.arp_ignore": 1, "net.ipv4.conf.all.arp_ann
 
 @contextmanager
 def dsr(
-    arms: int = 1, backends: int = 3, *, ip_forward: bool = False, queues: int = 1, log: Log | None = None
+    arms: int = 1,
+    backends: int = 3,
+    *,
+    ip_forward: bool = False,
+    queues: int = 1,
+    version: int = 4,
+    log: Log | None = None,
 ) -> Iterator[Topology]:
     """Build the network, yield it, take it down.
 
     `ip_forward` switches the balancer's kernel to routing. `queues`: of each
-    of the balancer's interfaces. `log` takes every command before it runs
+    of the balancer's interfaces. `version` 6 has the same numbers after
+    2001:db8:77:: and 2001:db8:78::, and no IPv4. `log` takes every command before it runs
     (default: printed on stderr). Raises ValueError for impossible numbers, NamespaceError without
     the right to make namespaces.
     """
     check_arms(arms)
     names = backend_names(backends)
     with ExitStack() as stack:
-        build = Builder("dsr", stack, log, queues)
+        build = Builder("dsr", stack, log, queues, version)
         routing = ["router"] * (arms == 2) + ["balancer"] * ip_forward
         edge = ["client", "balancer"] + ["router"] * (arms == 2)
         build.add_hosts("switch", *edge, *names, forwarding=routing)
@@ -76,7 +82,7 @@ def dsr(
         lay = _one_segment if arms == 1 else _two_segments
         lay(build, names)
         for name in names:
-            build.hosts[name].ip(f"addr add {VIP}/32 dev lo")
+            build.hosts[name].ip(f"addr add {build.vip} dev lo{nodad(build.vip)}")
         yield build.finish("dsr-l2", ["eth0", "eth1"][:arms])
 
 
@@ -84,9 +90,9 @@ def _one_segment(build: Builder, names: list[str]) -> None:
     build.segment(
         "br-clients",
         {
-            "client": Link("eth0", "02:00:00:00:00:01", (f"{CLIENTS}.1/24",)),
-            "balancer": Link("eth0", BALANCER_MAC[0], (f"{CLIENTS}.2/24",)),
-            **backend_links(names, CLIENTS),
+            "client": Link("eth0", "02:00:00:00:00:01", (build.on_clients(1),)),
+            "balancer": Link("eth0", BALANCER_MAC[0], (build.on_clients(2),)),
+            **backend_links(names, build.on_clients),
         },
     )
 
@@ -95,19 +101,19 @@ def _two_segments(build: Builder, names: list[str]) -> None:
     build.segment(
         "br-clients",
         {
-            "client": Link("eth0", "02:00:00:00:00:01", (f"{CLIENTS}.1/24",)),
-            "balancer": Link("eth0", BALANCER_MAC[0], (f"{CLIENTS}.2/24",)),
-            "router": Link("eth0", "02:00:00:00:00:fe", (f"{CLIENTS}.254/24",)),
+            "client": Link("eth0", "02:00:00:00:00:01", (build.on_clients(1),)),
+            "balancer": Link("eth0", BALANCER_MAC[0], (build.on_clients(2),)),
+            "router": Link("eth0", "02:00:00:00:00:fe", (build.on_clients(254),)),
         },
     )
     build.segment(
         "br-backends",
         {
-            "balancer": Link("eth1", BALANCER_MAC[1], (f"{BACKENDS}.2/24",)),
-            "router": Link("eth1", "02:00:00:00:00:ff", (f"{BACKENDS}.254/24",)),
-            **backend_links(names, BACKENDS),
+            "balancer": Link("eth1", BALANCER_MAC[1], (build.on_backends(2),)),
+            "router": Link("eth1", "02:00:00:00:00:ff", (build.on_backends(254),)),
+            **backend_links(names, build.on_backends),
         },
     )
-    build.hosts["client"].ip(f"route add {BACKENDS}.0/24 via {CLIENTS}.254")
+    build.hosts["client"].ip(f"route add {build.subnet} via {alone(build.on_clients(254))}")
     for name in names:
-        build.hosts[name].ip(f"route add default via {BACKENDS}.254")
+        build.hosts[name].ip(f"route add {build.everywhere} via {alone(build.on_backends(254))}")

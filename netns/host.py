@@ -100,7 +100,7 @@ class Host:
 
     @property
     def address(self) -> str:
-        """The first IPv4 address, without its prefix length."""
+        """The first address, without its prefix length."""
         return self.links[0].addresses[0].partition("/")[0]
 
     @property

@@ -39,11 +39,10 @@ from contextlib import ExitStack, contextmanager
 from .host import Link
 from .process import Log
 from .topology import (
-    BACKENDS,
     BALANCER_MAC,
-    CLIENTS,
     Builder,
     Topology,
+    alone,
     backend_links,
     backend_names,
     check_arms,
@@ -52,30 +51,37 @@ from .topology import (
 
 @contextmanager
 def nat(
-    arms: int = 2, backends: int = 3, *, ip_forward: bool = False, queues: int = 1, log: Log | None = None
+    arms: int = 2,
+    backends: int = 3,
+    *,
+    ip_forward: bool = False,
+    queues: int = 1,
+    version: int = 4,
+    log: Log | None = None,
 ) -> Iterator[Topology]:
     """Build the network, yield it, take it down.
 
     `ip_forward` switches the balancer's kernel to routing. `queues`: of each
-    of the balancer's interfaces. `log` takes every command before it runs
+    of the balancer's interfaces. `version` 6 has the same numbers after
+    2001:db8:77:: and 2001:db8:78::, and no IPv4. `log` takes every command before it runs
     (default: printed on stderr). Raises ValueError for impossible numbers, NamespaceError without
     the right to make namespaces.
     """
     check_arms(arms)
     names = backend_names(backends)
-    client = Link("eth0", "02:00:00:00:00:01", (f"{CLIENTS}.1/24",))
     with ExitStack() as stack:
-        build = Builder("nat", stack, log, queues)
+        build = Builder("nat", stack, log, queues, version)
+        client = Link("eth0", "02:00:00:00:00:01", (build.on_clients(1),))
         build.add_hosts("switch", "client", "balancer", *names, forwarding=["balancer"] * ip_forward)
         if arms == 1:
-            both = Link("eth0", BALANCER_MAC[0], (f"{CLIENTS}.2/24", f"{BACKENDS}.2/24"))
+            both = Link("eth0", BALANCER_MAC[0], (build.on_clients(2), build.on_backends(2)))
             ports = {"client": client, "balancer": both}
-            build.segment("br-clients", {**ports, **backend_links(names, BACKENDS)})
+            build.segment("br-clients", {**ports, **backend_links(names, build.on_backends)})
         else:
-            outer = Link("eth0", BALANCER_MAC[0], (f"{CLIENTS}.2/24",))
-            inner = Link("eth1", BALANCER_MAC[1], (f"{BACKENDS}.2/24",))
+            outer = Link("eth0", BALANCER_MAC[0], (build.on_clients(2),))
+            inner = Link("eth1", BALANCER_MAC[1], (build.on_backends(2),))
             build.segment("br-clients", {"client": client, "balancer": outer})
-            build.segment("br-backends", {"balancer": inner, **backend_links(names, BACKENDS)})
+            build.segment("br-backends", {"balancer": inner, **backend_links(names, build.on_backends)})
         for name in names:
-            build.hosts[name].ip(f"route add default via {BACKENDS}.2")
+            build.hosts[name].ip(f"route add {build.everywhere} via {alone(build.on_backends(2))}")
         yield build.finish("nat", ["eth0", "eth1"][:arms])

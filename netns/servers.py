@@ -63,7 +63,7 @@ http {{
   client_body_temp_path {folder}/temporary; proxy_temp_path {folder}/temporary;
   fastcgi_temp_path {folder}/temporary; uwsgi_temp_path {folder}/temporary; scgi_temp_path {folder}/temporary;
   server {{
-    listen {port} backlog=1024;
+    listen {listen} backlog=1024;
     add_header X-Backend {name}; add_header X-Connection $connection;
     location / {{ return 200 "{name}\\n"; }}
     location /files/ {{ alias {folder}/files/; }}
@@ -83,7 +83,8 @@ def nginx(host: Host, port: int = 80) -> Iterator[Server]:
     """
     with _folder(host, "nginx") as folder:
         upload = UPLOAD.format(folder=folder) if _nginx_has_dav() else ""
-        text = NGINX.format(folder=folder, port=port, name=host.name, upload=upload)
+        listen = f"[::]:{port}" if ":" in host.address else str(port)
+        text = NGINX.format(folder=folder, listen=listen, name=host.name, upload=upload)
         (folder / "nginx.conf").write_text(text)
         argv = ["nginx", "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")]
         with _running(host, argv, port, folder, _connects) as server:
@@ -122,6 +123,7 @@ def dnsmasq(host: Host, port: int = 53) -> Iterator[Server]:
             "--pid-file=",
             f"--port={port}",
             f"--address=/test/{dns_answer(host)}",
+            "--address=/test/2001:db8::53",
         ]
         with _running(host, argv, port, folder, _connects) as server:
             yield server
@@ -130,7 +132,7 @@ def dnsmasq(host: Host, port: int = 53) -> Iterator[Server]:
 @contextmanager
 def iperf3_server(host: Host, port: int = 5201) -> Iterator[Server]:
     """Run `iperf3 -s`. One test is two or more connections: they must reach the same server."""
-    argv = ["iperf3", "-s", "-4", "-p", str(port)]
+    argv = ["iperf3", "-s", "-4" if ":" not in host.address else "-6", "-p", str(port)]
     # A connection that says nothing is a failed test to it: only look whether its socket listens.
     with _folder(host, "iperf3") as folder, _running(host, argv, port, folder, _listens) as server:
         yield server
@@ -138,7 +140,7 @@ def iperf3_server(host: Host, port: int = 5201) -> Iterator[Server]:
 
 def dns_answer(host: Host) -> str:
     """The address that dnsmasq on this host gives: 192.0.2.x (RFC 5737), x as in the host's own."""
-    return "192.0.2." + host.address.rpartition(".")[2]
+    return "192.0.2." + host.address.replace(":", ".").rpartition(".")[2]
 
 
 @contextmanager
@@ -177,16 +179,18 @@ def _running(
 
 def _connects(host: Host, port: int) -> bool:
     """Whether a TCP connection from inside the host is accepted."""
+    is_v6 = ":" in host.address
     with host.enter():
-        probe = socket.socket()
+        probe = socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET)
     with probe:
         probe.settimeout(1.0)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex(("::1" if is_v6 else "127.0.0.1", port)) == 0
 
 
 def _listens(host: Host, port: int) -> bool:
     """Whether some socket of the host listens on the port, by /proc/net/tcp."""
-    rows = Path(f"/proc/{host.pid}/net/tcp").read_text().splitlines()[1:]
+    tables = [Path(f"/proc/{host.pid}/net/{table}") for table in ("tcp", "tcp6")]
+    rows = [row for table in tables if table.exists() for row in table.read_text().splitlines()[1:]]
     fields = [row.split() for row in rows]
     return any(f[1].endswith(f":{port:04X}") and f[3] == TCP_LISTEN for f in fields)
 

@@ -18,7 +18,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +26,11 @@ from pathlib import Path
 from .host import Host, Link
 from .process import Log
 
-VIP = "10.77.0.100"
-CLIENTS = "10.77.0"
-"""The client side: the first three numbers of its /24."""
-BACKENDS = "10.78.0"
+VIPS = {4: "10.77.0.100", 6: "2001:db8:77::100"}
+"""By IP version; likewise:"""
+CLIENTS = {4: ("10.77.0.", 24), 6: ("2001:db8:77::", 64)}
+"""The client side: what its addresses begin with, and the prefix length."""
+BACKENDS = {4: ("10.78.0.", 24), 6: ("2001:db8:78::", 64)}
 """The backend side, where it is a subnet of its own."""
 BALANCER_MAC = ("02:00:00:00:00:02", "02:00:00:00:00:03")
 """Of the balancer's eth0 and eth1."""
@@ -59,7 +60,14 @@ class Topology:
     """Of each of the balancer's interfaces, to receive and to send."""
     router: Host | None = None
     """Two-arm DSR: carries the backends' replies to the client."""
-    vip: str = VIP
+    vip: str = VIPS[4]
+    version: int = 4
+    """Of IP."""
+
+    @property
+    def vip_host(self) -> str:
+        """The VIP as it stands before a port: an IPv6 address in brackets (RFC 3986, section 3.2.2)."""
+        return f"[{self.vip}]" if self.version == 6 else self.vip
 
     @property
     def arms(self) -> int:
@@ -96,7 +104,7 @@ class Topology:
                 "",
                 "[[service]]",
                 f"name = {_toml(f'{named}-{protocol}')}",
-                f"vip = {_toml(f'{self.vip}:{port}/{protocol}')}",
+                f"vip = {_toml(f'{self.vip_host}:{port}/{protocol}')}",
                 f"mode = {_toml(self.mode)}",
                 f"scheduler = {_toml(scheduler)}",
                 "backends = [",
@@ -112,7 +120,12 @@ class Topology:
 class Builder:
     """Makes the parts of a network; `stack` takes down whatever was made, half a network included."""
 
-    def __init__(self, kind: str, stack: ExitStack, log: Log | None, queues: int = 1) -> None:
+    def __init__(
+        self, kind: str, stack: ExitStack, log: Log | None, queues: int = 1, version: int = 4
+    ) -> None:
+        self.version = version
+        self.vip = VIPS[version]
+        self.everywhere = "::/0" if version == 6 else "default"
         self.name = f"{kind}-{os.getpid()}-{next(_numbers)}"
         self.hosts: dict[str, Host] = {}
         self._stack = stack
@@ -127,7 +140,23 @@ class Builder:
             self._stack.callback(host.close)
         for name in names:
             self.hosts[name].wait_ready()
-            self.hosts[name].sysctls(_quiet_sysctls(name in forwarding))
+            self.hosts[name].sysctls(_quiet_sysctls(name in forwarding, self.version))
+
+    def on_clients(self, number: int | str) -> str:
+        """An address on the clients' side, such as 10.77.0.1/24."""
+        start, length = CLIENTS[self.version]
+        return f"{start}{number}/{length}"
+
+    @property
+    def subnet(self) -> str:
+        """The backends', such as 10.78.0.0/24."""
+        start, length = BACKENDS[self.version]
+        return f"{start}0/{length}" if self.version == 4 else f"{start}/{length}"
+
+    def on_backends(self, number: int | str) -> str:
+        """An address on the backends' side, such as 10.78.0.11/24."""
+        start, length = BACKENDS[self.version]
+        return f"{start}{number}/{length}"
 
     def segment(self, bridge: str, ports: Mapping[str, Link]) -> None:
         """Plug hosts into a bridge of the switch, by a veth pair each, and give them their addresses.
@@ -152,7 +181,7 @@ class Builder:
             host.links.append(link)
             host.ip(
                 *first,
-                *(f"addr add {address} dev {link.interface}" for address in link.addresses),
+                *(f"addr add {address} dev {link.interface}{nodad(address)}" for address in link.addresses),
                 f"link set {link.interface} up",
             )
 
@@ -169,7 +198,19 @@ class Builder:
             build_seconds=time.monotonic() - self._begin,
             queues=self._queues,
             router=self.hosts.get("router"),
+            vip=self.vip,
+            version=self.version,
         )
+
+
+def alone(address: str) -> str:
+    """10.77.0.1 of 10.77.0.1/24."""
+    return address.partition("/")[0]
+
+
+def nodad(address: str) -> str:
+    """What `ip addr add` needs for an IPv6 address that is not to be probed for; nothing for IPv4."""
+    return " nodad" if ":" in address else ""
 
 
 def backend_names(count: int) -> list[str]:
@@ -179,10 +220,10 @@ def backend_names(count: int) -> list[str]:
     return [f"b{number}" for number in range(1, count + 1)]
 
 
-def backend_links(names: Sequence[str], subnet: str) -> dict[str, Link]:
+def backend_links(names: Sequence[str], address: Callable[[int], str]) -> dict[str, Link]:
     """b1 is .11 with a MAC that ends in 11, and so on; the digits of both read the same."""
     return {
-        name: Link("eth0", f"02:00:00:00:00:{number:02d}", (f"{subnet}.{number}/24",))
+        name: Link("eth0", f"02:00:00:00:00:{number:02d}", (address(number),))
         for number, name in enumerate(names, 11)
     }
 
@@ -193,15 +234,22 @@ def check_arms(arms: int) -> None:
         raise ValueError(f"arms = {arms}: a balancer has 1 or 2")
 
 
-def _quiet_sysctls(forward: bool) -> dict[str, int | str]:
-    """A new namespace inherits some settings from the machine: fix them, so that all machines agree."""
+def _quiet_sysctls(forward: bool, version: int) -> dict[str, int | str]:
+    """A new namespace inherits some settings from the machine: fix them, so that all machines agree.
+
+    IPv6 is on only where it is used: it says things unasked. Its addresses are usable at once (no DAD).
+    """
     values: dict[str, int | str] = {
         "net.ipv4.ip_forward": int(forward),
         "net.ipv4.conf.all.rp_filter": 0,
         "net.ipv4.conf.default.rp_filter": 0,
     }
     if Path("/proc/sys/net/ipv6").exists():
-        values["net.ipv6.conf.all.disable_ipv6"] = 1
+        values["net.ipv6.conf.all.disable_ipv6"] = int(version != 6)
+        values["net.ipv6.conf.all.forwarding"] = int(forward and version == 6)
+        for conf in ("all", "default"):
+            for name in ("accept_dad", "dad_transmits", "router_solicitations", "accept_ra"):
+                values[f"net.ipv6.conf.{conf}.{name}"] = 0
     return values
 
 

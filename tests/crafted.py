@@ -11,7 +11,7 @@ from random import Random
 from struct import pack, pack_into, unpack_from
 from typing import NamedTuple
 
-from l4raw.wire import ethernet, ipv4, tcp, udp
+from l4raw.wire import ethernet, ipv4, ipv6, tcp, udp
 from l4raw.wire.checksum import checksum, fold, pseudo_header
 
 TCP, UDP = ipv4.TCP, ipv4.UDP
@@ -41,6 +41,9 @@ def build(
         field = udp.CHECKSUM
     total = checksum(segment, pseudo_header(src, dst, ipv4.IpProto(protocol), len(segment)))
     pack_into("!H", segment, field, total or (udp.ZERO if protocol == UDP else 0))
+    if len(src) == 16:
+        start = pack("!IHBB16s16s", 6 << 28 | 0x12345, len(segment), protocol, ttl, src, dst)
+        return bytearray(ethernet.HEADER.pack(*macs, ethernet.IPV6) + start) + segment
     length = ipv4.LENGTH + len(segment)
     header = bytearray(pack("!BBHHHBBH4s4s", 0x45, 0, length, 7, 0, ttl, protocol, 0, src, dst))
     return bytearray(ethernet.HEADER.pack(*macs, ethernet.IPV4)) + fixed(header) + segment
@@ -55,9 +58,16 @@ def fixed(header: bytearray) -> bytearray:
 
 def refix(frame: bytearray) -> None:
     """Put the checksum of the IPv4 header of a frame right, where there is one."""
+    if is_v6(frame):
+        return
     if len(frame) >= IP + ipv4.LENGTH:
         length = max(ipv4.LENGTH, (frame[IP] & 15) * 4)
         frame[IP : IP + length] = fixed(frame[IP : IP + length])
+
+
+def is_v6(frame: bytes | bytearray) -> bool:
+    """Whether its EtherType says so."""
+    return frame[12:14] == b"\x86\xdd"
 
 
 class Segment(NamedTuple):
@@ -70,8 +80,38 @@ class Segment(NamedTuple):
     """The sum of the pseudo-header."""
 
 
+def ends_of(frame: bytes | bytearray) -> tuple[bytes, bytes, int]:
+    """Source, destination, protocol of a frame that segment_of() found something in."""
+    if is_v6(frame):
+        return bytes(frame[IP + 8 : IP + 24]), bytes(frame[IP + 24 : IP + 40]), _past_v6(frame)[0]
+    return bytes(frame[IP + 12 : IP + 16]), bytes(frame[IP + 16 : IP + 20]), frame[IP + 9]
+
+
+_LENGTHS = {0: (8, 8), 43: (8, 8), 60: (8, 8), 44: (8, 0), 51: (8, 4)}
+"""Of an IPv6 extension header: bytes, and bytes for each unit of its second byte."""
+
+
+def _past_v6(frame: bytes | bytearray) -> tuple[int, int]:
+    """Protocol and offset after up to six extension headers; protocol 59 (none) where there is no segment."""
+    protocol, at = frame[IP + 6], IP + 40
+    end = at + unpack_from("!H", frame, IP + 4)[0]
+    for _ in range(6):
+        if protocol not in _LENGTHS:
+            break
+        if at + 8 > min(end, len(frame)):
+            return 59, at
+        least, unit = _LENGTHS[protocol]
+        is_fragment = protocol == 44 and unpack_from("!H", frame, at + 2)[0] & 0xFFF9
+        if is_fragment or (protocol == 43 and frame[at + 3]):
+            return 59, at
+        protocol, at = frame[at], at + least + unit * frame[at + 1]
+    return protocol, at
+
+
 def segment_of(frame: bytes | bytearray) -> Segment | None:
     """None, where a frame is not whole or is neither; written apart from the product's parser."""
+    if is_v6(frame):
+        return _segment_of_v6(frame)
     if len(frame) < IP + 20 or frame[12:14] != b"\x08\0" or frame[IP] >> 4 != 4:
         return None
     l4, (total,) = IP + (frame[IP] & 15) * 4, unpack_from("!H", frame, IP + 2)
@@ -84,6 +124,23 @@ def segment_of(frame: bytes | bytearray) -> Segment | None:
     if length > end - l4 or length < 8:
         return None
     src, dst = bytes(frame[IP + 12 : IP + 16]), bytes(frame[IP + 16 : IP + 20])
+    sums = pseudo_header(src, dst, ipv4.IpProto(protocol), length)
+    return Segment(l4, l4 + (16 if protocol == TCP else 6), length, sums)
+
+
+def _segment_of_v6(frame: bytes | bytearray) -> Segment | None:
+    if len(frame) < IP + 40 or frame[IP] >> 4 != 6:
+        return None
+    end = IP + 40 + unpack_from("!H", frame, IP + 4)[0]
+    if end > len(frame):
+        return None
+    protocol, l4 = _past_v6(frame)
+    if protocol not in (TCP, UDP) or end - l4 < (20 if protocol == TCP else 8):
+        return None
+    length = end - l4 if protocol == TCP else unpack_from("!H", frame, l4 + 4)[0]
+    if length > end - l4 or length < 8:
+        return None
+    src, dst, _ = ends_of(frame)
     sums = pseudo_header(src, dst, ipv4.IpProto(protocol), length)
     return Segment(l4, l4 + (16 if protocol == TCP else 6), length, sums)
 
@@ -106,7 +163,7 @@ def completed(frame: bytes) -> bytes:
     pack_into("!H", whole, found.field, 0)
     data = whole[found.l4 : found.l4 + found.length]
     total = ~fold(found.partial + fold(int.from_bytes(data + bytes(len(data) & 1), "big"))) & 0xFFFF
-    pack_into("!H", whole, found.field, total or (0xFFFF if frame[IP + 9] == UDP else 0))
+    pack_into("!H", whole, found.field, total or (0xFFFF if ends_of(frame)[2] == UDP else 0))
     return bytes(whole)
 
 
@@ -141,7 +198,12 @@ def _cut(random: Random, frame: bytearray) -> bytearray:
 
 
 def _cut_honestly(random: Random, frame: bytearray) -> bytearray:
-    """Cut after the IPv4 header, with a total length that agrees."""
+    """Cut after the IP header, with a length in it that agrees."""
+    if is_v6(frame):
+        frame = frame[: random.randrange(min(len(frame), IP + 40), len(frame) + 1)]
+        if len(frame) >= IP + 40:
+            pack_into("!H", frame, IP + 4, len(frame) - IP - 40)
+        return frame
     frame = frame[: random.randrange(min(len(frame), IP + 20), len(frame) + 1)]
     pack_into("!H", frame, IP + ipv4.TOTAL_LENGTH, max(0, len(frame) - IP))
     refix(frame)
@@ -155,13 +217,15 @@ def _pad(random: Random, frame: bytearray) -> bytearray:
 def _total(random: Random, frame: bytearray) -> bytearray:
     """Another total length."""
     total = random.choice((0, 19, 20, 28, 39, 40, 41, 60, 1500, 65535))
-    pack_into("!H", frame, IP + ipv4.TOTAL_LENGTH, total)
+    pack_into("!H", frame, IP + (4 if is_v6(frame) else ipv4.TOTAL_LENGTH), total)
     refix(frame)
     return frame
 
 
 def _options(random: Random, frame: bytearray) -> bytearray:
-    """One to ten words of IPv4 options, and they are no-operations (RFC 791, section 3.1)."""
+    """One to ten words of IPv4 options, and they are no-operations (RFC 791, 3.1); or what IPv6 has."""
+    if is_v6(frame) and len(frame) >= IP + 40:
+        return _extensions(random, frame)
     if frame[IP] != ipv4.VERSION_4_NO_OPTIONS:
         return frame
     words = random.randrange(1, 11)
@@ -173,21 +237,46 @@ def _options(random: Random, frame: bytearray) -> bytearray:
     return frame
 
 
+def _extensions(random: Random, frame: bytearray) -> bytearray:
+    """One to eight IPv6 extension headers, whole and in any order; now and then one lies about its length."""
+    chain, last = bytearray(), ipv6.LENGTH + IP
+    following = frame[IP + 6]
+    for _ in range(random.choice((1, 1, 2, 3, 5, 6, 7, 8))):
+        kind = random.choice((0, 60, 43, 44, 51))
+        units = random.choice((0, 0, 1, 2)) if kind != 44 else 0
+        least, unit = _LENGTHS[kind]
+        header = bytearray(least + unit * units)
+        header[0], header[1] = following, units
+        if kind == 43 and random.random() < 0.1:
+            header[3] = 1
+        if kind == 44 and random.random() < 0.1:
+            pack_into("!H", header, 2, random.choice((1, 0x0008, 0xFFF8, 6)))
+        if random.random() < 0.02:
+            header[1] = random.randrange(256)
+        chain, following = header + chain, kind
+    frame[IP + 6] = following
+    (length,) = unpack_from("!H", frame, IP + 4)
+    pack_into("!H", frame, IP + 4, min(length + len(chain), 0xFFFF))
+    return frame[:last] + chain + frame[last:]
+
+
 def _fragment(random: Random, frame: bytearray) -> bytearray:
+    if is_v6(frame):
+        return _extensions(random, frame) if len(frame) >= IP + 40 else frame
     pack_into("!H", frame, IP + ipv4.FRAGMENT, random.choice((0x2000, 0x0001, 0x1FFF, 0x4000, 0x8000)))
     refix(frame)
     return frame
 
 
 def _ports(random: Random, frame: bytearray) -> bytearray:
-    at = IP + 20 + random.choice((0, 2))
+    at = IP + (40 if is_v6(frame) else 20) + random.choice((0, 2))
     pack_into("!H", frame, at, random.choice((0, 80, 81, 65535)))
     return frame
 
 
 def _length(random: Random, frame: bytearray) -> bytearray:
     """UDP's own length; for TCP that is its sequence number."""
-    at = IP + 20 + udp.LENGTH
+    at = IP + (40 if is_v6(frame) else 20) + udp.LENGTH
     shorter = unpack_from("!H", frame, at)[0] - 1 & 0xFFFF
     pack_into("!H", frame, at, random.choice((0, 7, 8, 9, shorter, 1500, 65535)))
     return frame
@@ -211,7 +300,7 @@ def _to_zero(random: Random, frame: bytearray) -> bytearray:
     at = found.l4 + 20
     (word,) = unpack_from("!H", frame, at)
     pack_into("!H", frame, at, fold(word + total))
-    pack_into("!H", frame, found.field, 0xFFFF if frame[IP + 9] == UDP else 0)
+    pack_into("!H", frame, found.field, 0xFFFF if ends_of(frame)[2] == UDP else 0)
     return frame
 
 
@@ -246,12 +335,15 @@ SPOILERS: tuple[Spoiler, ...] = (
     _byte(5, 9, 0xFF, fix=False),  # another machine's MAC
     _byte(11, 2, 3, 0, 0xFF, fix=False),  # source MAC
     _byte(6, 1, 3, 0xFF, fix=False),  # a group's MAC
-    _byte(12, 0x86, 0x81, fix=False),  # EtherType
+    _byte(12, 0x86, 0x81, 0x08, fix=False),  # EtherType
     _byte(13, 0x06, 0xDD, fix=False),
     _byte(IP, 0x44, 0x40, 0x4F, 0x46),  # version and IHL
     _byte(IP, 0x65, 0x55, 0x05),
     _byte(IP + ipv4.TTL, 0, 1, 2),
     _byte(IP + ipv4.TTL, 0, 1),
+    _byte(IP + ipv6.TTL, 0, 1, 2, fix=False),
+    _byte(IP + 6, 0, 43, 44, 51, 58, 59, 60, 135, fix=False),  # IPv6: next header
+    _byte(IP + 8, 0, 0xFE, 0xFF, fix=False),  # IPv6: source
     _byte(IP + ipv4.PROTOCOL, 1, 47, 132, TCP, UDP),
     _byte(IP + ipv4.SRC, 0, 127, 223, 224, 240, 255),
     _byte(IP + 20 + tcp.OFFSET, 0x00, 0x40, 0x60, 0xF0, fix=False),

@@ -17,9 +17,9 @@ from typing import NamedTuple
 from l4raw.core.hashing import HashKey, hash_key
 from l4raw.core.model import Backend, Mode, Scheduler, Service
 from l4raw.core.tables import NO_POLICY, Arm, Policy, Tables, Timeouts, compile_policy
-from l4raw.wire import tcp
+from l4raw.wire import ipv6, tcp
 from l4raw.wire.abi import FORWARD
-from tests.crafted import IP, SPOILERS, TCP, UDP, Tuple5, build, make_partial, segment_of
+from tests.crafted import SPOILERS, TCP, UDP, Tuple5, build, ends_of, make_partial, segment_of
 from tests.executors import Outcome
 from tests.tables import OUR_ADDRESSES, OUR_MACS, SEED, New, ip
 
@@ -30,16 +30,24 @@ HOPS = 17
 KEY: HashKey = hash_key(b"noise")
 
 VIPS = tuple(ip(f"10.77.0.{n}") for n in (100, 101, 102))
+VIPS_V6 = tuple(ip(f"2001:db8:77::{n}") for n in (100, 101))
 CLIENTS = tuple(ip(f"10.77.{n % 3}.{10 + n}") for n in range(24))
+CLIENTS_V6 = tuple(ip(f"2001:db8:{77 + n % 3:x}:{n:x}::{10 + n:x}") for n in range(24))
 CLIENT_MACS = tuple(bytes([2, 0, 0, 0, 1, n]) for n in range(14))
 GOOD_MACS = 8
 """So many of the clients' MACs are used by most frames."""
 MARTIANS = tuple(
     map(ip, ("0.1.2.3", "127.0.0.1", "224.0.0.9", "255.255.255.255", "10.77.0.100", "10.77.0.2"))
 )
+MARTIANS_V6 = (
+    *map(ip, ("::", "::1", "ff02::1", "fe80::1", "febf::1", "::ffff:10.77.0.1")),
+    ip("2001:db8:77::64"),
+    ip("2001:db8:77::2"),
+)
 STRANGERS = tuple(map(ip, ("10.78.0.9", "192.0.2.1", "10.77.0.2")))
 
 B = tuple(Backend(f"b{i}", ip(f"10.78.0.{10 + i}")) for i in range(1, 7))
+B_V6 = tuple(Backend(f"s{i}", ip(f"2001:db8:78::{10 + i:x}")) for i in range(1, 5))
 LOST = Backend("lost", ip("10.78.0.77"))
 """Nobody ever tells its MAC."""
 
@@ -69,6 +77,10 @@ SERVICES = (
     Service("all", VIPS[2], 0, TCP, NAT, RR, B[:2]),
     Service("all dns", VIPS[2], 0, UDP, DSR, MODULO, B[:2]),
     Service("named", VIPS[2], 8443, TCP, DSR, RR, B[4:]),
+    Service("web6", VIPS_V6[0], 80, TCP, DSR, MAGLEV, B_V6[:3]),
+    Service("dns6", VIPS_V6[0], 53, UDP, DSR, RR, B_V6),
+    Service("nat6", VIPS_V6[1], 80, TCP, NAT, MODULO, at_port(8080, *B_V6[:3])),
+    Service("nat dns6", VIPS_V6[1], 0, UDP, NAT, RR, B_V6[1:]),
 )
 CHOICES = (
     SERVICES,
@@ -83,15 +95,15 @@ def make_world(new: New) -> Tables:
     arms = tuple(Arm(f"eth{i}", OUR_MACS[i]) for i in range(2))
     tables = new(arms, KEY, MEMORY, HOPS)
     tables.local = frozenset(map(ip, OUR_ADDRESSES))
-    for backend in (*B, LOST):
-        tables.next_hops.pin(1, None if backend is LOST else bytes([2, 0, 0, 0, 0, backend.address[3]]))
+    for backend in (*B, LOST, *B_V6):
+        tables.next_hops.pin(1, None if backend is LOST else bytes([2, 0, 0, 0, 0, backend.address[-1]]))
     return tables
 
 
 @functools.cache
 def make_policies() -> list[Policy]:
     """One after the other, each keeping the numbers of those before it. Made once: a ring takes a while."""
-    hops = {backend.address: (index, 1) for index, backend in enumerate((*B, LOST), start=1)}
+    hops = {backend.address: (index, 1) for index, backend in enumerate((*B, LOST, *B_V6), start=1)}
     timeouts = {service.name: QUICK for service in SERVICES}
     policies: list[Policy] = []
     for choice in CHOICES:
@@ -148,9 +160,9 @@ class Noise:
         found = segment_of(outcome.frame)
         if found is not None:
             sport, dport = unpack_from("!HH", outcome.frame, found.l4)
-            src, dst = outcome.frame[IP + 12 : IP + 16], outcome.frame[IP + 16 : IP + 20]
-            if dst not in VIPS:
-                self._answers.append(Tuple5(dst, dport, src, sport, outcome.frame[IP + 9]))
+            src, dst, protocol = ends_of(outcome.frame)
+            if dst not in VIPS + VIPS_V6:
+                self._answers.append(Tuple5(dst, dport, src, sport, protocol))
 
     def _body(self) -> bytes:
         return self.random.randbytes(self.random.choice((0, 0, 1, 2, 7, 16, 33, 100, 1400)))
@@ -165,15 +177,20 @@ class Noise:
         port = service.port or random.randrange(1, 40)
         if random.random() < 0.04:
             port = random.randrange(200, 300)
-        src = random.choice(MARTIANS) if random.random() < 0.03 else random.choice(CLIENTS)
-        dst = random.choice(STRANGERS) if random.random() < 0.03 else service.vip
+        is_v4 = len(service.vip) == 4
+        martians, clients = (MARTIANS, CLIENTS) if is_v4 else (MARTIANS_V6, CLIENTS_V6)
+        src = random.choice(martians) if random.random() < 0.03 else random.choice(clients)
+        dst = random.choice(STRANGERS) if is_v4 and random.random() < 0.03 else service.vip
         ports = 12 if service.name in ("one", "other") else 400
         of = Tuple5(src, random.randrange(1000, 1000 + ports), dst, port, service.protocol)
         # Of those that are rare, more: their clients' MACs run out.
         mac = random.choice(CLIENT_MACS[: GOOD_MACS if random.random() < 0.9 else None])
         self._last = (of, mac)
         flags = tcp.SYN if random.random() < 0.85 else random.choice(ODD_FLAGS)
-        return build(of, (OUR_MACS[0], mac), flags, body=self._body())
+        frame = build(of, (OUR_MACS[0], mac), flags, body=self._body())
+        if not is_v4 and random.random() < 0.05:
+            frame[14 + 6], frame[14 + 40] = ipv6.ICMPV6, random.choice((128, 132, 133, 135, 136, 137, 138))
+        return frame
 
     def _again(self) -> bytearray:
         """Of a flow that was forwarded."""
@@ -183,7 +200,7 @@ class Noise:
 
     def _answer(self) -> bytearray:
         of = self.random.choice(self._answers)
-        mac = bytes([2, 0, 0, 0, 0, of.src[3]])
+        mac = bytes([2, 0, 0, 0, 0, of.src[-1]])
         ttl = self.random.choice((1, *(64,) * 7))
         return build(of, (OUR_MACS[1], mac), self._flags(), ttl, body=self._body())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Protocol
 
 from l4raw.core.flows import FlowTable
@@ -19,21 +19,27 @@ from l4raw.wire.ipv4 import TCP, UDP
 
 CLIENT_MAC = parse_mac("02:00:00:00:00:01")
 OUR_MACS = (parse_mac("02:00:00:00:00:02"), parse_mac("02:00:00:00:00:03"))
-OUR_ADDRESSES = ("10.77.0.2", "10.78.0.2", "192.168.9.1")
+OUR_ADDRESSES = ("10.77.0.2", "10.78.0.2", "192.168.9.1", "2001:db8:77::2")
 SEED = b"ring seed of the tests"
 
 
 def ip(text: str) -> bytes:
-    """Four bytes for a dotted address."""
-    return IPv4Address(text).packed
+    """The bytes of an address."""
+    return ip_address(text).packed
 
 
 VIP = ip("10.77.0.100")
+VIP_V6 = ip("2001:db8:77::100")
 
 
 def backends(count: int = 3, port: int = 0) -> tuple[Backend, ...]:
     """b1, b2, ... at 10.78.0.11 and on."""
     return tuple(Backend(f"b{i}", ip(f"10.78.0.{10 + i}"), port) for i in range(1, count + 1))
+
+
+def backends_v6(count: int = 3, port: int = 0) -> tuple[Backend, ...]:
+    """b1, b2, ... at 2001:db8:78::b and on: the MAC addresses are those of the IPv4 ones."""
+    return tuple(Backend(f"b{i}", ip(f"2001:db8:78::{10 + i:x}"), port) for i in range(1, count + 1))
 
 
 def service(
@@ -44,10 +50,11 @@ def service(
     port: int = 80,
     protocol: int = TCP,
     members: tuple[Backend, ...] | None = None,
+    vip: bytes = VIP,
 ) -> Service:
     """A service on the VIP."""
     chosen = backends() if members is None else members
-    return Service(name, VIP, port, protocol, mode, scheduler, chosen)
+    return Service(name, vip, port, protocol, mode, scheduler, chosen)
 
 
 SLOTS = 4 * MAGLEV_SLOTS
@@ -84,7 +91,7 @@ def make_tables(
     # In the order of the configuration, so that numbers are the same in every run.
     addresses = dict.fromkeys(b.address for s in services for b in s.backends)
     tables = new(own, hash_key(b"table key of the tests"), memory, hops)
-    where = {a: (tables.next_hops.pin(arms - 1, CLIENT_MAC[:5] + a[3:]), arms - 1) for a in addresses}
+    where = {a: (tables.next_hops.pin(arms - 1, CLIENT_MAC[:5] + a[-1:]), arms - 1) for a in addresses}
     tables.local = frozenset(map(ip, OUR_ADDRESSES))
     tables.install(compile_policy(services, where, SEED))
     return tables
@@ -115,6 +122,19 @@ def tables_named(name: str, new: New = plain) -> Tables:
             return make_tables(nat, arms=2, new=new)
         case "nat-one-arm":
             return make_tables(nat, new=new)
+        case "dsr-v6" | "nat-v6":
+            mode = Mode.NAT if name == "nat-v6" else Mode.DSR_L2
+            tcp, udp = (8080, 5300) if mode is Mode.NAT else (0, 0)
+            return make_tables(
+                [
+                    service(mode, members=backends_v6(port=tcp), vip=VIP_V6),
+                    service(
+                        mode, name="dns", port=53, protocol=UDP, members=backends_v6(port=udp), vip=VIP_V6
+                    ),
+                ],
+                arms=2 if mode is Mode.NAT else 1,
+                new=new,
+            )
         case "nat-two-vips":
             one = backends(1, port=8080)
             return make_tables(

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,7 @@ from l4raw.control.errors import L4Error
 from l4raw.control.whatif import FiveTuple, Outcome, WhatIf
 from l4raw.engine.replay import LinkTypeError, read_capture
 from l4raw.wire import ipv4
-from l4raw.wire.abi import PASS_NOT_IPV4, PASS_NOT_OURS, VERDICT_NAMES
+from l4raw.wire.abi import PASS_NOT_IP, PASS_NOT_OURS, VERDICT_NAMES
 
 SCHEMA: Final = "l4raw.explain/1"
 FORMS: Final = """\
@@ -38,8 +38,8 @@ explain takes one of
   a 5-tuple        "10.77.0.1:41022 -> 10.77.0.100:80/tcp"    (>, -> or a space; tcp unless /udp follows)"""
 
 _FLOW: Final = re.compile(
-    r"(?P<src>[0-9.]+):(?P<sport>[0-9]+)\s*(?:->|>|\N{RIGHTWARDS ARROW}|\s)\s*"
-    r"(?P<dst>[0-9.]+):(?P<dport>[0-9]+)(?:\s*/\s*(?P<protocol>\w+))?"
+    r"(?P<src>[0-9.]+|\[[0-9a-fA-F:.]+\]):(?P<sport>[0-9]+)\s*(?:->|>|\N{RIGHTWARDS ARROW}|\s)\s*"
+    r"(?P<dst>[0-9.]+|\[[0-9a-fA-F:.]+\]):(?P<dport>[0-9]+)(?:\s*/\s*(?P<protocol>\w+))?"
 )
 _ARROW: Final = re.compile("->|\N{RIGHTWARDS ARROW}")
 _FIVE_TUPLE: Final = "ADDRESS:PORT -> ADDRESS:PORT, then /udp or /tcp or nothing"
@@ -137,12 +137,14 @@ def _exists(path: Path) -> bool:
 
 
 def _five_tuple(match: re.Match[str]) -> FiveTuple:
-    ends: list[IPv4Address] = []
+    ends: list[IPv4Address | IPv6Address] = []
     for name in ("src", "dst"):
         try:
-            ends.append(IPv4Address(match[name]))
-        except AddressValueError as error:
-            raise click.UsageError(f"{match[name]} is not an IPv4 address\n{FORMS}") from error
+            ends.append(ip_address(match[name].strip("[]")))
+        except ValueError as error:
+            raise click.UsageError(f"{match[name]} is not an IP address\n{FORMS}") from error
+    if ends[0].version != ends[1].version:
+        raise click.UsageError(f"{match['src']} and {match['dst']} are of two IP versions\n{FORMS}")
     for name in ("sport", "dport"):
         if len(match[name]) > len(str(_LARGEST_PORT)) or int(match[name]) > _LARGEST_PORT:
             raise click.UsageError(f"port {match[name]} is above {_LARGEST_PORT}\n{FORMS}")
@@ -193,7 +195,7 @@ def _total(verdicts: Sequence[int]) -> str:
     frames = sum(verdicts)
     if not frames:
         return "0 frames: the capture is empty"
-    none = ", none of them IPv4" if verdicts[PASS_NOT_IPV4] == frames else ""
+    none = ", none of them IPv4" if verdicts[PASS_NOT_IP] == frames else ""
     return f"{frames} frames{none}: {each}"
 
 

@@ -8,16 +8,17 @@ steer()'s alone; this module only shows the bytes that it was about.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from l4raw.cli.render import flag_letters
-from l4raw.wire import abi, ethernet, ipv4, tcp, udp
+from l4raw.wire import abi, ethernet, ipv4, ipv6, tcp, udp
 from l4raw.wire.checksum import checksum
+from l4raw.wire.headers import Headers, parse
 
 _IP: Final = ethernet.LENGTH
-_TYPES: Final = {ethernet.IPV4: "IPv4", ethernet.ARP: "ARP", 0x86DD: "IPv6", 0x8100: "VLAN"}
-_PROTOCOLS: Final = {ipv4.ICMP: "icmp", ipv4.TCP: "tcp", ipv4.UDP: "udp"}
+_TYPES: Final = {ethernet.IPV4: "IPv4", ethernet.ARP: "ARP", ethernet.IPV6: "IPv6", 0x8100: "VLAN"}
+_PROTOCOLS: Final = {ipv4.ICMP: "icmp", ipv4.TCP: "tcp", ipv4.UDP: "udp", ipv6.ICMPV6: "icmpv6"}
 _DONT, _MORE, _OFFSET = 0x4000, 0x2000, 0x1FFF
 """Flags and fragment offset (in units of 8 bytes): RFC 791, section 3.1."""
 
@@ -34,6 +35,8 @@ class Field(NamedTuple):
 def fields(frame: bytes) -> Iterator[Field]:
     """The fields that this many bytes have room for, in order."""
     yield from _layer(frame, 0, "eth", _ETHERNET)
+    if is_v6(frame):
+        yield from _fields_v6(frame)
     if _number(frame, ethernet.TYPE, 2) != ethernet.IPV4:
         return
     yield from _layer(frame, _IP, "ip", _IPV4)
@@ -44,6 +47,20 @@ def fields(frame: bytes) -> Iterator[Field]:
             yield from _layer(frame, _IP + length, "tcp", _TCP)
         elif protocol == ipv4.UDP:
             yield from _layer(frame, _IP + length, "udp", _UDP)
+
+
+def is_v6(frame: bytes) -> bool:
+    """Whether its EtherType says so."""
+    return _number(frame, ethernet.TYPE, 2) == ethernet.IPV6
+
+
+def _fields_v6(frame: bytes) -> Iterator[Field]:
+    """Extension headers are not shown; what follows them is, where it can be read."""
+    yield from _layer(frame, _IP, "ip", _IPV6)
+    headers = parse(frame)
+    if isinstance(headers, Headers) and headers.l4:
+        is_tcp = headers.protocol == ipv4.TCP
+        yield from _layer(frame, headers.l4, *(("tcp", _TCP) if is_tcp else ("udp", _UDP)))
 
 
 def header_length(frame: bytes) -> int:
@@ -123,7 +140,7 @@ def _flags(data: bytes) -> str:
 
 
 def _address(data: bytes) -> str:
-    return str(IPv4Address(data))
+    return str(ip_address(data))
 
 
 _ETHERNET: Final[_Layout] = (
@@ -140,6 +157,13 @@ _IPV4: Final[_Layout] = (
     ("checksum", ipv4.CHECKSUM, 2, _hex),
     ("src", ipv4.SRC, 4, _address),
     ("dst", ipv4.DST, 4, _address),
+)
+_IPV6: Final[_Layout] = (
+    ("length", ipv6.PAYLOAD_LENGTH, 2, _decimal),
+    ("next", 6, 1, _protocol),
+    ("ttl", ipv6.TTL, 1, _decimal),
+    ("src", ipv6.SRC, 16, _address),
+    ("dst", ipv6.DST, 16, _address),
 )
 _TCP: Final[_Layout] = (
     ("sport", tcp.SPORT, 2, _decimal),
@@ -161,6 +185,11 @@ def _short(frame: bytes) -> str:
     if size < ethernet.LENGTH:
         return f"the frame has {size} bytes; an Ethernet header has {ethernet.LENGTH}"
     room = size - ethernet.LENGTH
+    if is_v6(frame):
+        if room < ipv6.LENGTH:
+            return f"{room} bytes follow the Ethernet header; an IPv6 header has {ipv6.LENGTH}"
+        payload = _number(frame, _IP + ipv6.PAYLOAD_LENGTH, 2)
+        return f"the TCP or UDP header does not fit into the payload of {payload} bytes"
     if room < ipv4.LENGTH:
         return f"{room} bytes follow the Ethernet header; an IPv4 header has {ipv4.LENGTH} or more"
     protocol = _number(frame, _IP + ipv4.PROTOCOL, 1)
@@ -170,6 +199,8 @@ def _short(frame: bytes) -> str:
 
 
 def _ip_version(frame: bytes) -> str:
+    if is_v6(frame):
+        return f"the upper half of byte {_IP} is {frame[_IP] >> 4}; IPv6 has 6 there"
     return f"the upper half of byte {_IP + ipv4.VERSION_IHL} is {frame[_IP] >> 4}; IPv4 has 4 there"
 
 
@@ -182,6 +213,10 @@ def _ip_header_length(frame: bytes) -> str:
 
 
 def _ip_length(frame: bytes) -> str:
+    if is_v6(frame):
+        room, says = len(frame) - _IP - ipv6.LENGTH, _number(frame, _IP + ipv6.PAYLOAD_LENGTH, 2)
+        at = _IP + ipv6.PAYLOAD_LENGTH
+        return f"bytes {at} and on say {says}; {room} bytes follow the IPv6 header"
     total = _number(frame, _IP + ipv4.TOTAL_LENGTH, 2)
     return (
         f"bytes {_IP + ipv4.TOTAL_LENGTH} and on say {total}; the header alone has {header_length(frame)},"
@@ -196,7 +231,14 @@ def _ip_checksum(frame: bytes) -> str:
     return f"0x{frame[at : at + 2].hex()} at offset {at}; these bytes ask for 0x{checksum(header):04x}"
 
 
+def _ip_extensions(frame: bytes) -> str:
+    payload = _number(frame, _IP + ipv6.PAYLOAD_LENGTH, 2)
+    return f"at most {ipv6.MOST_EXTENSIONS} are read, and all must end within the payload of {payload} bytes"
+
+
 def _tcp_offset(frame: bytes) -> str:
+    if is_v6(frame):
+        return f"below {tcp.LENGTH} bytes, or more than the segment has"
     at = _IP + header_length(frame) + tcp.OFFSET
     segment = _number(frame, _IP + ipv4.TOTAL_LENGTH, 2) - header_length(frame)
     return (
@@ -206,6 +248,8 @@ def _tcp_offset(frame: bytes) -> str:
 
 
 def _udp_length(frame: bytes) -> str:
+    if is_v6(frame):
+        return f"below {udp.HEADER_LENGTH}, or more than the datagram has room for"
     at = _IP + header_length(frame) + udp.LENGTH
     room = _number(frame, _IP + ipv4.TOTAL_LENGTH, 2) - header_length(frame)
     return (
@@ -220,6 +264,7 @@ _DETAILS: Final[dict[int, Callable[[bytes], str]]] = {
     abi.DROP_IP_HEADER_LENGTH: _ip_header_length,
     abi.DROP_IP_LENGTH: _ip_length,
     abi.DROP_IP_CHECKSUM: _ip_checksum,
+    abi.DROP_IP_EXTENSIONS: _ip_extensions,
     abi.DROP_TCP_OFFSET: _tcp_offset,
     abi.DROP_UDP_LENGTH: _udp_length,
 }

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections import Counter
-from socket import inet_ntoa
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -117,7 +117,7 @@ class Foreground:
         self._told[vip, mac] = now + _REMIND_S
         problem = Problem(
             "L4R-207",
-            f"the host {format_mac(mac)} claims the VIP {inet_ntoa(vip)} too",
+            f"the host {format_mac(mac)} claims the VIP {ip_address(vip)} too",
             where=f"{interface}, {format_mac(mac)}",
         )
         self._warning(problem)

@@ -7,7 +7,7 @@ live here: a second opinion.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Any, Final
 
 from l4raw.cli import fields, render
@@ -82,7 +82,7 @@ def _own_frame(outcome: Outcome, sender: int, tables: Tables) -> str:
 
 def _martian(outcome: Outcome, headers: Headers, tables: Tables) -> str:
     why = admit.martian(headers, outcome.arm, tables)
-    source = format_mac(headers.src_mac) if why == admit.MAC_OF_NONE else str(IPv4Address(headers.src))
+    source = format_mac(headers.src_mac) if why == admit.MAC_OF_NONE else str(ip_address(headers.src))
     return f"near miss: no client can have this source: {source} {why}"
 
 
@@ -109,8 +109,8 @@ def _not_ours(outcome: Outcome, headers: Headers, tables: Tables) -> str:
         text = f"near miss: it comes from backend {backend.backend.name}, but is no reply of a flow that was"
         seed = f"; with an {ASSUMED_SEED}, its flow may have got another backend here"
         return f"{text} seen before{seed if outcome.seed_assumed else ''}"
-    known = ", ".join(_some(str(IPv4Address(vip)) for vip in sorted(tables.policy.vips)))
-    return f"near miss: {IPv4Address(headers.dst)} is no VIP; there is {known}"
+    known = ", ".join(_some(str(ip_address(vip)) for vip in sorted(tables.policy.vips)))
+    return f"near miss: {ip_address(headers.dst)} is no VIP; there is {known}"
 
 
 def _some(texts: Iterable[str]) -> list[str]:

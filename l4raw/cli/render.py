@@ -7,7 +7,7 @@ so that `explain`, `up --trace` and the demo show what the packet path did.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Any
 
 from l4raw.core.decision import Decision
@@ -31,7 +31,7 @@ def headline(number: int, decision: Decision) -> str:
     if headers is None:
         return f"#{number}  {decision.name}: {decision.reason}"
     protocol = {TCP: "tcp", UDP: "udp"}.get(headers.protocol)  # type: ignore[call-overload]
-    source, destination = str(IPv4Address(headers.src)), str(IPv4Address(headers.dst))
+    source, destination = str(ip_address(headers.src)), str(ip_address(headers.dst))
     if headers.l4:
         source, destination = f"{source}:{headers.sport}", f"{destination}:{headers.dport}"
     what = protocol or f"protocol {headers.protocol}"
@@ -82,7 +82,7 @@ def _value(field: str, data: bytes) -> str:
     if field.startswith("eth."):
         return format_mac(data)
     if field in ("ip.src", "ip.dst"):
-        return str(IPv4Address(data))
+        return str(ip_address(data))
     number = int.from_bytes(data, "big")
     return f"0x{number:04x}" if field.endswith("checksum") else str(number)
 

@@ -205,14 +205,9 @@ def _run(
 
 
 def _warn_one_arm_nat(config: Config, interfaces: Sequence[Interface], state: State) -> None:
-    from ipaddress import IPv4Network
-
     from l4raw.control.config import one_arm_nat_warnings
 
-    subnets = [
-        IPv4Network((address, prefix), strict=False)
-        for address, prefix in (pair for interface in interfaces for pair in interface.addresses)
-    ]
+    subnets = [subnet for interface in interfaces for subnet in interface.subnets]
     output.print_warnings(one_arm_nat_warnings(config, subnets), state)
 
 

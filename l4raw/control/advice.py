@@ -6,7 +6,7 @@ Pure: what is known about the host is an argument.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from l4raw.control.errors import Problem
 from l4raw.control.netlink import Interface
@@ -14,13 +14,15 @@ from l4raw.control.settings import Config
 from l4raw.control.source import Finding, Source
 from l4raw.core.model import Backend, Mode
 
+Network = IPv4Network | IPv6Network
+
 _CONDITIONAL = (
     "nat with one interface: clients in the subnet of the backends, if there are any, get no answer"
 )
 
 
 def one_arm_nat_warnings(
-    config: Config, subnets_of_interface: Sequence[IPv4Network] | None, source: Source | None = None
+    config: Config, subnets_of_interface: Sequence[Network] | None, source: Source | None = None
 ) -> list[Problem]:
     """L4R-141 for each nat service of a one-arm balancer whose backends may answer clients directly.
 
@@ -54,23 +56,28 @@ def vip_warnings(config: Config, interfaces: Sequence[Interface]) -> list[Proble
     for service in config.services:
         if outside := subnets_without(service.vip, interfaces):
             names = ", ".join(interface.name for interface in interfaces)
-            what = f"the VIP {IPv4Address(service.vip)} is in no subnet of {names}: {outside}"
+            what = f"the VIP {ip_address(service.vip)} is in no subnet of {names}: {outside}"
             problems.setdefault(service.vip, Problem("L4R-142", what, f'service "{service.name}"'))
     return list(problems.values())
 
 
 def subnets_without(vip: bytes, interfaces: Sequence[Interface]) -> str:
     """The subnets of the interfaces in words, if `vip` is in none of them; else nothing."""
-    subnets = [subnet for interface in interfaces for subnet in interface.subnets]
-    if any(IPv4Address(vip) in subnet for subnet in subnets):
+    version = ip_address(vip).version
+    subnets = [each for interface in interfaces for each in interface.subnets if each.version == version]
+    if any(ip_address(vip) in subnet for subnet in subnets):
         return ""
     return ", ".join(map(str, dict.fromkeys(subnets)))
 
 
-def _precise(backends: Sequence[Backend], subnets: Sequence[IPv4Network]) -> str:
+def _precise(backends: Sequence[Backend], subnets: Sequence[Network]) -> str:
     """A sentence that names the subnets of clients that will not be served; empty if there are none."""
-    addresses = [IPv4Address(backend.address) for backend in backends]
-    shared = [str(subnet) for subnet in subnets if any(address in subnet for address in addresses)]
+    addresses = [ip_address(backend.address) for backend in backends]
+    shared = [
+        str(subnet)
+        for subnet in subnets
+        if any(address.version == subnet.version and address in subnet for address in addresses)
+    ]
     if not shared:
         return ""
     return f"nat with one interface: clients in {' or '.join(shared)}, where backends are, get no answer"

@@ -16,13 +16,13 @@ from typing import Any, Final, Self
 
 from l4raw.control import dataplane
 from l4raw.control.advice import vip_warnings
-from l4raw.control.arp import ArpResponder
 from l4raw.control.errors import L4Error
 from l4raw.control.guard import Guard
 from l4raw.control.inspection import RESOLVE_S, vips
 from l4raw.control.instance import Instance, heal
 from l4raw.control.neighbours import Neighbours
 from l4raw.control.netlink import Interface, Netlink
+from l4raw.control.responder import Responders
 from l4raw.control.settings import Config
 from l4raw.control.watch import Watch
 from l4raw.core.states import expire
@@ -166,7 +166,7 @@ class Balancer:
         step(f"neighbours: {backends - len(self.unresolved)} of {backends} backends resolved")
         self._install(neighbours)
 
-        responder = ArpResponder(self._interfaces[0], vips(self.config), self._conflict)
+        responder = Responders(self._interfaces[0], vips(self.config), self._conflict)
         self._neighbours = neighbours
         self._checks = [watch.look, neighbours.check, responder.check]
         if self.dataplane == dataplane.AF_XDP:
@@ -185,7 +185,7 @@ class Balancer:
         # Somebody may have come since `inspect` asked.
         responder.probe(neighbours.owners, count=1)
         responder.start()
-        step(f"ARP: answering for {len(vips(self.config))} VIP(s) on {self.arms[0].name}")
+        step(f"ARP and ND: answering for {len(vips(self.config))} VIP(s) on {self.arms[0].name}")
 
     def _install(self, neighbours: Neighbours) -> None:
         hops = {}
@@ -251,7 +251,7 @@ class Balancer:
 
     def _keep_kernel_out(self) -> None:
         if self._guard.ensure():
-            self._step(f"nft: table netdev {self._guard.table}, because the kernel forwards packets here")
+            self._step(f"nft: table netdev {self._guard.table}, because {self._guard.reason}")
 
     def _release(self) -> None:
         self._locked = False

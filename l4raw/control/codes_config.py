@@ -55,9 +55,10 @@ CONFIG = (
     ),
     Code(
         "L4R-109",
-        "not an IPv4 address",
-        "addresses are four numbers from 0 to 255 without leading zeros; names are not looked up.",
-        "write the address as in 10.77.0.11",
+        "not an IP address",
+        "IPv4 addresses are four numbers from 0 to 255 without leading zeros, IPv6 ones are as RFC 4291 has"
+        " them; names are not looked up.",
+        "write the address as in 10.77.0.11 or 2001:db8::11",
     ),
     Code(
         "L4R-110",
@@ -180,5 +181,11 @@ CONFIG = (
         " route that leads here.",
         "correct the VIP if it is a typo; else give the router a route to it, by an address of this host",
         warning=True,
+    ),
+    Code(
+        "L4R-143",
+        "a backend of another IP version than the VIP",
+        "a frame keeps its IP version: neither dsr-l2 nor nat translates one into the other.",
+        "give the backend an address of the VIP's version, or make a second service",
     ),
 )

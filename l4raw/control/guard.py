@@ -17,11 +17,11 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import socket
 import string
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import IO, Final
 
@@ -38,6 +38,9 @@ _POLL_S = 0.01
 _PRIORITY: Final = -500
 _NFT: Final = "nft"
 _PROTOCOLS = {6: "tcp", 17: "udp"}
+_IP = {4: "ip", 6: "ip6"}
+
+Address = IPv4Address | IPv6Address
 _IDENTIFIER = frozenset(f"{string.ascii_letters}{string.digits}-_".encode())
 
 # What the kernel would not route anyway goes on to this host: its own connections to a backend, DHCP.
@@ -51,32 +54,46 @@ def table_name(instance: str) -> str:
 
 def rules(services: Iterable[Service]) -> list[str]:
     """The nft statements that drop what the services claim."""
-    vips, backends, replies, whole = set(), set(), set(), set()
+    vips: set[Address] = set()
+    backends: set[Address] = set()
+    replies: set[tuple[str, Address, int]] = set()
+    whole: set[tuple[str, Address]] = set()
     for service in services:
-        vips.add(socket.inet_ntoa(service.vip))
+        vips.add(ip_address(service.vip))
         if service.mode is not Mode.NAT:
             continue
         protocol = _PROTOCOLS[service.protocol]
         for backend in service.backends:
-            address, port = socket.inet_ntoa(backend.address), backend.port or service.port
+            address, port = ip_address(backend.address), backend.port or service.port
             backends.add(address)
             if port:
-                replies.add((protocol, f"{address} . {port}"))
+                replies.add((protocol, address, port))
             else:
                 whole.add((protocol, address))
-    lines = [f"ip daddr {_set(vips)} counter drop"]
-    for protocol in sorted(_PROTOCOLS.values()):
-        for match, found in (("ip saddr . {} sport", replies), ("ip protocol {} ip saddr", whole)):
-            elements = [element for owner, element in found if owner == protocol]
-            if elements:
-                lines.append(f"{match.format(protocol)} {_set(elements)} {_NOT_FOR_US} counter drop")
-    if backends:  # Only the first fragment of a reply has ports (RFC 791, section 3.2).
-        lines.append(f"ip frag-off & 0x1fff != 0 ip saddr {_set(backends)} {_NOT_FOR_US} counter drop")
+    lines = []
+    for version, ip in _IP.items():
+        mine = [vip for vip in vips if vip.version == version]
+        if mine and version == 6:  # The responder's socket comes after this hook.
+            discovery = "{ nd-neighbor-solicit, nd-neighbor-advert }"
+            lines.append(f"ip6 daddr {_set(mine)} icmpv6 type {discovery} accept")
+        if mine:
+            lines.append(f"{ip} daddr {_set(mine)} counter drop")
+        for protocol in sorted(_PROTOCOLS.values()):
+            ends = [f"{a} . {port}" for p, a, port in replies if p == protocol and a.version == version]
+            hosts = [a for p, a in whole if p == protocol and a.version == version]
+            if ends:
+                lines.append(f"{ip} saddr . {protocol} sport {_set(ends)} {_NOT_FOR_US} counter drop")
+            if hosts:
+                lines.append(f"meta l4proto {protocol} {ip} saddr {_set(hosts)} {_NOT_FOR_US} counter drop")
+        # Only the first fragment of a reply has ports (RFC 791, section 3.2; RFC 8200, section 4.5).
+        if mine := [backend for backend in backends if backend.version == version]:
+            later = "ip frag-off & 0x1fff != 0" if version == 4 else "frag frag-off != 0"
+            lines.append(f"{later} {ip} saddr {_set(mine)} {_NOT_FOR_US} counter drop")
     return lines
 
 
-def _set(elements: Iterable[str]) -> str:
-    return "{ " + ", ".join(sorted(elements)) + " }"
+def _set(elements: Iterable[object]) -> str:
+    return "{ " + ", ".join(sorted(map(str, elements))) + " }"
 
 
 class Guard:
@@ -87,6 +104,11 @@ class Guard:
         self.table = table_name(instance)
         self._interfaces = tuple(interfaces)
         self._rules = rules(services)
+        self._always = any(len(service.vip) == 16 for service in services)
+        self.reason = "the kernel forwards packets here"
+        """Why there is a table, in words."""
+        if self._always:  # also without forwarding
+            self.reason = "the kernel would answer packets to an IPv6 VIP"
         self._nft: subprocess.Popen[bytes] | None = None
 
     def ensure(self) -> bool:
@@ -98,7 +120,7 @@ class Guard:
         """
         if self._nft and self._nft.poll() is None:
             return False
-        if not any(forwards(interface) for interface in self._interfaces):
+        if not self._always and not any(forwards(interface) for interface in self._interfaces):
             return False
         self.close()
         self.refuse_foreign()
@@ -125,7 +147,7 @@ class Guard:
 
         Looks only where the kernel forwards; elsewhere no table is made.
         """
-        if not any(forwards(interface) for interface in self._interfaces):
+        if not self._always and not any(forwards(interface) for interface in self._interfaces):
             return
         until = time.monotonic() + _VANISH_S
         while _exists(self.table):
@@ -177,7 +199,10 @@ def forwards(interface: str) -> bool:
     """Would the kernel route what arrives here? ip_forward sets this value of every interface."""
     try:
         # /proc/sys/net shows the network namespace of the reading thread.
-        return Path("/proc/sys/net/ipv4/conf", interface, "forwarding").read_text().strip() != "0"
+        return any(
+            Path("/proc/sys/net", version, "conf", interface, "forwarding").read_text().strip() != "0"
+            for version in ("ipv4", "ipv6")
+        )
     except OSError:
         return False
 

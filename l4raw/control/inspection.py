@@ -11,13 +11,14 @@ import mmap
 from collections.abc import Sequence
 from typing import Final
 
-from l4raw.control.arp import ArpResponder, refuse_local
 from l4raw.control.errors import L4Error
 from l4raw.control.guard import require_nft
 from l4raw.control.neighbours import Neighbours, next_address
 from l4raw.control.netlink import Interface, Netlink, require_up
+from l4raw.control.responder import Responders
 from l4raw.control.settings import Config
 from l4raw.control.ssh import require_ssh_safe
+from l4raw.control.vips import refuse_local
 from l4raw.core.next_hops import NextHops
 
 RESOLVE_S: Final = 1.0
@@ -45,7 +46,7 @@ def inspect(config: Config, accept_ssh_loss: bool = False) -> list[Interface]:
         netlink.require_admin()
     require_nft(config.lb.interfaces)
     _require_memory(config.lb.flow_memory)
-    with contextlib.closing(ArpResponder(interfaces[0], vips(config))) as responder:
+    with contextlib.closing(Responders(interfaces[0], vips(config))) as responder:
         responder.probe(lambda: _owners(config, interfaces))
     return interfaces
 

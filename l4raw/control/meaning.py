@@ -126,6 +126,7 @@ def check(draft: Draft) -> Iterator[Finding]:
         yield from _backends(service)
         yield from _dsr_ports(service)
         yield from _weights(service)
+        yield from _versions(service)
 
 
 def _repeated(
@@ -215,6 +216,20 @@ def _dsr_ports(service: DraftService) -> Iterator[Finding]:
         if backend.port:
             what = f"{backend.head}dsr-l2 cannot change the port"
             yield Finding("L4R-135", (*backend.loc, "port"), what, key=True)
+
+
+def _versions(service: DraftService) -> Iterator[Finding]:
+    """A frame's IP version stays what it is: neither dsr-l2 nor nat makes one of the other."""
+    if service.vip is None:
+        return
+    for backend in service.backends:
+        if backend.address is not None and len(backend.address) != len(service.vip.address):
+            of = {4: "IPv4", 16: "IPv6"}
+            what = (
+                f"{backend.head}its address is {of[len(backend.address)]},"
+                f" the VIP is {of[len(service.vip.address)]}"
+            )
+            yield Finding("L4R-143", (*backend.loc, "address"), what, other=(*service.loc, "vip"))
 
 
 def _weights(service: DraftService) -> Iterator[Finding]:

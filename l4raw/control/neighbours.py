@@ -1,6 +1,6 @@
 """The MAC addresses of the backends, kept as fresh as the kernel's own.
 
-The kernel's ARP table does the work; but the kernel sends nothing to the
+The kernel's table of neighbours does the work; but the kernel sends nothing to the
 backends itself, so it would neither resolve an address nor notice that one
 moved. A thread says "use it" for it (NTF_USE) every few seconds and writes
 what the table then says into the next hops.
@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from l4raw.control.errors import L4Error
 from l4raw.control.netlink import Interface, Neighbour, NeighbourSocket, Netlink
@@ -168,7 +169,7 @@ class Neighbours:
 
 def next_address(netlink: Netlink, arm: Interface, backend: Backend, mode: Mode) -> bytes:
     """The address on the link to send to for `backend`: its own, or a gateway's. Raises L4R-305."""
-    address = socket.inet_ntoa(backend.address)
+    address = str(ip_address(backend.address))
     route = netlink.route(backend.address)
     where = f"backend {backend.name}, {address}"
     fix = f"look at `ip route get {address}`; correct the address, the route or [lb] interfaces"
@@ -191,7 +192,7 @@ def next_address(netlink: Netlink, arm: Interface, backend: Backend, mode: Mode)
             fix=fix,
         )
     if route.gateway and mode is Mode.DSR_L2:
-        gateway = socket.inet_ntoa(route.gateway)
+        gateway = str(ip_address(route.gateway))
         raise L4Error(
             "L4R-305",
             what=f"backend {backend.name} is behind the router {gateway}, where {mode} does not reach",

@@ -6,7 +6,7 @@ asked in the network namespace of the calling thread. Nothing here changes the
 host; the one message that is no question, NTF_USE, asks the kernel to resolve
 a neighbour, as a packet to it would.
 
-Addresses are 4 bytes in network order, MACs 6 bytes.
+Addresses are 4 or 16 bytes in network order, MACs 6 bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final, Self
 
 from l4raw.control.errors import L4Error
@@ -44,12 +44,12 @@ class Interface:
     """Administratively up, and with a carrier."""
     mtu: int
     addresses: tuple[tuple[bytes, int], ...]
-    """IPv4 addresses, each with its prefix length."""
+    """Each with its prefix length; not the link-local ones."""
 
     @property
-    def subnets(self) -> list[IPv4Network]:
+    def subnets(self) -> list[IPv4Network | IPv6Network]:
         """The networks of its addresses."""
-        return [IPv4Network(pair, strict=False) for pair in self.addresses]
+        return [ip_network(pair, strict=False) for pair in self.addresses]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """An entry of the kernel's ARP table."""
+    """An entry of the kernel's table of neighbours (ARP, ND)."""
 
     interface: int
     address: bytes
@@ -131,20 +131,25 @@ class Netlink:
             mac=_mac(link.get_attr("IFLA_ADDRESS")) or bytes(6),
             up=bool(link["flags"] & _UP and link["flags"] & _LOWER_UP),
             mtu=link.get_attr("IFLA_MTU"),
-            addresses=tuple((address, bits) for owner, address, bits in addresses if owner == link["index"]),
+            addresses=tuple(
+                (address, bits)
+                for owner, address, bits in addresses
+                if owner == link["index"] and not ip_address(address).is_link_local
+            ),
         )
 
     def _addresses(self) -> list[tuple[int, bytes, int]]:
-        """(interface index, address, prefix length) of every IPv4 address of this host."""
+        """(interface index, address, prefix length) of every address of this host."""
         with _operation("reading the addresses of this host"):
             return [
-                (entry["index"], socket.inet_aton(local), entry["prefixlen"])
-                for entry in self._ip.get_addr(family=socket.AF_INET)
-                if (local := entry.get_attr("IFA_LOCAL"))
+                (entry["index"], ip_address(local).packed, entry["prefixlen"])
+                for entry in self._ip.get_addr()
+                # On a point-to-point link IFA_ADDRESS is the other end; IPv6 has only that, else.
+                if (local := entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS"))
             ]
 
     def local_addresses(self) -> dict[bytes, str]:
-        """Every IPv4 address of this host, and the name of its interface."""
+        """Every address of this host, and the name of its interface."""
         return {address: _interface_name(index) for index, address, _ in self._addresses()}
 
     def require_admin(self) -> None:
@@ -164,7 +169,8 @@ class Netlink:
         from pyroute2.netlink.exceptions import NetlinkError
 
         try:
-            answer = next(iter(self._ip.route("get", dst=socket.inet_ntoa(address))))
+            text = str(ip_address(address))
+            answer = next(iter(self._ip.route("get", dst=text, family=family_of(address))))
         except NetlinkError as error:
             # The three are what an unreachable, a blackhole and a prohibit route answer.
             if error.code in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES):
@@ -190,7 +196,7 @@ def require_up(interface: Interface) -> None:
 
 
 class NeighbourSocket:
-    """Changes of the kernel's ARP table, and a way to ask it to resolve an address.
+    """Changes of the kernel's table of neighbours, and a way to ask it to resolve an address.
 
     A plain socket, so that a thread can wait for it and for its own end at
     once; pyroute2 only reads and writes the messages.
@@ -228,10 +234,10 @@ class NeighbourSocket:
 
         self._sequence = (self._sequence + 1) & 0x7FFFFFFF
         message = ndmsg()
-        message["family"] = socket.AF_INET
+        message["family"] = family_of(address)
         message["ifindex"] = interface
         message["flags"] = neighbour_flags
-        message["attrs"] = [("NDA_DST", socket.inet_ntoa(address))]
+        message["attrs"] = [("NDA_DST", str(ip_address(address)))]
         message["header"]["type"] = kind
         message["header"]["flags"] = flags
         message["header"]["sequence_number"] = self._sequence
@@ -248,9 +254,10 @@ class NeighbourSocket:
 
 
 def _change(message: Any) -> Neighbour | None:
-    """None for acknowledgements, refusals, and families other than IPv4."""
+    """None for acknowledgements, refusals, and families other than IPv4 and IPv6."""
     kind = message["header"]["type"]
-    if kind not in (_NEW_NEIGHBOUR, _DELETED_NEIGHBOUR) or message["family"] != socket.AF_INET:
+    families = (socket.AF_INET, socket.AF_INET6)
+    if kind not in (_NEW_NEIGHBOUR, _DELETED_NEIGHBOUR) or message["family"] not in families:
         return None
     address = _address(message.get_attr("NDA_DST"))
     if address is None:
@@ -259,8 +266,13 @@ def _change(message: Any) -> Neighbour | None:
     return Neighbour(message["ifindex"], address, _mac(message.get_attr("NDA_LLADDR")) if usable else None)
 
 
+def family_of(address: bytes) -> int:
+    """AF_INET for 4 bytes, AF_INET6 for 16."""
+    return socket.AF_INET if len(address) == 4 else socket.AF_INET6
+
+
 def _address(text: str | None) -> bytes | None:
-    return socket.inet_aton(text) if text else None
+    return ip_address(text).packed if text else None
 
 
 def _mac(text: str | None) -> bytes | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +53,7 @@ def steps(
         mac, name = format_mac(interfaces[0].mac), interfaces[0].name
         outside = subnets_without(vip, interfaces)
         far = f"; outside of {outside}: needs a route here" if outside else ""
-        yield Step("ARP", f"{IPv4Address(vip)} is at {mac}, on {name}{far}")
+        yield Step("ARP" if len(vip) == 4 else "ND", f"{ip_address(vip)} is at {mac}, on {name}{far}")
     if any(forwards(interface.name) for interface in interfaces):
         yield Step("nft", f"table netdev {table_name(instance)}: the kernel's copy of our frames is dropped")
     if config.lb.ring_seed is None and not (state_dir / FILE).exists():

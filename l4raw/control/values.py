@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address, ip_network
 
 PROTOCOLS = {"tcp": 6, "udp": 17}
 """IANA protocol numbers."""
@@ -27,11 +27,16 @@ _SERVICE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _INTERFACE_NAME = re.compile(r"[^\s/:\x00-\x1f\x7f]+")
 
 _UNUSABLE = (
-    ("the broadcast address", IPv4Network("255.255.255.255/32")),
-    ("in 0.0.0.0/8, which means this network", IPv4Network("0.0.0.0/8")),
-    ("a loopback address", IPv4Network("127.0.0.0/8")),
-    ("a multicast address", IPv4Network("224.0.0.0/4")),
-    ("in 240.0.0.0/4, which is reserved", IPv4Network("240.0.0.0/4")),
+    ("the broadcast address", ip_network("255.255.255.255/32")),
+    ("in 0.0.0.0/8, which means this network", ip_network("0.0.0.0/8")),
+    ("a loopback address", ip_network("127.0.0.0/8")),
+    ("a multicast address", ip_network("224.0.0.0/4")),
+    ("in 240.0.0.0/4, which is reserved", ip_network("240.0.0.0/4")),
+    ("the unspecified address", ip_network("::/128")),
+    ("a loopback address", ip_network("::1/128")),
+    ("an IPv4-mapped address, which is never on a wire: write the IPv4 one", ip_network("::ffff:0:0/96")),
+    ("a link-local address, which means nothing without its interface", ip_network("fe80::/10")),
+    ("a multicast address", ip_network("ff00::/8")),
 )
 
 
@@ -53,7 +58,7 @@ class Vip:
     """Where a service is reached."""
 
     address: bytes
-    """4 bytes, network order."""
+    """4 or 16 bytes, network order."""
     port: int
     """0: every port."""
     protocol: int
@@ -81,30 +86,41 @@ def word(value: str, known: Collection[str], later: Collection[str] = ()) -> str
 
 
 def address(text: str) -> bytes:
-    """An IPv4 unicast address as 4 bytes in network order. Raises Refused: L4R-109, L4R-113, L4R-139."""
+    """A unicast address as 4 or 16 bytes in network order. Raises Refused: L4R-109, L4R-139."""
     try:
-        parsed = IPv4Address(text)
-    except AddressValueError as error:
-        raise _not_an_address(text, str(error)) from None
+        parsed = ip_address(text)
+    except ValueError:
+        raise _not_an_address(text) from None
+    if "%" in text:
+        raise Refused("L4R-109", f'"{text}" names an interface', "write the address alone")
     for reason, network in _UNUSABLE:
         if parsed in network:
             raise Refused("L4R-139", f'"{text}" is {reason}')
     return parsed.packed
 
 
-def _not_an_address(text: str, reason: str) -> Refused:
-    if _is_ipv6(text):
-        return Refused("L4R-113", f'"{text}" is an IPv6 address; this version has IPv4')
+def _not_an_address(text: str) -> Refused:
+    if text[:1] == "[" and _is_ipv6(text[1:].partition("]")[0]):
+        inner = text[1:].partition("]")[0]
+        fix = f'write address = "{inner}" and port as a key of its own'
+        return Refused("L4R-109", f'"{text}" is not an address', fix)
     host, colon, _ = text.partition(":")
     if colon and re.fullmatch(r"[0-9.]+", host):
         fix = f'write address = "{host}" and port as a key of its own'
-        return Refused("L4R-109", f'"{text}" is not an IPv4 address', fix)
+        return Refused("L4R-109", f'"{text}" is not an address', fix)
     if re.fullmatch(r"[0-9.]+/[0-9]+", text):
         fix = "write it without the prefix length"
         return Refused("L4R-109", f'"{text}" is a network, not an address', fix)
-    # ipaddress says "Octet 256 (> 255) not permitted in '10.0.0.256'": the text is already in our message.
-    detail = reason.partition(" in '")[0].partition(": '")[0]
-    return Refused("L4R-109", f'"{text}" is not an IPv4 address ({detail})')
+    return Refused("L4R-109", f'"{text}" is not an address ({_detail(text)})')
+
+
+def _detail(text: str) -> str:
+    """What ipaddress says, which has the text in it once more: "Octet 256 (> 255) not permitted in '...'"."""
+    try:
+        (IPv6Address if ":" in text else IPv4Address)(text)
+    except AddressValueError as error:
+        return str(error).partition(" in '")[0].partition(": '")[0]
+    return ""
 
 
 def _is_ipv6(text: str) -> bool:
@@ -116,11 +132,13 @@ def _is_ipv6(text: str) -> bool:
 
 
 def vip(text: str) -> Vip:
-    """`A.B.C.D:PORT/PROTOCOL`. Raises Refused: L4R-110, -111, -112 and those of `address`."""
+    """`A.B.C.D:PORT/PROTOCOL` or `[IPV6]:PORT/PROTOCOL`. Raises Refused: L4R-110 to -112, see address."""
     match = _VIP.fullmatch(text)
     if match is None:
-        if _is_ipv6(text):
-            raise Refused("L4R-113", f'"{text}" is an IPv6 address; this version has IPv4')
+        host, _, rest = text.rpartition(":")
+        if _is_ipv6(host):
+            fix = f'write "[{host}]:{rest}"'
+            raise Refused("L4R-110", f'"{text}" has an IPv6 address without brackets', fix)
         raise Refused("L4R-110", f'"{text}" is not ADDRESS:PORT/PROTOCOL')
     protocol = PROTOCOLS.get(match["protocol"])
     if protocol is None:
@@ -129,7 +147,8 @@ def vip(text: str) -> Vip:
     number = int(match["port"][:9])
     if number > MAX_PORT:
         raise Refused("L4R-111", f"port {match['port']} is above {MAX_PORT}")
-    return Vip(address(match["address"]), number, protocol)
+    text = match["address"]
+    return Vip(address(text[1:-1] if text[0:1] == "[" else text), number, protocol)
 
 
 def port(value: int) -> int:

@@ -10,10 +10,11 @@ import fcntl
 import socket
 import struct
 from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
 
-from l4raw.control.arp import refuse_local
 from l4raw.control.errors import L4Error
-from l4raw.control.netlink import Interface
+from l4raw.control.netlink import Interface, family_of
+from l4raw.control.vips import refuse_local
 from l4raw.wire.ethernet import format_mac
 
 _SIOCGIFHWADDR = 0x8927  # linux/sockios.h
@@ -69,8 +70,8 @@ class Watch:
 
 def _is_local(address: bytes) -> bool:
     """Whether the kernel would take packets for `address` in: then it is also the source it would use."""
-    text = socket.inet_ntoa(address)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    text = str(ip_address(address))
+    with socket.socket(family_of(address), socket.SOCK_DGRAM) as sock:
         try:
             sock.connect((text, _ANY_PORT))  # UDP: looks up a route, sends nothing
         except OSError:

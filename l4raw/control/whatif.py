@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,7 +23,7 @@ from l4raw.core.steer import steer
 from l4raw.core.tables import Arm, Tables, compile_policy
 from l4raw.engine.base import forward
 from l4raw.engine.replay import ReplayEngine
-from l4raw.wire import ethernet, ipv4, tcp, udp
+from l4raw.wire import ethernet, ipv4, ipv6, tcp, udp
 from l4raw.wire.checksum import add, checksum, fold, pseudo_header
 from l4raw.wire.headers import Frame, Headers, parse
 
@@ -222,10 +222,14 @@ def state_of_sum(frame: bytes, headers: Headers) -> str | None:
     if headers.protocol == ipv4.UDP and headers.l4_checksum == udp.NO_CHECKSUM:
         return NONE
     # TCP has the rest of the datagram; UDP says how long it is.
-    start, at = (
-        (ethernet.LENGTH, ipv4.TOTAL_LENGTH) if headers.protocol == ipv4.TCP else (headers.l4, udp.LENGTH)
-    )
-    segment = frame[headers.l4 : start + int.from_bytes(frame[start + at : start + at + 2], "big")]
+    ip = ethernet.LENGTH
+    if headers.protocol == ipv4.UDP:
+        start, at = headers.l4, headers.l4 + udp.LENGTH
+    elif len(headers.src) == 4:
+        start, at = ip, ip + ipv4.TOTAL_LENGTH
+    else:
+        start, at = ip + ipv6.LENGTH, ip + ipv6.PAYLOAD_LENGTH
+    segment = frame[headers.l4 : start + int.from_bytes(frame[at : at + 2], "big")]
     pseudo = pseudo_header(headers.src, headers.dst, ipv4.IpProto(headers.protocol), len(segment))
     # RFC 1071, section 1, step 3: with its checksum, the whole sums to "all ones".
     if fold(pseudo + add(segment)) == 0xFFFF:
@@ -236,9 +240,9 @@ def state_of_sum(frame: bytes, headers: Headers) -> str | None:
 class FiveTuple(NamedTuple):
     """Who sends to whom."""
 
-    src: IPv4Address
+    src: IPv4Address | IPv6Address
     sport: int
-    dst: IPv4Address
+    dst: IPv4Address | IPv6Address
     dport: int
     protocol: ipv4.IpProto
 
@@ -256,6 +260,9 @@ def first_frame(flow: FiveTuple, own_mac: bytes) -> bytes:
     if flow.protocol == ipv4.UDP and not l4_sum:
         l4_sum = udp.ZERO
     l4[at : at + 2] = l4_sum.to_bytes(2, "big")
+    if len(src) == 16:
+        ip = ipv6.HEADER.pack(6 << 4, len(l4), flow.protocol, 64, src, dst)
+        return ethernet.HEADER.pack(own_mac, CLIENT_MAC, ethernet.IPV6) + ip + bytes(l4)
     header = bytearray(ipv4.LENGTH)
     total = ipv4.LENGTH + len(l4)
     ipv4.HEADER.pack_into(header, 0, ipv4.VERSION_4_NO_OPTIONS, total, 0, 64, flow.protocol, 0, src, dst)

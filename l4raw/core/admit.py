@@ -37,15 +37,19 @@ _WRAP: Final = 0xFFFF_FFFF
 _OPENING: Final = tcp.SYN | tcp.ACK | tcp.FIN | tcp.RST
 _LOOPBACK: Final = 127
 _CLASS_D: Final = 224
+_NO_ADDRESS_V6: Final = bytes(16)
+_LOOPBACK_V6: Final = bytes(15) + b"\1"
 
 OF_NO_NETWORK: Final = "is of 0.0.0.0/8, which is nobody's"
 LOOPBACK: Final = "is a loopback address"
+UNSPECIFIED: Final = "is ::, the unspecified address"
+OF_ONE_LINK: Final = "is a link-local address, which means nothing behind the balancer"
 OF_A_GROUP: Final = "is a multicast or reserved address"
 IS_VIP: Final = "is a VIP"
 IS_LOCAL: Final = "is an address of this host"
 MAC_OF_NONE: Final = "is no address of one interface"
 OWN_MAC: Final = "is the balancer's own"
-"""What `martian` says of the IPv4 source, but for the last two: of the MAC."""
+"""What `martian` says of the source address, but for the last two: of the MAC."""
 
 
 class Admission(NamedTuple):
@@ -88,19 +92,15 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
 
 
 def martian(headers: Headers, arm: int, tables: Tables) -> str | None:
-    """Why no client can have this source (RFC 1812, section 5.3.7); None: one can.
+    """Why no client can have this source (RFC 1812, section 5.3.7; RFC 4291, section 2); None: one can.
 
-    A reply would go to a group of machines, to nobody, or to ourselves. The
-    network of 0.0.0.0, loopback, multicast (class D) and class E; our own
-    addresses and VIPs; a group MAC (IEEE 802.3, clause 3.2.3), none, our own.
+    A reply would go to a group of machines, to nobody, or to ourselves: see
+    below; our own addresses and VIPs; a group MAC (IEEE 802.3, clause 3.2.3),
+    none, our own.
     """
     src, mac = headers.src, headers.src_mac
-    if src[0] == 0:
-        return OF_NO_NETWORK
-    if src[0] == _LOOPBACK:
-        return LOOPBACK
-    if src[0] >= _CLASS_D:
-        return OF_A_GROUP
+    if reason := _of_nobody_v4(src[0]) if len(src) == 4 else _of_nobody_v6(src):
+        return reason
     if src in tables.policy.vips:
         return IS_VIP
     if src in tables.local:
@@ -108,6 +108,26 @@ def martian(headers: Headers, arm: int, tables: Tables) -> str | None:
     if not is_unicast(mac):
         return MAC_OF_NONE
     return OWN_MAC if mac == tables.arms[arm].mac else None
+
+
+def _of_nobody_v4(first: int) -> str | None:
+    """By the first byte: the network of 0.0.0.0, loopback, multicast (class D) and class E."""
+    if first == 0:
+        return OF_NO_NETWORK
+    if first == _LOOPBACK:
+        return LOOPBACK
+    return OF_A_GROUP if first >= _CLASS_D else None
+
+
+def _of_nobody_v6(src: bytes) -> str | None:
+    """Unspecified, loopback, link-local (fe80::/10), multicast (ff00::/8)."""
+    if src == _NO_ADDRESS_V6:
+        return UNSPECIFIED
+    if src == _LOOPBACK_V6:
+        return LOOPBACK
+    if src[0] == 0xFF:
+        return OF_A_GROUP
+    return OF_ONE_LINK if src[0] == 0xFE and src[1] & 0xC0 == 0x80 else None
 
 
 def _opens(headers: Headers) -> bool:

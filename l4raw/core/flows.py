@@ -28,7 +28,7 @@ from mmap import mmap
 from struct import Struct
 from typing import Final, NamedTuple
 
-from l4raw.core.hashing import KEY, V4_MAPPED, HashKey, flow_hash, scale, spread
+from l4raw.core.hashing import KEY, HashKey, flow_hash, mapped, scale, spread, unmapped
 from l4raw.wire.abi import CAPACITY_PERCENT, FLOW_FREE, FULL, OVERFLOW_SHARE, OVERFLOW_SLOTS, SLOTS
 
 ENTRY: Final = Struct("=37sBHHHIIIII")
@@ -210,9 +210,9 @@ class FlowTable:
         return bytes(self.buffer[index * SIZE : index * SIZE + _KEY])
 
     def ends(self, index: int) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
-        """Source and destination of an entry's key, each as 4-byte address and port."""
-        _, src, _, dst, sport, dport, _ = KEY.unpack_from(self.buffer, index * SIZE)
-        return (src, sport), (dst, dport)
+        """Source and destination of an entry's key, each as address and port."""
+        src, dst, sport, dport, _ = KEY.unpack_from(self.buffer, index * SIZE)
+        return (unmapped(src), sport), (unmapped(dst), dport)
 
     def link(self, index: int, other: int) -> None:
         """Make two entries the two directions of one flow."""
@@ -252,5 +252,5 @@ class FlowTable:
 
 
 def flow_key(src: bytes, sport: int, dst: bytes, dport: int, protocol: int) -> bytes:
-    """The 37-byte key of an IPv4 flow; addresses are 4 bytes."""
-    return KEY.pack(V4_MAPPED, src, V4_MAPPED, dst, sport, dport, protocol)
+    """The 37-byte key of a flow; addresses are 4 bytes, or 16."""
+    return KEY.pack(mapped(src), mapped(dst), sport, dport, protocol)

@@ -14,9 +14,9 @@ random 64-bit k and the key's 32-bit words w,
 and then one multiplication that spreads the upper half over all bits. Two
 keys collide with a probability of about 2^-32 whatever a client sends.
 
-The ten words of a flow's key are the four of each IPv4-mapped address, the
-ports as one word, and the protocol. For IPv4, six of them never change:
-`base` is their part of the sum.
+The ten words of a flow's key are the four of each address, the ports as one
+word, and the protocol. Of an IPv4-mapped address three never change: `base`
+is their part of the sum.
 """
 
 from __future__ import annotations
@@ -26,41 +26,52 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from l4raw.wire.abi import HASH_WORDS
+from l4raw.wire.ipv6 import V4_MAPPED
 
-V4_MAPPED: Final = b"\0" * 10 + b"\xff\xff"
-"""What makes an IPv4 address an IPv6 one: RFC 4291, section 2.5.5.2."""
-
-KEY: Final = Struct("!12s4s12s4sHHB")
-"""V4_MAPPED, source, V4_MAPPED, destination, source port, destination port, protocol; network order."""
+KEY: Final = Struct("!16s16sHHB")
+"""Source, destination, source port, destination port, protocol; network order. See `mapped`."""
 
 _V4_WORDS: Final = Struct("!12xI12xIIB")
+_V6_WORDS: Final = Struct("!9IB")
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 _SPREAD: Final = 0x9E37_79B9_7F4A_7C15
 """2^64 divided by the golden ratio, odd (Knuth, TAOCP 3, section 6.4)."""
 
 
 class HashKey(NamedTuple):
-    """The multipliers of the words that change, and the sum of those that don't."""
+    """The eleven 64-bit multipliers, and what IPv4 needs of them."""
 
     base: int
-    src: int
-    dst: int
-    ports: int
-    protocol: int
+    """The sum of all that is the same for every IPv4 flow."""
+    k: tuple[int, ...]
 
 
 def hash_key(seed: bytes) -> HashKey:
-    """Expand `seed`, of any length, into the eleven 64-bit multipliers and keep what IPv4 needs."""
+    """Expand `seed`, of any length, into the multipliers."""
     stream = shake_256(seed).digest(8 * (HASH_WORDS + 1))
-    k = [int.from_bytes(stream[i : i + 8], "little") for i in range(0, len(stream), 8)]
-    return HashKey(base=k[0] + 0xFFFF * (k[3] + k[7]), src=k[4], dst=k[8], ports=k[9], protocol=k[10])
+    k = tuple(int.from_bytes(stream[i : i + 8], "little") for i in range(0, len(stream), 8))
+    return HashKey(k[0] + 0xFFFF * (k[3] + k[7]) & _MASK, k)
+
+
+def mapped(address: bytes) -> bytes:
+    """16 bytes for 4 or 16: an IPv4 address becomes an IPv4-mapped one (RFC 4291, section 2.5.5.2)."""
+    return V4_MAPPED + address if len(address) == 4 else address
+
+
+def unmapped(address: bytes) -> bytes:
+    """The reverse."""
+    return address[12:] if address.startswith(V4_MAPPED) else address
 
 
 def flow_hash(hash_key: HashKey, key: bytes) -> int:
-    """64 bits for the 37-byte `key` of an IPv4 flow; its words are read in network order."""
-    base, k_src, k_dst, k_ports, k_protocol = hash_key
-    src, dst, ports, protocol = _V4_WORDS.unpack(key)
-    total: int = base + k_src * src + k_dst * dst + k_ports * ports + k_protocol * protocol & _MASK
+    """64 bits for the 37-byte `key` of a flow; its words are read in network order."""
+    k = hash_key.k
+    if key[:12] == V4_MAPPED:
+        src, dst, ports, protocol = _V4_WORDS.unpack(key)
+        total: int = hash_key.base + k[4] * src + k[8] * dst + k[9] * ports + k[10] * protocol & _MASK
+    else:
+        words = _V6_WORDS.unpack(key)
+        total = k[0] + sum(each * word for each, word in zip(k[1:], words, strict=True)) & _MASK
     return (total ^ total >> 32) * _SPREAD & _MASK
 
 

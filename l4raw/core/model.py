@@ -4,14 +4,20 @@ Lives here: the values, frozen. Must not live here: how a file is read
 (control/config.py), how a backend is picked (ring.py), what a frame does
 with them (steer.py).
 
-Addresses are 4 bytes in network order; ports and indices are host integers.
+Addresses are 4 or 16 bytes in network order; ports and indices are host integers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address
+from ipaddress import ip_address
+
+
+def end(address: bytes, port: int) -> str:
+    """`10.77.0.100:80`, or `[2001:db8::100]:80` (RFC 3986, section 3.2.2)."""
+    text = str(ip_address(address))
+    return f"{text}:{port}" if len(address) == 4 else f"[{text}]:{port}"
 
 
 class Mode(StrEnum):
@@ -46,8 +52,7 @@ class Backend:
     """Share of new flows, relative to the others; 0: none."""
 
     def __str__(self) -> str:
-        text = str(IPv4Address(self.address))
-        return f"{text}:{self.port}" if self.port else text
+        return end(self.address, self.port) if self.port else str(ip_address(self.address))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +71,4 @@ class Service:
 
     def __str__(self) -> str:
         protocol = {6: "tcp", 17: "udp"}.get(self.protocol, str(self.protocol))
-        return f"{IPv4Address(self.vip)}:{self.port}/{protocol}"
+        return f"{end(self.vip, self.port)}/{protocol}"

@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from struct import Struct
 from typing import Final
 
-from l4raw.wire import ethernet, ipv4, tcp, udp
+from l4raw.wire import ethernet, ipv4, ipv6, tcp, udp
 from l4raw.wire.checksum import update, update_partial
 from l4raw.wire.headers import Frame, Headers
 
 Edit = tuple[str, int, bytes, bytes]
 """Field, offset in the frame, old bytes, new bytes of the same length."""
 End = tuple[bytes, int]
-"""One end of a flow: 4-byte address and port."""
+"""One end of a flow: address of 4 or 16 bytes, and port."""
 
 _TTL_ONE: Final = 0x0100
 """TTL is the upper half of the word that it shares with the protocol."""
@@ -50,11 +50,12 @@ def nat(
     destination: End,
     partial: bool,
 ) -> tuple[Edit, ...]:
-    """Give the frame another source and destination (4-byte address, port) and route it on.
+    """Give the frame another source and destination (address of the same version, port) and route it on.
 
-    RFC 3022 for what is translated, RFC 1812 section 5.3.1 for the TTL, RFC
-    1624 for the sums. `partial`: the TCP or UDP checksum holds the
-    pseudo-header's sum only, for a network card to complete.
+    RFC 3022 for what is translated, RFC 1812 section 5.3.1 and RFC 8200
+    section 3 for the TTL, RFC 1624 for the sums; IPv6 has none of its own.
+    `partial`: the TCP or UDP checksum holds the pseudo-header's sum only, for
+    a network card to complete.
     """
     src, sport = source
     dst, dport = destination
@@ -64,12 +65,14 @@ def nat(
         ("eth.dst", ethernet.DST, headers.dst_mac, dst_mac),
         ("eth.src", ethernet.SRC, headers.src_mac, src_mac),
     ]
+    is_v4 = len(src) == 4
+    ip = ipv4 if is_v4 else ipv6
     addresses = 0
     if src != headers.src:
-        edits.append(("ip.src", _IP + ipv4.SRC, headers.src, src))
+        edits.append(("ip.src", _IP + ip.SRC, headers.src, src))
         addresses = int.from_bytes(src) - int.from_bytes(headers.src)
     if dst != headers.dst:
-        edits.append(("ip.dst", _IP + ipv4.DST, headers.dst, dst))
+        edits.append(("ip.dst", _IP + ip.DST, headers.dst, dst))
         addresses += int.from_bytes(dst) - int.from_bytes(headers.dst)
     # TCP and UDP have their ports in the same place.
     if sport != headers.sport:
@@ -77,9 +80,10 @@ def nat(
     if dport != headers.dport:
         edits.append((name + ".dport", l4 + tcp.DPORT, _u16(headers.dport), _u16(dport)))
 
-    ip_sum = update(headers.ip_checksum, addresses - _TTL_ONE)
-    edits.append(("ip.ttl", _IP + ipv4.TTL, _u8(headers.ttl), _u8(headers.ttl - 1)))
-    edits.append(("ip.checksum", _IP + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(ip_sum)))
+    edits.append(("ip.ttl", _IP + ip.TTL, _u8(headers.ttl), _u8(headers.ttl - 1)))
+    if is_v4:
+        ip_sum = update(headers.ip_checksum, addresses - _TTL_ONE)
+        edits.append(("ip.checksum", _IP + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(ip_sum)))
     l4_sum = headers.l4_checksum
     if l4_sum == udp.NO_CHECKSUM and name == "udp":
         return tuple(edits)

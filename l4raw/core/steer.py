@@ -28,6 +28,7 @@ from l4raw.wire.abi import (
     DROP_PROTOCOL,
     DROP_TTL,
     FORWARD,
+    PASS_ND,
     PASS_NOT_OURS,
     PASS_OTHER_MAC,
     REPLY,
@@ -58,7 +59,7 @@ def _to_vip(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decisi
     if headers.fragment:
         return Decision(DROP_FRAGMENT, headers)
     if not headers.l4:
-        return Decision(DROP_PROTOCOL, headers)
+        return Decision(PASS_ND if headers.discovery else DROP_PROTOCOL, headers)
     policy, flows, hops = tables.policy, tables.flows, tables.next_hops
     service = policy.find(headers.dst, headers.dport, headers.protocol)
     if service is None:
@@ -75,7 +76,7 @@ def _to_vip(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decisi
     service, backend = policy.by_number[entry.service], policy.backends[entry.backend]
     assert service is not None and backend is not None, "the policy keeps what a flow names"
     is_nat = entry.peer != 0
-    if is_nat and headers.ttl <= 1:  # RFC 1812 section 5.3.1; only NAT routes
+    if is_nat and headers.ttl <= 1:  # RFC 1812 section 5.3.1, RFC 8200 section 3; only NAT routes
         return Decision(DROP_TTL, headers, service, backend, flow)
     own_mac, mac = tables.arms[backend.arm].mac, hops.macs[backend.next_hop]
     if mac is None:
@@ -106,7 +107,7 @@ def _from_backend(headers: Headers, arm: int, partial: bool, tables: Tables) -> 
     # mac: it is a client's entry, whose VIP the policy has lost. arm: nobody but backends sends replies.
     if mac is None or arm != backend.arm:
         return Decision(PASS_NOT_OURS, headers)
-    if headers.ttl <= 1:  # RFC 1812 section 5.3.1
+    if headers.ttl <= 1:  # RFC 1812 section 5.3.1, RFC 8200 section 3
         return Decision(DROP_TTL, headers, service, backend, flow)
     flows.touch(flow, NEXT_STATE[entry.state][headers.flags & FIN_SYN_RST], tables.now, entry.packets + 1)
     edits = _as_flipped(headers, tables.arms[out].mac, mac, flows.ends(entry.peer - 1), partial)

@@ -28,7 +28,6 @@ from l4raw.wire.abi import (
     STRIPES,
 )
 
-_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 _KEPT: Final[WeakKeyDictionary[Any, Layout]] = WeakKeyDictionary()
 """What each view points into: a pointer in a struct keeps nothing alive."""
 
@@ -143,5 +142,4 @@ class Layout:
 
 def write_key(to: Any, key: HashKey) -> None:
     """Write the multipliers into a `struct l4_hash_key`."""
-    for name, value in key._asdict().items():
-        setattr(to, name, value & _MASK)
+    to.k, to.base = key.k, key.base

@@ -11,7 +11,8 @@ import socket
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from l4raw.core.hashing import V4_MAPPED, HashKey, hash_key, scale, spread
+from l4raw.core.flows import flow_key
+from l4raw.core.hashing import HashKey, flow_hash, hash_key, mapped, scale
 from l4raw.core.model import Mode
 from l4raw.core.tables import BackendEntry, Policy, ServiceEntry
 from l4raw.engine import native
@@ -72,7 +73,7 @@ def _write_services(layout: Layout, half: int, policy: Policy) -> None:
 
 def _write_service(to: Any, entry: ServiceEntry, start: int, size: int) -> None:
     service = entry.service
-    to.vip = V4_MAPPED + service.vip
+    to.vip = mapped(service.vip)
     to.port_be = socket.htons(service.port)
     to.protocol = service.protocol
     to.mode = _MODES[service.mode]
@@ -85,7 +86,7 @@ def _write_backends(layout: Layout, half: int, backends: tuple[BackendEntry | No
     _require("backends", len(backends), limit)
     for entry in filter(None, backends):
         to = layout.at["backends"][half * limit + entry.number]
-        to.address = V4_MAPPED + entry.backend.address
+        to.address = mapped(entry.backend.address)
         to.port_be = socket.htons(entry.backend.port)
         to.next_hop, to.service, to.arm = entry.next_hop, entry.service, entry.arm
 
@@ -118,7 +119,7 @@ def _write_addresses(layout: Layout, half: int, addresses: list[Address]) -> Non
     native.ffi.buffer(start, size)[:] = bytes(size)
     for index, each in places.items():
         to = start[index]
-        to.address = V4_MAPPED + each.address
+        to.address = mapped(each.address)
         to.port_be = socket.htons(each.port)
         to.protocol, to.service, to.used = each.use, each.service, 1
 
@@ -127,8 +128,9 @@ def _placed(addresses: list[Address], key: HashKey, places: int) -> dict[int, Ad
     """Each in the first free one of PROBES places from its hash on; None: this key does not do."""
     taken: dict[int, Address] = {}
     for each in addresses:
-        total = key.base + key.src * int.from_bytes(each.address, "big") + key.ports * each.port
-        start = scale(spread(total + key.protocol * each.use & 0xFFFF_FFFF_FFFF_FFFF) >> 32, places)
+        # As a flow's key, from the address to none.
+        nobody = bytes(len(each.address))
+        start = scale(flow_hash(key, flow_key(each.address, 0, nobody, each.port, each.use)) >> 32, places)
         for index in range(start, start + PROBES):
             if index not in taken:
                 taken[index] = each

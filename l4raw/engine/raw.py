@@ -58,7 +58,7 @@ _SO_RCVBUFFORCE: Final = 33
 
 # Classic BPF, as <linux/filter.h> has it: (code, jump if true, jump if false, operand).
 # Frames for other machines, frames with a VLAN tag (the kernel keeps the tag
-# beside the frame, so it would be lost) and what is not IPv4 never wake us.
+# beside the frame, so it would be lost) and what is not IP never wake us.
 _LOAD_BYTE: Final = 0x30
 _LOAD_HALF: Final = 0x28
 _JUMP_IF_EQUAL: Final = 0x15
@@ -66,11 +66,12 @@ _RETURN: Final = 0x06
 _EXTRA: Final = 0x1_0000_0000 - 0x1000  # SKF_AD_OFF
 _FILTER: Final = (
     (_LOAD_BYTE, 0, 0, _EXTRA + 4),  # SKF_AD_PKTTYPE
-    (_JUMP_IF_EQUAL, 0, 5, socket.PACKET_HOST),
+    (_JUMP_IF_EQUAL, 0, 6, socket.PACKET_HOST),
     (_LOAD_BYTE, 0, 0, _EXTRA + 48),  # SKF_AD_VLAN_TAG_PRESENT
-    (_JUMP_IF_EQUAL, 0, 3, 0),
+    (_JUMP_IF_EQUAL, 0, 4, 0),
     (_LOAD_HALF, 0, 0, ethernet.TYPE),
-    (_JUMP_IF_EQUAL, 0, 1, ethernet.IPV4),
+    (_JUMP_IF_EQUAL, 1, 0, ethernet.IPV4),
+    (_JUMP_IF_EQUAL, 0, 1, ethernet.IPV6),
     (_RETURN, 0, 0, 0xFFFF_FFFF),
     (_RETURN, 0, 0, 0),
 )
@@ -162,6 +163,13 @@ class RawEngine:
         return {"receive_lost": self._lost, "receive_unreadable": self._unreadable}
 
 
+def attach_filter(sock: socket.socket, filter: Sequence[tuple[int, int, int, int]]) -> None:
+    """Let in only frames for which a classic BPF program returns more than 0 (socket(7)). Raises OSError."""
+    code = create_string_buffer(b"".join(_INSTRUCTION.pack(*line) for line in filter))
+    program = _PROGRAM.pack(len(filter), addressof(code))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
 def _packet_socket(interface: str) -> socket.socket:
     """A packet socket that receives frames of `interface` for this machine. Raises `OSError`."""
     # Protocol 0: nothing is received before the filter and the options are in place.
@@ -169,9 +177,7 @@ def _packet_socket(interface: str) -> socket.socket:
     try:
         sock.setsockopt(SOL_PACKET, _PACKET_VNET_HDR, 1)
         sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-        code = create_string_buffer(b"".join(_INSTRUCTION.pack(*line) for line in _FILTER))
-        program = _PROGRAM.pack(len(_FILTER), addressof(code))
-        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        attach_filter(sock, _FILTER)
         for force, option in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
             try:
                 sock.setsockopt(socket.SOL_SOCKET, force, _SOCKET_BUFFER)

@@ -12,7 +12,7 @@ from typing import Final, NewType
 Verdict = NewType("Verdict", int)
 """What became of a frame. An index into VERDICT_NAMES and VERDICT_SENTENCES."""
 
-ABI_VERSION: Final = 3
+ABI_VERSION: Final = 4
 
 # enum l4_limit
 BURST: Final = 64
@@ -38,53 +38,57 @@ FORWARD: Final = Verdict(0)
 """sent to the backend"""
 REPLY: Final = Verdict(1)
 """sent back to the client, as if the VIP had answered"""
-PASS_NOT_IPV4: Final = Verdict(2)
-"""not IPv4: the kernel's business"""
+PASS_NOT_IP: Final = Verdict(2)
+"""neither IPv4 nor IPv6: the kernel's business"""
 PASS_OTHER_MAC: Final = Verdict(3)
 """addressed to another machine's MAC"""
 PASS_NOT_OURS: Final = Verdict(4)
 """neither for a VIP nor a reply of a flow: the kernel's business"""
-DROP_SHORT: Final = Verdict(5)
+PASS_ND: Final = Verdict(5)
+"""to a VIP: neighbour discovery, which the responder answers (RFC 4861)"""
+DROP_SHORT: Final = Verdict(6)
 """ends before its headers do"""
-DROP_IP_VERSION: Final = Verdict(6)
-"""EtherType says IPv4, the version field says otherwise (RFC 1812 5.2.2)"""
-DROP_IP_HEADER_LENGTH: Final = Verdict(7)
+DROP_IP_VERSION: Final = Verdict(7)
+"""EtherType and version field say different things (RFC 1812 5.2.2)"""
+DROP_IP_HEADER_LENGTH: Final = Verdict(8)
 """IHL below 5, or longer than the packet (RFC 791 3.1)"""
-DROP_IP_LENGTH: Final = Verdict(8)
-"""total length shorter than its header or longer than the frame (RFC 1812 5.2.2)"""
-DROP_IP_CHECKSUM: Final = Verdict(9)
+DROP_IP_LENGTH: Final = Verdict(9)
+"""total or payload length shorter than the headers or longer than the frame (RFC 1812 5.2.2)"""
+DROP_IP_CHECKSUM: Final = Verdict(10)
 """wrong IPv4 header checksum (RFC 1812 5.2.2)"""
-DROP_TCP_OFFSET: Final = Verdict(10)
+DROP_IP_EXTENSIONS: Final = Verdict(11)
+"""an IPv6 extension header ends past the packet, or there are too many (RFC 8200 4)"""
+DROP_TCP_OFFSET: Final = Verdict(12)
 """TCP data offset below 5 or past the segment (RFC 9293 3.1)"""
-DROP_UDP_LENGTH: Final = Verdict(11)
+DROP_UDP_LENGTH: Final = Verdict(13)
 """UDP length below 8 or past the packet (RFC 768)"""
-DROP_FRAGMENT: Final = Verdict(12)
+DROP_FRAGMENT: Final = Verdict(14)
 """a fragment to a VIP: only the first one has ports (RFC 791 3.2)"""
-DROP_PROTOCOL: Final = Verdict(13)
+DROP_PROTOCOL: Final = Verdict(15)
 """to a VIP, but neither TCP nor UDP"""
-DROP_NO_SERVICE: Final = Verdict(14)
+DROP_NO_SERVICE: Final = Verdict(16)
 """to a VIP, but no service has this port and protocol"""
-DROP_MARTIAN: Final = Verdict(15)
-"""its source address or MAC is none that a client can have (RFC 1812 5.3.7, IEEE 802.3 3.2.3)"""
-DROP_NO_FLOW: Final = Verdict(16)
+DROP_MARTIAN: Final = Verdict(17)
+"""its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)"""
+DROP_NO_FLOW: Final = Verdict(18)
 """a TCP segment of no known flow, and the scheduler is no function of the flow"""
-DROP_NO_BACKEND: Final = Verdict(17)
+DROP_NO_BACKEND: Final = Verdict(19)
 """the service has no backend that takes new flows"""
-DROP_NEXT_HOP_UNKNOWN: Final = Verdict(18)
+DROP_NEXT_HOP_UNKNOWN: Final = Verdict(20)
 """the MAC address of the next hop is not known (yet)"""
-DROP_NEXT_HOPS_FULL: Final = Verdict(19)
+DROP_NEXT_HOPS_FULL: Final = Verdict(21)
 """no room to remember one more client next hop"""
-DROP_FLOWS_FULL: Final = Verdict(20)
+DROP_FLOWS_FULL: Final = Verdict(22)
 """the flow table is full"""
-DROP_REPLY_KEY_TAKEN: Final = Verdict(21)
+DROP_REPLY_KEY_TAKEN: Final = Verdict(23)
 """its replies would look like those of another flow"""
-DROP_TTL: Final = Verdict(22)
+DROP_TTL: Final = Verdict(24)
 """TTL would reach zero (RFC 1812 5.3.1)"""
-DROP_OVERFLOW: Final = Verdict(23)
+DROP_OVERFLOW: Final = Verdict(25)
 """left to Python, for which as many were waiting as may"""
-DROP_TX: Final = Verdict(24)
+DROP_TX: Final = Verdict(26)
 """the egress interface did not take it: its queue is full, it is down, or its MTU is too small"""
-VERDICT_COUNT: Final = 25
+VERDICT_COUNT: Final = 27
 
 # enum l4_miss
 MISS_BUSY: Final = 0
@@ -127,14 +131,16 @@ IS_OWN: Final = 255
 VERDICT_NAMES: Final[tuple[str, ...]] = (
     "forward",
     "reply",
-    "pass_not_ipv4",
+    "pass_not_ip",
     "pass_other_mac",
     "pass_not_ours",
+    "pass_nd",
     "drop_short",
     "drop_ip_version",
     "drop_ip_header_length",
     "drop_ip_length",
     "drop_ip_checksum",
+    "drop_ip_extensions",
     "drop_tcp_offset",
     "drop_udp_length",
     "drop_fragment",
@@ -156,20 +162,22 @@ VERDICT_NAMES: Final[tuple[str, ...]] = (
 VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "sent to the backend",
     "sent back to the client, as if the VIP had answered",
-    "not IPv4: the kernel's business",
+    "neither IPv4 nor IPv6: the kernel's business",
     "addressed to another machine's MAC",
     "neither for a VIP nor a reply of a flow: the kernel's business",
+    "to a VIP: neighbour discovery, which the responder answers (RFC 4861)",
     "ends before its headers do",
-    "EtherType says IPv4, the version field says otherwise (RFC 1812 5.2.2)",
+    "EtherType and version field say different things (RFC 1812 5.2.2)",
     "IHL below 5, or longer than the packet (RFC 791 3.1)",
-    "total length shorter than its header or longer than the frame (RFC 1812 5.2.2)",
+    "total or payload length shorter than the headers or longer than the frame (RFC 1812 5.2.2)",
     "wrong IPv4 header checksum (RFC 1812 5.2.2)",
+    "an IPv6 extension header ends past the packet, or there are too many (RFC 8200 4)",
     "TCP data offset below 5 or past the segment (RFC 9293 3.1)",
     "UDP length below 8 or past the packet (RFC 768)",
     "a fragment to a VIP: only the first one has ports (RFC 791 3.2)",
     "to a VIP, but neither TCP nor UDP",
     "to a VIP, but no service has this port and protocol",
-    "its source address or MAC is none that a client can have (RFC 1812 5.3.7, IEEE 802.3 3.2.3)",
+    "its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)",
     "a TCP segment of no known flow, and the scheduler is no function of the flow",
     "the service has no backend that takes new flows",
     "the MAC address of the next hop is not known (yet)",

@@ -18,6 +18,7 @@ EtherType = NewType("EtherType", int)
 
 IPV4: Final = EtherType(0x0800)
 ARP: Final = EtherType(0x0806)
+IPV6: Final = EtherType(0x86DD)
 
 DST: Final = 0
 SRC: Final = 6

@@ -3,8 +3,9 @@
  *
  * The balancer's is: what is addressed to a VIP, fragments and other protocols
  * included, because the helper counts what it drops; and a frame whose full
- * key is that of a NAT flow's reply. So ARP, SSH and this host's own connections
- * are the kernel's, also one to the port of a backend's service.
+ * key is that of a NAT flow's reply. So ARP, neighbour discovery, SSH and this
+ * host's own connections are the kernel's, also one to the port of a backend's
+ * service.
  *
  * It reads the tables that the helper reads, and writes nothing. Replies come
  * in on the backends' arm, which is the last one.
@@ -15,6 +16,7 @@
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 
 #include "memory.h"
 #include "../src/lookup.h"
@@ -46,19 +48,27 @@ static __always_inline bool is_own_mac(const uint8_t *mac, uint32_t arm)
 	return l4_read32(mac) == l4_read32(own) && l4_read16(mac + 4) == l4_read16(own + 4);
 }
 
-static __always_inline bool is_reply(const struct iphdr *ip, const uint8_t *end)
+/* What the look-ups need of a packet. `ports` is NULL where there are none. */
+struct packet {
+	uint64_t src[2];
+	uint64_t dst[2];
+	const uint8_t *ports;
+	uint8_t protocol;
+	bool discovery;
+};
+
+static __always_inline bool is_reply(const struct packet *packet, const uint8_t *end)
 {
-	const uint8_t *ports = (const uint8_t *)ip + ip->ihl * 4;
 	struct l4_flow *entry;
 	struct l4_key key;
 	uint32_t generation;
 	int64_t index;
 
-	if (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP)
+	if (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP)
 		return false;
-	if (ip->frag_off & l4_htons(L4_IS_FRAGMENT) || ip->ihl < 5 || ports + 4 > end)
+	if (!packet->ports || packet->ports + 4 > end)
 		return false;
-	key = l4_make_key(&control.key, ip->saddr, ip->daddr, l4_read32(ports), ip->protocol);
+	key = l4_make_key(&control.key, packet->src, packet->dst, l4_read32(packet->ports), packet->protocol);
 	index = l4_find(NULL, &key, &generation);
 	/* The key was there and somebody writes the entry: its state, most often. The helper looks again. */
 	if (index == L4_BUSY)
@@ -70,24 +80,67 @@ static __always_inline bool is_reply(const struct iphdr *ip, const uint8_t *end)
 	return entry && entry->next_hop;
 }
 
+/* False: too short to be ours. */
+static __always_inline bool read_v4(const struct iphdr *ip, const uint8_t *end, struct packet *packet)
+{
+	if ((const uint8_t *)(ip + 1) > end)
+		return false;
+	packet->src[0] = packet->dst[0] = 0;
+	packet->src[1] = l4_v4_mapped(ip->saddr);
+	packet->dst[1] = l4_v4_mapped(ip->daddr);
+	packet->protocol = ip->protocol;
+	packet->discovery = false;
+	packet->ports = NULL;
+	if (!(ip->frag_off & l4_htons(L4_IS_FRAGMENT)) && ip->ihl >= 5)
+		packet->ports = (const uint8_t *)ip + ip->ihl * 4;
+	return true;
+}
+
+/* A reply with extension headers passes: it has no ports here. */
+static __always_inline bool read_v6(const struct ipv6hdr *ip, const uint8_t *end, struct packet *packet)
+{
+	const uint8_t *at = (const uint8_t *)(ip + 1);
+
+	if (at > end)
+		return false;
+	packet->src[0] = l4_read64(&ip->saddr);
+	packet->src[1] = l4_read64((const uint8_t *)&ip->saddr + 8);
+	packet->dst[0] = l4_read64(&ip->daddr);
+	packet->dst[1] = l4_read64((const uint8_t *)&ip->daddr + 8);
+	packet->protocol = ip->nexthdr;
+	packet->ports = at;
+	packet->discovery = ip->nexthdr == IPPROTO_ICMPV6 && at + 1 <= end && at[0] >= 133 && at[0] <= 137;
+	return true;
+}
+
 SEC("xdp")
 int l4raw_redirect(struct xdp_md *context)
 {
 	const uint8_t *start = (const void *)(long)context->data;
 	const uint8_t *end = (const void *)(long)context->data_end;
 	const struct ethhdr *ethernet = (const void *)start;
-	const struct iphdr *ip = (const void *)(ethernet + 1);
 	uint32_t arm = 1, last;
 	uint32_t *second = bpf_map_lookup_elem(&interfaces, &arm);
+	struct packet packet;
+	bool read;
 
-	if ((const uint8_t *)(ip + 1) > end || ethernet->h_proto != l4_htons(ETH_P_IP))
+	if ((const uint8_t *)(ethernet + 1) > end)
 		return XDP_PASS;
 	last = second && *second;
 	arm = last && *second == context->ingress_ifindex;
 	if (!is_own_mac(ethernet->h_dest, arm))
 		return XDP_PASS;
-	if (l4_address_is(NULL, control.generation & 1, ip->daddr, 0, L4_IS_VIP) < 0 &&
-	    (arm != last || !is_reply(ip, end)))
+	if (ethernet->h_proto == l4_htons(ETH_P_IP))
+		read = read_v4((const void *)(ethernet + 1), end, &packet);
+	else if (ethernet->h_proto == l4_htons(ETH_P_IPV6))
+		read = read_v6((const void *)(ethernet + 1), end, &packet);
+	else
+		return XDP_PASS;
+	/* Neighbour discovery for a VIP is the responder's, which has a packet socket. */
+	if (!read || packet.discovery)
+		return XDP_PASS;
+	if (l4_address_is(NULL, control.generation & 1, packet.dst, 0, L4_IS_VIP) < 0 &&
+	    (arm != last || !is_reply(&packet, end)))
 		return XDP_PASS;
 	if (context->rx_queue_index >= QUEUES)
 		return XDP_PASS;

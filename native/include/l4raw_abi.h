@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 3 };
+enum { L4_ABI_VERSION = 4 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -65,20 +65,22 @@ enum l4_limit {
 #define L4_VERDICTS(_) \
 	_(FORWARD, "sent to the backend") \
 	_(REPLY, "sent back to the client, as if the VIP had answered") \
-	_(PASS_NOT_IPV4, "not IPv4: the kernel's business") \
+	_(PASS_NOT_IP, "neither IPv4 nor IPv6: the kernel's business") \
 	_(PASS_OTHER_MAC, "addressed to another machine's MAC") \
 	_(PASS_NOT_OURS, "neither for a VIP nor a reply of a flow: the kernel's business") \
+	_(PASS_ND, "to a VIP: neighbour discovery, which the responder answers (RFC 4861)") \
 	_(DROP_SHORT, "ends before its headers do") \
-	_(DROP_IP_VERSION, "EtherType says IPv4, the version field says otherwise (RFC 1812 5.2.2)") \
+	_(DROP_IP_VERSION, "EtherType and version field say different things (RFC 1812 5.2.2)") \
 	_(DROP_IP_HEADER_LENGTH, "IHL below 5, or longer than the packet (RFC 791 3.1)") \
-	_(DROP_IP_LENGTH, "total length shorter than its header or longer than the frame (RFC 1812 5.2.2)") \
+	_(DROP_IP_LENGTH, "total or payload length shorter than the headers or longer than the frame (RFC 1812 5.2.2)") \
 	_(DROP_IP_CHECKSUM, "wrong IPv4 header checksum (RFC 1812 5.2.2)") \
+	_(DROP_IP_EXTENSIONS, "an IPv6 extension header ends past the packet, or there are too many (RFC 8200 4)") \
 	_(DROP_TCP_OFFSET, "TCP data offset below 5 or past the segment (RFC 9293 3.1)") \
 	_(DROP_UDP_LENGTH, "UDP length below 8 or past the packet (RFC 768)") \
 	_(DROP_FRAGMENT, "a fragment to a VIP: only the first one has ports (RFC 791 3.2)") \
 	_(DROP_PROTOCOL, "to a VIP, but neither TCP nor UDP") \
 	_(DROP_NO_SERVICE, "to a VIP, but no service has this port and protocol") \
-	_(DROP_MARTIAN, "its source address or MAC is none that a client can have (RFC 1812 5.3.7, IEEE 802.3 3.2.3)") \
+	_(DROP_MARTIAN, "its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)") \
 	_(DROP_NO_FLOW, "a TCP segment of no known flow, and the scheduler is no function of the flow") \
 	_(DROP_NO_BACKEND, "the service has no backend that takes new flows") \
 	_(DROP_NEXT_HOP_UNKNOWN, "the MAC address of the next hop is not known (yet)") \
@@ -212,15 +214,13 @@ struct l4_service {
 };
 L4_ASSERT(sizeof(struct l4_service) == 32, "service")
 
-/* The multipliers of l4raw/core/hashing.py for an IPv4 key. */
+/* The multipliers of l4raw/core/hashing.py; and what the words that all IPv4 keys share add up to, k[0] included. */
 struct l4_hash_key {
+	uint64_t k[11];
 	uint64_t base;
-	uint64_t src;
-	uint64_t dst;
-	uint64_t ports;
-	uint64_t protocol;
 };
-L4_ASSERT(sizeof(struct l4_hash_key) == 40, "hash key")
+L4_ASSERT(sizeof(struct l4_hash_key) == 96, "hash key")
+L4_ASSERT(sizeof(((struct l4_hash_key *)0)->k) == 8 * (L4_HASH_WORDS + 1), "a multiplier for each word")
 
 /*
  * What an address is to us: one place of the lookup. A service is found by
@@ -251,16 +251,16 @@ struct l4_policy {
 	uint32_t places;           /* a hash is scaled to this; L4_PROBES - 1 more follow */
 	uint32_t services;         /* numbers below it are used */
 	uint32_t backends;         /* likewise */
-	uint32_t reserved[9];
+	uint32_t reserved[13];
 };
-L4_ASSERT(sizeof(struct l4_policy) == 128, "policy")
+L4_ASSERT(sizeof(struct l4_policy) == 256, "policy")
 
 /*
  * What is there once. Grouped into 64-byte lines by who writes them, so that
  * what every frame reads is not in a line that new flows write.
  */
 struct l4_control {
-	/* Lines 0 and 1: written at the start. */
+	/* Lines 0 to 2: written at the start. */
 	struct l4_hash_key key;    /* of the flow table */
 	uint32_t buckets;
 	uint32_t flow_entries;     /* those of the overflow area included */
@@ -273,30 +273,30 @@ struct l4_control {
 	uint32_t head_limit;
 	uint32_t queue_limit;
 	uint8_t arms[2][8];        /* MAC addresses of our own; the last two bytes are 0 */
-	uint32_t reserved0[8];
-	/* Line 2: written by the one who owns the clock, and by a reload. */
+	uint32_t reserved0[10];
+	/* Line 3: written by the one who owns the clock, and by a reload. */
 	uint32_t now;              /* ms, modulo 2^32 */
 	uint32_t generation;       /* of the policy; its last bit is the half in force */
 	uint32_t reserved2[14];
-	/* Line 3: written with each new flow. */
+	/* Line 4: written with each new flow. */
 	uint32_t used;             /* flow entries in use, or about to be */
 	uint32_t reserved3[15];
-	/* Line 4: written with each flow of the overflow area. */
+	/* Line 5: written with each flow of the overflow area. */
 	uint32_t overflow_lock;
 	uint32_t overflowed;       /* its entries in use */
 	uint32_t reserved4[14];
-	/* Line 5: written with each new NAT flow. */
+	/* Line 6: written with each new NAT flow. */
 	uint32_t hop_lock;
 	uint32_t hop_count;        /* indices that were ever used; 0 does not count */
 	uint32_t hop_free;         /* the first free one below; 0: none */
 	uint32_t hop_freed;        /* how many are free */
 	uint32_t reserved5[12];
 };
-L4_ASSERT(sizeof(struct l4_control) == 6 * 64, "control")
-L4_ASSERT(__builtin_offsetof(struct l4_control, now) == 2 * 64, "clock and generation have a line")
-L4_ASSERT(__builtin_offsetof(struct l4_control, used) == 3 * 64, "new flows have a line")
-L4_ASSERT(__builtin_offsetof(struct l4_control, overflow_lock) == 4 * 64, "overflow has a line")
-L4_ASSERT(__builtin_offsetof(struct l4_control, hop_lock) == 5 * 64, "next hops have a line")
+L4_ASSERT(sizeof(struct l4_control) == 7 * 64, "control")
+L4_ASSERT(__builtin_offsetof(struct l4_control, now) == 3 * 64, "clock and generation have a line")
+L4_ASSERT(__builtin_offsetof(struct l4_control, used) == 4 * 64, "new flows have a line")
+L4_ASSERT(__builtin_offsetof(struct l4_control, overflow_lock) == 5 * 64, "overflow has a line")
+L4_ASSERT(__builtin_offsetof(struct l4_control, hop_lock) == 6 * 64, "next hops have a line")
 
 /* Counters of one backend in one queue. See Traffic in l4raw/core/tables.py. */
 struct l4_traffic {

@@ -12,15 +12,31 @@
 
 #include "context.h"
 
-/* Whether no client can have this source: see _is_martian() in l4raw/core/admit.py. */
+/* The network of 0.0.0.0, loopback, class D and class E (RFC 1812, section 5.3.7). */
+L4_INLINE bool l4_of_nobody_v4(const uint64_t *address)
+{
+	uint8_t first = (uint8_t)(l4_ntohl(l4_second32(address[1])) >> 24);
+
+	return first == 0 || first == 127 || first >= 224;
+}
+
+/* Unspecified and loopback, fe80::/10 and ff00::/8 (RFC 4291, section 2.4). */
+L4_INLINE bool l4_of_nobody_v6(const uint64_t *address)
+{
+	uint32_t first = l4_ntohl(l4_first32(address[0]));
+
+	if (!address[0] && !l4_first32(address[1]) && l4_ntohl(l4_second32(address[1])) <= 1)
+		return true;
+	return first >> 24 == 0xff || first >> 22 == 0xfe80 >> 6;
+}
+
+/* Whether no client can have this source: see martian() in l4raw/core/admit.py. */
 L4_INLINE bool l4_is_martian(const struct l4_context *context)
 {
 	const uint8_t *mac = context->data + offsetof(struct ethhdr, h_source);
-	uint32_t source = context->headers.saddr_be;
-	uint8_t first = (uint8_t)(l4_ntohl(source) >> 24);
+	const uint64_t *source = context->headers.src;
 
-	/* The network of 0.0.0.0, loopback, class D and class E (RFC 1812, section 5.3.7). */
-	if (first == 0 || first == 127 || first >= 224)
+	if (context->headers.v6 ? l4_of_nobody_v6(source) : l4_of_nobody_v4(source))
 		return true;
 	if (!l4_has(context->data, context->end, sizeof(struct ethhdr)))
 		return true;
@@ -49,8 +65,8 @@ L4_INLINE uint32_t l4_slot_of(const struct l4_context *context, const struct l4_
 		return l4_add(cursor, 1u) % service->ring_size;
 	if (!policy)
 		return 0;
-	return (uint32_t)(l4_hash(&policy->ring_key, headers->saddr_be, headers->daddr_be, context->key.ports,
-				  headers->protocol) >> 32) % service->ring_size;
+	return (uint32_t)(l4_hash(&policy->ring_key, context->key.addresses, context->key.ports, headers->protocol) >>
+			  32) % service->ring_size;
 }
 
 /* Fill an entry's image for a flow with this key. */
@@ -96,7 +112,9 @@ L4_INLINE struct l4_key l4_reply_key(const struct l4_context *context, const str
 	const struct l4_headers *headers = &context->headers;
 	uint16_t port_be = backend->port_be ? backend->port_be : headers->dport_be;
 
-	return l4_make_key(&l4_control_of(context->tables)->key, l4_read32(backend->address + 12), headers->saddr_be,
+	const uint64_t from[2] = { l4_read64(backend->address), l4_read64(backend->address + 8) };
+
+	return l4_make_key(&l4_control_of(context->tables)->key, from, headers->src,
 			   l4_ports(port_be, headers->sport_be), headers->protocol);
 }
 
@@ -175,8 +193,8 @@ L4_INLINE void l4_nat_to(struct l4_context *context, const struct l4_backend *ba
 	const struct l4_headers *headers = &context->headers;
 
 	context->nat = true;
-	context->saddr_be = headers->saddr_be;
-	context->daddr_be = l4_read32(backend->address + 12);
+	l4_copy(context->src, headers->src, sizeof(context->src));
+	l4_copy(context->dst, backend->address, sizeof(context->dst));
 	context->ports_be =
 		l4_ports(headers->sport_be, backend->port_be ? backend->port_be : headers->dport_be);
 }

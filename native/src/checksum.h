@@ -17,12 +17,14 @@
 /* Two halves, in the order of memory, as one word; and back. */
 #define l4_join16(first, second) ((uint32_t)(second) << 16 | (first))
 #define l4_join32(first, second) ((uint64_t)(second) << 32 | (first))
+#define l4_first32(word) ((uint32_t)(word))
 #define l4_second32(word) ((uint32_t)((word) >> 32))
 #else
 #define l4_htons(value) ((uint16_t)(value))
 #define l4_ntohl(value) ((uint32_t)(value))
 #define l4_join16(first, second) ((uint32_t)(first) << 16 | (second))
 #define l4_join32(first, second) ((uint64_t)(first) << 32 | (second))
+#define l4_first32(word) ((uint32_t)((word) >> 32))
 #define l4_second32(word) ((uint32_t)(word))
 #endif
 #define l4_ntohs(value) l4_htons(value)
@@ -86,10 +88,16 @@ L4_INLINE uint64_t l4_change16(uint16_t before, uint16_t after)
 	return (uint64_t)(uint16_t)~before + after;
 }
 
-/* Sum of the pseudo-header of TCP (RFC 9293, section 3.1) and UDP (RFC 768), folded. */
-L4_INLINE uint16_t l4_pseudo_header(uint32_t saddr_be, uint32_t daddr_be, uint8_t protocol, uint16_t length_be)
+/* One's complement sum of a word of 64 bits, which is four of 16, to be added to others. */
+L4_INLINE uint64_t l4_sum64(uint64_t word)
 {
-	return l4_fold((uint64_t)saddr_be + daddr_be + l4_htons(protocol) + length_be);
+	return (word & 0xffffffff) + (word >> 32);
+}
+
+/* ~m + m' for a word of 64 bits. */
+L4_INLINE uint64_t l4_change64(uint64_t before, uint64_t after)
+{
+	return l4_sum64(~before) + l4_sum64(after);
 }
 
 /*

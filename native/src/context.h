@@ -35,7 +35,8 @@ struct l4_context {
 	uint32_t out_arm;
 	bool nat;                  /* rewrite addresses and ports too */
 	struct l4_where hop;
-	uint32_t saddr_be, daddr_be, ports_be; /* of the frame that is sent, under NAT */
+	uint64_t src[2], dst[2];   /* of the frame that is sent, under NAT; likewise: */
+	uint32_t ports_be;
 };
 
 /* Stands where a verdict would. */
@@ -70,7 +71,7 @@ L4_INLINE void l4_see(struct l4_context *context)
 		context->verdict = L4_PASS_OTHER_MAC;
 		return;
 	}
-	context->key = l4_make_key(&l4_control_of(tables)->key, headers->saddr_be, headers->daddr_be,
+	context->key = l4_make_key(&l4_control_of(tables)->key, headers->src, headers->dst,
 				   l4_ports(headers->sport_be, headers->dport_be), headers->protocol);
 }
 
@@ -85,12 +86,12 @@ L4_INLINE void l4_look(struct l4_context *context)
 L4_INLINE int l4_service_of(const struct l4_context *context)
 {
 	const struct l4_headers *headers = &context->headers;
-	int number = l4_address_is(context->tables, context->half, headers->daddr_be, headers->dport_be,
+	int number = l4_address_is(context->tables, context->half, headers->dst, headers->dport_be,
 				   headers->protocol);
 
 	if (number >= 0)
 		return number;
-	return l4_address_is(context->tables, context->half, headers->daddr_be, 0, headers->protocol);
+	return l4_address_is(context->tables, context->half, headers->dst, 0, headers->protocol);
 }
 
 #endif

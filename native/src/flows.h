@@ -67,33 +67,27 @@ struct l4_key {
 L4_ASSERT(__builtin_offsetof(struct l4_flow, sport_be) == 32, "ports are a word")
 L4_ASSERT(__builtin_offsetof(struct l4_flow, lock) == 56, "lock and packets are the last word")
 
-/*
- * The lower 8 bytes of an IPv4-mapped address, as the word that they are in
- * memory; the upper 8 are 0. Made of numbers: to write halves and read the
- * whole would make the processor wait for its own store.
- */
-L4_INLINE uint64_t l4_v4_mapped(uint32_t address_be)
-{
-	return l4_join32(l4_ntohl(0x0000ffffu), address_be);
-}
-
-/* And the IPv4 address in it. */
-L4_INLINE uint32_t l4_v4_of(uint64_t word)
-{
-	return l4_second32(word);
-}
-
 /* 2^64 divided by the golden ratio: l4raw/core/hashing.py. */
 L4_INLINE uint64_t l4_spread(uint64_t value)
 {
 	return (value ^ value >> 32) * 0x9E3779B97F4A7C15ull;
 }
 
-L4_INLINE uint64_t l4_hash(const struct l4_hash_key *key, uint32_t saddr_be, uint32_t daddr_be, uint32_t ports_be,
+/* Of source and destination in two words each. An IPv4-mapped source stands for a whole IPv4 key. */
+L4_INLINE uint64_t l4_hash(const struct l4_hash_key *key, const uint64_t *addresses, uint32_t ports_be,
 			   uint32_t protocol)
 {
-	return l4_spread(key->base + key->src * l4_ntohl(saddr_be) + key->dst * l4_ntohl(daddr_be) +
-			 key->ports * l4_ntohl(ports_be) + key->protocol * protocol);
+	uint64_t sum = key->k[9] * l4_ntohl(ports_be) + key->k[10] * protocol;
+	uint32_t i;
+
+	if (l4_is_v4(addresses))
+		return l4_spread(sum + key->base + key->k[4] * l4_ntohl(l4_second32(addresses[1])) +
+				 key->k[8] * l4_ntohl(l4_second32(addresses[3])));
+	sum += key->k[0];
+	for (i = 0; i < 4; i++)
+		sum += key->k[2 * i + 1] * l4_ntohl(l4_first32(addresses[i])) +
+		       key->k[2 * i + 2] * l4_ntohl(l4_second32(addresses[i]));
+	return l4_spread(sum);
 }
 
 /* An index below `size` for 32 bits of a hash. */
@@ -108,16 +102,17 @@ L4_INLINE uint32_t l4_ports(uint16_t sport_be, uint16_t dport_be)
 	return l4_join16(sport_be, dport_be);
 }
 
-L4_INLINE struct l4_key l4_make_key(const struct l4_hash_key *with, uint32_t saddr_be, uint32_t daddr_be,
+/* `src` and `dst` are two words each. */
+L4_INLINE struct l4_key l4_make_key(const struct l4_hash_key *with, const uint64_t *src, const uint64_t *dst,
 				    uint32_t ports_be, uint8_t protocol)
 {
 	struct l4_key key = {
-		.addresses = { 0, l4_v4_mapped(saddr_be), 0, l4_v4_mapped(daddr_be) },
+		.addresses = { src[0], src[1], dst[0], dst[1] },
 		.ports = ports_be,
 		.protocol = protocol,
-		.hash = l4_hash(with, saddr_be, daddr_be, ports_be, protocol),
 	};
 
+	key.hash = l4_hash(with, key.addresses, ports_be, protocol);
 	return key;
 }
 

@@ -66,8 +66,8 @@ L4_INLINE uint64_t l4_where_word(const uint8_t *mac, uint32_t arm, uint8_t known
 L4_INLINE uint32_t *l4_list_of(const struct l4_tables *tables, uint64_t word)
 {
 	const struct l4_control *control = l4_control_of(tables);
-	uint64_t hash = l4_spread(control->key.base + control->key.src * (word & 0xffffffff) +
-				  control->key.dst * (word >> 32));
+	uint64_t hash = l4_spread(control->key.k[0] + control->key.k[1] * (word & 0xffffffff) +
+				  control->key.k[2] * (word >> 32));
 
 	return l4_head_at(tables, l4_scale(hash >> 32, control->head_limit));
 }

@@ -16,6 +16,7 @@
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
@@ -30,10 +31,26 @@ enum { L4_IS_FRAGMENT = 0x3fff };
 /* Where a verdict would stand: nothing is wrong so far. */
 enum { L4_UNDECIDED = -1 };
 
-/* What parsing read. Ports, flags and checksum are 0 where `l4` is 0. */
+/*
+ * The lower 8 bytes of an IPv4-mapped address, as the word that they are in
+ * memory; the upper 8 are 0. Made of numbers: to write halves and read the
+ * whole would make the processor wait for its own store.
+ */
+L4_INLINE uint64_t l4_v4_mapped(uint32_t address_be)
+{
+	return l4_join32(l4_ntohl(0x0000ffffu), address_be);
+}
+
+/* Whether an address in two words is an IPv4-mapped one. */
+L4_INLINE bool l4_is_v4(const uint64_t *address)
+{
+	return !address[0] && l4_first32(address[1]) == l4_ntohl(0x0000ffffu);
+}
+
+/* What parsing read. Ports, flags and checksum are 0 where `l4` is 0. Addresses are words as in struct l4_key. */
 struct l4_headers {
-	uint32_t saddr_be;
-	uint32_t daddr_be;
+	uint64_t src[2];
+	uint64_t dst[2];
 	uint16_t sport_be;
 	uint16_t dport_be;
 	uint16_t ip_check_be;
@@ -43,8 +60,31 @@ struct l4_headers {
 	uint8_t protocol;
 	uint8_t ttl;
 	uint8_t flags;             /* of TCP */
+	bool v6;
 	bool fragment;
+	bool discovery;            /* neighbour discovery: RFC 4861 */
 };
+
+L4_INLINE uint64_t l4_read64(const void *from)
+{
+	uint64_t value;
+
+	l4_copy(&value, from, sizeof(value));
+	return value;
+}
+
+/* Sum of the pseudo-header of TCP (RFC 9293, section 3.1) and UDP (RFC 768; RFC 8200, section 8.1), folded. */
+L4_INLINE uint16_t l4_pseudo_header(const struct l4_headers *headers)
+{
+	uint64_t sum = l4_htons(headers->protocol) + l4_htons(headers->l4_length);
+
+	if (l4_unlikely(headers->v6))
+		sum += l4_sum64(headers->src[0]) + l4_sum64(headers->src[1]) + l4_sum64(headers->dst[0]) +
+		       l4_sum64(headers->dst[1]);
+	else
+		sum += (uint64_t)l4_second32(headers->src[1]) + l4_second32(headers->dst[1]);
+	return l4_fold(sum);
+}
 
 /* Ports, flags and checksum of a segment of `room` bytes. Returns L4_UNDECIDED, or the verdict that is wrong with it. */
 L4_INLINE int l4_parse_tcp(const uint8_t *at, const uint8_t *end, uint32_t room, struct l4_headers *headers)
@@ -99,17 +139,24 @@ L4_INLINE bool l4_header_is_valid(const struct iphdr *ip, const uint8_t *options
 	return l4_fold(sum) == 0xffff;
 }
 
-/* Fill `headers`. Returns L4_UNDECIDED, or the verdict that says why the frame cannot be read. */
-L4_INLINE int l4_parse(const uint8_t *data, const uint8_t *end, struct l4_headers *headers)
+/* TCP's or UDP's header, `room` bytes from `at` on; other protocols have none of that. */
+L4_INLINE int l4_parse_transport(const uint8_t *data, const uint8_t *at, const uint8_t *end, uint32_t room,
+				 struct l4_headers *headers)
+{
+	if (headers->protocol != IPPROTO_TCP && headers->protocol != IPPROTO_UDP)
+		return L4_UNDECIDED;
+	headers->l4 = (uint16_t)(at - data);
+	if (headers->protocol == IPPROTO_TCP)
+		return l4_parse_tcp(at, end, room, headers);
+	return l4_parse_udp(at, end, room, headers);
+}
+
+L4_INLINE int l4_parse_v4(const uint8_t *data, const uint8_t *end, struct l4_headers *headers)
 {
 	const uint8_t *at = data + sizeof(struct ethhdr);
 	uint32_t room, length, total;
 	struct iphdr ip;
 
-	if (!l4_has(data, end, sizeof(struct ethhdr)))
-		return L4_DROP_SHORT;
-	if (l4_read16(data + offsetof(struct ethhdr, h_proto)) != l4_htons(ETH_P_IP))
-		return L4_PASS_NOT_IPV4;
 	if (!l4_has(at, end, sizeof(ip)))
 		return L4_DROP_SHORT;
 	l4_copy(&ip, at, sizeof(ip));
@@ -126,19 +173,110 @@ L4_INLINE int l4_parse(const uint8_t *data, const uint8_t *end, struct l4_header
 		return L4_DROP_IP_LENGTH;
 
 	*headers = (struct l4_headers){
-		.saddr_be = ip.saddr,
-		.daddr_be = ip.daddr,
+		.src = { 0, l4_v4_mapped(ip.saddr) },
+		.dst = { 0, l4_v4_mapped(ip.daddr) },
 		.ip_check_be = ip.check,
 		.protocol = ip.protocol,
 		.ttl = ip.ttl,
 		.fragment = (l4_ntohs(ip.frag_off) & L4_IS_FRAGMENT) != 0,
 	};
-	if (headers->fragment || (ip.protocol != IPPROTO_TCP && ip.protocol != IPPROTO_UDP))
-		return L4_UNDECIDED;
-	headers->l4 = (uint16_t)(sizeof(struct ethhdr) + length);
-	if (ip.protocol == IPPROTO_TCP)
-		return l4_parse_tcp(at + length, end, total - length, headers);
-	return l4_parse_udp(at + length, end, total - length, headers);
+	return headers->fragment ? L4_UNDECIDED :
+				   l4_parse_transport(data, at + length, end, total - length, headers);
+}
+
+/* IPv6's extension headers that another header follows: RFC 8200, section 4; AH: RFC 4302. */
+L4_INLINE bool l4_is_extension(uint8_t protocol)
+{
+	return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING || protocol == IPPROTO_FRAGMENT ||
+	       protocol == IPPROTO_AH || protocol == IPPROTO_DSTOPTS;
+}
+
+/* As MOST_EXTENSIONS in l4raw/wire/ipv6.py. */
+enum { L4_MOST_EXTENSIONS = 6 };
+
+/* A fragment's offset, or More Fragments: RFC 8200, section 4.5. */
+enum { L4_IS_FRAGMENT_V6 = 0xfff9 };
+
+/*
+ * Past the extension headers, of which `protocol` is the first, and which begin `*past` bytes after `at` in a
+ * payload of `length`: _past_extensions() in l4raw/wire/headers.py. L4_UNDECIDED, or a verdict.
+ */
+L4_INLINE int l4_past_extensions(const uint8_t *at, const uint8_t *end, uint32_t length, struct l4_headers *headers,
+				 uint32_t *past)
+{
+	uint32_t i, size;
+
+	for (i = 0; i < L4_MOST_EXTENSIONS; i++) {
+		const uint8_t *header = at + *past;
+		uint8_t kind = headers->protocol;
+
+		if (!l4_is_extension(kind))
+			return L4_UNDECIDED;
+		if (length - *past < 8 || !l4_has(header, end, 8))
+			return L4_DROP_IP_EXTENSIONS;
+		size = kind == IPPROTO_FRAGMENT ? 8 : 8 + header[1] * (kind == IPPROTO_AH ? 4u : 8u);
+		if (size > length - *past)
+			return L4_DROP_IP_EXTENSIONS;
+		/* Segments left: the packet's destination, which its checksum covers, is not in its header now. */
+		if (kind == IPPROTO_ROUTING && header[3])
+			return L4_UNDECIDED;
+		headers->protocol = header[0];
+		*past += size;
+		if (kind == IPPROTO_FRAGMENT && (l4_ntohs(l4_read16(header + 2)) & L4_IS_FRAGMENT_V6)) {
+			headers->fragment = true;
+			return L4_UNDECIDED;
+		}
+	}
+	return l4_is_extension(headers->protocol) ? L4_DROP_IP_EXTENSIONS : L4_UNDECIDED;
+}
+
+/* IPv6: RFC 8200. */
+L4_INLINE int l4_parse_v6(const uint8_t *data, const uint8_t *end, struct l4_headers *headers)
+{
+	const uint8_t *ip = data + sizeof(struct ethhdr), *at = ip + sizeof(struct ipv6hdr);
+	uint32_t length, past = 0;
+	int verdict;
+
+	if (!l4_has(ip, end, sizeof(struct ipv6hdr)))
+		return L4_DROP_SHORT;
+	if (ip[0] >> 4 != 6)
+		return L4_DROP_IP_VERSION;
+	length = l4_ntohs(l4_read16(ip + offsetof(struct ipv6hdr, payload_len)));
+	if (!l4_has(at, end, length))
+		return L4_DROP_IP_LENGTH;
+	*headers = (struct l4_headers){
+		.src = { l4_read64(ip + offsetof(struct ipv6hdr, saddr)),
+			 l4_read64(ip + offsetof(struct ipv6hdr, saddr) + 8) },
+		.dst = { l4_read64(ip + offsetof(struct ipv6hdr, daddr)),
+			 l4_read64(ip + offsetof(struct ipv6hdr, daddr) + 8) },
+		.protocol = ip[offsetof(struct ipv6hdr, nexthdr)],
+		.ttl = ip[offsetof(struct ipv6hdr, hop_limit)],
+		.v6 = true,
+	};
+	/* Never on a wire (RFC 4291, section 2.5.5.2); its flow would have the key of an IPv4 one. */
+	if (l4_is_v4(headers->src) || l4_is_v4(headers->dst))
+		return L4_DROP_MARTIAN;
+	verdict = l4_past_extensions(at, end, length, headers, &past);
+	if (verdict != L4_UNDECIDED || headers->fragment)
+		return verdict;
+	at += past;
+	/* RFC 4861, section 4: types 133 to 137. */
+	if (headers->protocol == IPPROTO_ICMPV6 && length > past && l4_has(at, end, 1))
+		headers->discovery = at[0] >= 133 && at[0] <= 137;
+	return l4_parse_transport(data, at, end, length - past, headers);
+}
+
+/* Fill `headers`. Returns L4_UNDECIDED, or the verdict that says why the frame cannot be read. */
+L4_INLINE int l4_parse(const uint8_t *data, const uint8_t *end, struct l4_headers *headers)
+{
+	uint16_t type;
+
+	if (!l4_has(data, end, sizeof(struct ethhdr)))
+		return L4_DROP_SHORT;
+	type = l4_read16(data + offsetof(struct ethhdr, h_proto));
+	if (type == l4_htons(ETH_P_IP))
+		return l4_parse_v4(data, end, headers);
+	return l4_unlikely(type == l4_htons(ETH_P_IPV6)) ? l4_parse_v6(data, end, headers) : L4_PASS_NOT_IP;
 }
 
 #endif

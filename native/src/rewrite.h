@@ -40,8 +40,7 @@ L4_INLINE void l4_complete(struct l4_context *context)
 
 	if (headers->l4_check_be == 0 && headers->protocol == IPPROTO_UDP)
 		return;
-	partial = l4_pseudo_header(headers->saddr_be, headers->daddr_be, headers->protocol,
-				   l4_htons(headers->l4_length));
+	partial = l4_pseudo_header(headers);
 	if (headers->l4_check_be != partial || !l4_has(field, context->end, 2))
 		return;
 	/* The field is part of what is added up, and is the pseudo-header's part of it (RFC 1071, section 1). */
@@ -67,13 +66,11 @@ L4_INLINE void l4_translate_check(struct l4_context *context, uint64_t addresses
 		l4_copy(field, &check, sizeof(check));
 }
 
-/* NAT: RFC 3022 for what is translated, RFC 1812 section 5.3.1 for the TTL, RFC 1624 for the sums. */
-L4_INLINE void l4_translate(struct l4_context *context)
+/* TTL, addresses and header checksum of IPv4: RFC 1812, section 5.3.1 and RFC 1624. */
+L4_INLINE void l4_translate_v4(const struct l4_context *context, uint8_t *ip, uint64_t addresses)
 {
 	const struct l4_headers *headers = &context->headers;
-	uint8_t *ip = context->data + sizeof(struct ethhdr), *l4 = context->data + headers->l4;
-	uint64_t addresses = l4_change32(headers->saddr_be, context->saddr_be) +
-			     l4_change32(headers->daddr_be, context->daddr_be);
+	uint32_t src = l4_second32(context->src[1]), dst = l4_second32(context->dst[1]);
 	uint16_t before, after, check;
 
 	if (!l4_has(ip, context->end, sizeof(struct iphdr)))
@@ -84,8 +81,46 @@ L4_INLINE void l4_translate(struct l4_context *context)
 	after = l4_read16(ip + offsetof(struct iphdr, ttl));
 	check = l4_update(headers->ip_check_be, addresses + l4_change16(before, after));
 	l4_copy(ip + offsetof(struct iphdr, check), &check, sizeof(check));
-	l4_copy(ip + offsetof(struct iphdr, saddr), &context->saddr_be, sizeof(context->saddr_be));
-	l4_copy(ip + offsetof(struct iphdr, daddr), &context->daddr_be, sizeof(context->daddr_be));
+	l4_copy(ip + offsetof(struct iphdr, saddr), &src, sizeof(src));
+	l4_copy(ip + offsetof(struct iphdr, daddr), &dst, sizeof(dst));
+}
+
+/* Hop limit and addresses of IPv6: RFC 8200, section 3. */
+L4_INLINE void l4_translate_v6(const struct l4_context *context, uint8_t *ip)
+{
+	if (!l4_has(ip, context->end, sizeof(struct ipv6hdr)))
+		return;
+	ip[offsetof(struct ipv6hdr, hop_limit)] = (uint8_t)(context->headers.ttl - 1);
+	l4_copy(ip + offsetof(struct ipv6hdr, saddr), context->src, sizeof(context->src));
+	l4_copy(ip + offsetof(struct ipv6hdr, daddr), context->dst, sizeof(context->dst));
+}
+
+/* How the addresses change a sum that covers them; of IPv4-mapped ones only the last 32 bits do. */
+L4_INLINE uint64_t l4_change_of_addresses(const struct l4_context *context)
+{
+	const struct l4_headers *headers = &context->headers;
+	uint64_t change = l4_change32(l4_second32(headers->src[1]), l4_second32(context->src[1])) +
+			  l4_change32(l4_second32(headers->dst[1]), l4_second32(context->dst[1]));
+
+	if (l4_unlikely(headers->v6))
+		change += l4_change64(headers->src[0], context->src[0]) +
+			  l4_change32(l4_first32(headers->src[1]), l4_first32(context->src[1])) +
+			  l4_change64(headers->dst[0], context->dst[0]) +
+			  l4_change32(l4_first32(headers->dst[1]), l4_first32(context->dst[1]));
+	return change;
+}
+
+/* NAT: RFC 3022 for what is translated. */
+L4_INLINE void l4_translate(struct l4_context *context)
+{
+	const struct l4_headers *headers = &context->headers;
+	uint8_t *ip = context->data + sizeof(struct ethhdr), *l4 = context->data + headers->l4;
+	uint64_t addresses = l4_change_of_addresses(context);
+
+	if (l4_unlikely(headers->v6))
+		l4_translate_v6(context, ip);
+	else
+		l4_translate_v4(context, ip, addresses);
 	/* TCP and UDP have their ports in the same place. */
 	if (l4_has(l4, context->end, sizeof(context->ports_be)))
 		l4_copy(l4, &context->ports_be, sizeof(context->ports_be));

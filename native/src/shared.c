@@ -27,7 +27,10 @@ enum { PATIENCE = 100000 };
 
 static struct l4_key key_of(const struct l4_tables *tables, const struct l4_flow *flow)
 {
-	return l4_make_key(&tables->control->key, l4_read32(flow->src + 12), l4_read32(flow->dst + 12),
+	const uint64_t src[2] = { l4_read64(flow->src), l4_read64(flow->src + 8) };
+	const uint64_t dst[2] = { l4_read64(flow->dst), l4_read64(flow->dst + 8) };
+
+	return l4_make_key(&tables->control->key, src, dst,
 			   l4_ports(flow->sport_be, flow->dport_be), flow->protocol);
 }
 

@@ -53,8 +53,10 @@ L4_INLINE bool l4_flip(struct l4_context *context, const struct l4_values *entry
 	words = l4_words(peer);
 	generation = l4_load_acquire(&peer->lock);
 	context->nat = true;
-	context->daddr_be = l4_v4_of(l4_load(&words[1]));
-	context->saddr_be = l4_v4_of(l4_load(&words[3]));
+	context->dst[0] = l4_load(&words[0]);
+	context->dst[1] = l4_load(&words[1]);
+	context->src[0] = l4_load(&words[2]);
+	context->src[1] = l4_load(&words[3]);
 	context->ports_be = l4_load((uint32_t *)(void *)&words[4]);
 	/* Exchange the two 16-bit halves; their bytes stay in network order. */
 	context->ports_be = context->ports_be << 16 | context->ports_be >> 16;
@@ -138,11 +140,13 @@ L4_INLINE int l4_without_service(struct l4_context *context)
 {
 	const struct l4_headers *headers = &context->headers;
 
-	if (l4_address_is(context->tables, context->half, headers->daddr_be, 0, L4_IS_VIP) < 0)
+	if (l4_address_is(context->tables, context->half, headers->dst, 0, L4_IS_VIP) < 0)
 		return L4_PASS_NOT_OURS;
 	if (headers->l4)
 		return L4_DROP_NO_SERVICE;
-	return headers->fragment ? L4_DROP_FRAGMENT : L4_DROP_PROTOCOL;
+	if (headers->fragment)
+		return L4_DROP_FRAGMENT;
+	return headers->discovery ? L4_PASS_ND : L4_DROP_PROTOCOL;
 }
 
 /* The verdict of a frame that could be read and is addressed to our MAC; or L4_MISS. */
@@ -152,7 +156,7 @@ L4_INLINE int l4_verdict_of(struct l4_context *context)
 	struct l4_values entry;
 
 	if (service < 0 && (!context->headers.l4 ||
-			    l4_address_is(context->tables, context->half, context->headers.daddr_be, 0, L4_IS_VIP) >= 0))
+			    l4_address_is(context->tables, context->half, context->headers.dst, 0, L4_IS_VIP) >= 0))
 		return l4_without_service(context);
 	/* A frame before it in the burst may have made the entry. */
 	if (context->flow == L4_NONE)

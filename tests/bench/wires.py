@@ -15,14 +15,14 @@ from contextlib import ExitStack, contextmanager
 
 from l4raw.netns import Host, Log, Topology
 from l4raw.netns.host import Link
-from l4raw.netns.topology import BACKENDS, BALANCER_MAC, CLIENTS
+from l4raw.netns.topology import BALANCER_MAC
 
 from l4raw.core.model import Mode
 
-CLIENT = Link("eth0", "02:00:00:00:00:01", (f"{CLIENTS}.1/24",))
-OUTER = Link("eth0", BALANCER_MAC[0], (f"{CLIENTS}.2/24",))
-INNER = Link("eth1", BALANCER_MAC[1], (f"{BACKENDS}.2/24",))
-BACKEND = Link("eth0", "02:00:00:00:00:11", (f"{BACKENDS}.11/24",))
+CLIENT = Link("eth0", "02:00:00:00:00:01", ("10.77.0.1/24",))
+OUTER = Link("eth0", BALANCER_MAC[0], ("10.77.0.2/24",))
+INNER = Link("eth1", BALANCER_MAC[1], ("10.78.0.2/24",))
+BACKEND = Link("eth0", "02:00:00:00:00:11", ("10.78.0.11/24",))
 
 
 @contextmanager

@@ -157,7 +157,7 @@ def test_flow_format_reads_what_c_wrote() -> None:
 @pytest.mark.native
 def test_flow_key_is_the_start_of_an_entry() -> None:
     packed = hashing.KEY.pack(
-        hashing.V4_MAPPED, bytes([10, 77, 0, 1]), hashing.V4_MAPPED, bytes([10, 77, 0, 100]), 41022, 80, 6
+        hashing.mapped(bytes([10, 77, 0, 1])), hashing.mapped(bytes([10, 77, 0, 100])), 41022, 80, 6
     )
     entry = native.ffi.from_buffer("struct l4_flow *", bytearray(packed.ljust(64, b"\0")))
     # RFC 4291 2.5.5.2

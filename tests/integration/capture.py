@@ -19,6 +19,7 @@ from pathlib import Path
 from l4raw.netns import Host, Topology
 from l4raw.netns.process import temporary_folder
 from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.utils import RawPcapReader
 
@@ -33,7 +34,7 @@ AT_REST = {"06", "0A"}
 
 @dataclass
 class Capture:
-    """The IPv4 frames that an interface received and sent, in order; complete after `capturing`.
+    """The IP frames of one version that an interface received and sent, in order; complete after `capturing`.
 
     Of a frame longer than SNAP, a super-frame, the first SNAP bytes.
     """
@@ -47,8 +48,10 @@ class Capture:
         return [Ether(frame) for frame in self.frames]
 
     def between(self, source: str, destination: str) -> list[Ether]:
-        """Frames from one IPv4 address to another."""
-        return [p for p in self.packets() if (p[IP].src, p[IP].dst) == (source, destination)]
+        """Frames from one address to another."""
+        layer = IPv6 if ":" in source else IP
+        found = [packet for packet in self.packets() if layer in packet]
+        return [p for p in found if (p[layer].src, p[layer].dst) == (source, destination)]
 
     def received(self) -> list[Ether]:
         """Frames for this host's MAC address."""
@@ -56,10 +59,10 @@ class Capture:
 
 
 @contextmanager
-def capturing(host: Host, interface: str = "eth0") -> Iterator[Capture]:
-    """Capture all IPv4 on an interface of `host` for as long as the context lasts, without a gap.
+def capturing(host: Host, interface: str = "eth0", version: int = 4) -> Iterator[Capture]:
+    """Capture all IP of one version on an interface of `host` for as long as the context lasts.
 
-    It has begun when the context is entered. At its end, a broadcast is sent
+    Without a gap: it has begun when the context is entered. At its end, a broadcast is sent
     and waited for in the file: whatever was on the wire before it is there too.
     """
     link = next(link for link in host.links if link.interface == interface)
@@ -71,11 +74,13 @@ def capturing(host: Host, interface: str = "eth0") -> Iterator[Capture]:
         argv += ["-s", str(SNAP), "-B", "16384"]
         with said.open("w") as errors:
             # Debian's tcpdump would write as a user who may not write here.
-            process = host.popen([*argv, "-Z", "root", "-w", str(file), "ip"], stderr=errors)
+            process = host.popen(
+                [*argv, "-Z", "root", "-w", str(file), "ip" if version == 4 else "ip6"], stderr=errors
+            )
         wait_for(lambda: "listening on" in said.read_text(), "tcpdump listens", process)
         yield found
         marker = MARKER + os.urandom(16)
-        _broadcast(host, interface, marker)
+        (_broadcast if version == 4 else _to_all_nodes)(host, interface, marker)
         wait_for(lambda: marker in file.read_bytes(), "the marker is in the capture", process)
         host.end(process)
         summary = said.read_text()
@@ -91,6 +96,15 @@ def _broadcast(host: Host, interface: str, payload: bytes) -> None:
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
         sender.sendto(payload, ("255.255.255.255", DISCARD))
+
+
+def _to_all_nodes(host: Host, interface: str, payload: bytes) -> None:
+    """The same for IPv6 (RFC 4443 2.4 (e))."""
+    with host.enter():
+        sender = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        index = socket.if_nametoindex(interface)
+    with sender:
+        sender.sendto(payload, ("ff02::1", DISCARD, 0, index))
 
 
 def wait_for(
@@ -109,7 +123,7 @@ def wait_until_quiet(network: Topology) -> None:
 
     def quiet() -> bool:
         ends = [network.client, *network.backends]
-        states = {row.split()[3] for host in ends for row in _rows(host, "tcp")}
+        states = {row.split()[3] for host in ends for table in ("tcp", "tcp6") for row in _rows(host, table)}
         # packet(7) sockets; field 6 is Rmem, the bytes that wait to be read.
         waiting = sum(int(row.split()[6]) for row in _rows(network.balancer, "packet"))
         return states <= AT_REST and not waiting
@@ -131,7 +145,7 @@ def kernel_counter(host: Host, group: str, name: str) -> int:
 
 
 def checksums_are_right(frame: Ether) -> bool:
-    """Whether the IPv4 and the TCP or UDP checksum are what scapy computes anew."""
+    """Whether the IPv4 checksum, if there is one, and that of TCP or UDP are what scapy computes anew."""
     again = frame.copy()
     for layer in (IP, TCP, UDP):
         if layer in again:

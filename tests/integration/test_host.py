@@ -28,15 +28,16 @@ from pathlib import Path
 import pytest
 from l4raw.netns import Host, Log
 
-from l4raw.control import arp as arp_module
 from l4raw.control import guard as guard_module
 from l4raw.control import neighbours as neighbours_module
-from l4raw.control.arp import PROBE_INTERVAL_S, PROBES, ArpResponder, announcement, probe_frame
+from l4raw.control import responder as responder_module
+from l4raw.control.arp import announcement, probe_frame
 from l4raw.control.errors import L4Error
 from l4raw.control.guard import Guard
 from l4raw.control.instance import Instance, default_name
 from l4raw.control.neighbours import Neighbours
 from l4raw.control.netlink import Interface, NeighbourSocket, Netlink, require_up
+from l4raw.control.responder import ARP, PROBE_INTERVAL_S, PROBES, Responder
 from l4raw.control.ssh import established_ssh
 from l4raw.core.model import Backend, Mode, Scheduler, Service
 from l4raw.core.next_hops import NextHops
@@ -308,8 +309,8 @@ def test_a_guard_for_thousands_of_backends(net: Net) -> None:
 # ARP.
 
 
-def responder(net: Net, conflict: Callable[[bytes, bytes], None] | None = None) -> ArpResponder:
-    return ArpResponder(net.client_arm, [VIP], conflict)
+def responder(net: Net, conflict: Callable[[bytes, bytes], None] | None = None) -> Responder:
+    return Responder(ARP, net.client_arm, [VIP], conflict)
 
 
 def arping(net: Net) -> str:
@@ -369,7 +370,7 @@ def test_the_announcement_corrects_the_client(net: Net) -> None:
 
 
 def test_it_announces_twice(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arp_module, "ANNOUNCE_INTERVAL_S", 0.05)
+    monkeypatch.setattr(responder_module, "ANNOUNCE_INTERVAL_S", 0.05)
     with raw(net.client, "c0", ethernet.ARP) as wire, contextlib.closing(responder(net)) as arp:
         arp.start()
         for _ in range(2):
@@ -380,7 +381,7 @@ def test_it_announces_twice(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_owner_later_is_told_once_and_answered_once(
     net: Net, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arp_module, "ANNOUNCE_INTERVAL_S", 2 * DEADLINE)
+    monkeypatch.setattr(responder_module, "ANNOUNCE_INTERVAL_S", 2 * DEADLINE)
     conflicts: list[tuple[bytes, bytes]] = []
     rival = bytes.fromhex("020000000099")
     with (

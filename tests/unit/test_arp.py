@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.l2 import ARP, Ether
 
-from l4raw.control.arp import announcement, answer, claim, probe_frame, refuse_local
+from l4raw.control.arp import announcement, answer, claim, probe_frame
 from l4raw.control.errors import L4Error
+from l4raw.control.vips import refuse_local
 from l4raw.wire.arp import OFFSET, REPLY, REQUEST, Arp, build, parse
 
 OURS = bytes.fromhex("0200000000fe")

@@ -20,7 +20,7 @@ from l4raw.core.tables import Arm, Tables
 from l4raw.engine.base import Received, forward
 from l4raw.engine.raw import RawEngine
 from l4raw.engine.replay import ReplayEngine, read_capture
-from l4raw.wire.abi import DROP_TX, FORWARD, PASS_NOT_IPV4, REPLY
+from l4raw.wire.abi import DROP_TX, FORWARD, PASS_NOT_IP, REPLY
 from l4raw.wire.headers import Frame
 from tests.tables import OUR_MACS, make_tables, service
 from tests.unit.test_steer import reply, request
@@ -57,7 +57,7 @@ def test_frames_and_bytes_are_counted_at_the_backend_in_both_directions() -> Non
     first = tables.backends[1]
     assert (first.flows, first.packets, first.bytes) == (1, 2, 2 * len(request()))
     assert (first.reply_packets, first.reply_bytes) == (1, len(reply()))
-    assert [tables.verdicts[v] for v in (FORWARD, REPLY, PASS_NOT_IPV4)] == [2, 1, 1]
+    assert [tables.verdicts[v] for v in (FORWARD, REPLY, PASS_NOT_IP)] == [2, 1, 1]
 
 
 def test_another_steer_may_look_on() -> None:

@@ -197,18 +197,18 @@ def test_a_capture_remembers_flows(run: Run, name: str) -> None:
         wrpcap(name, [Ether(each) for each in frames])
     data = explained(run, name)
     assert [(f["number"], f["verdict"]) for f in data["frames"]] == [
-        (1, "forward"), (2, "forward"), (3, "pass_not_ipv4"),
+        (1, "forward"), (2, "forward"), (3, "pass_not_ip"),
     ]  # fmt: skip
     assert [f["flow"] and f["flow"]["known"] for f in data["frames"]] == [False, True, None]
-    assert data["verdicts"] == {"forward": 2, "pass_not_ipv4": 1}
+    assert data["verdicts"] == {"forward": 2, "pass_not_ip": 1}
     assert len(explained(run, name, "--count", "2")["frames"]) == 2
-    assert run(name).stdout.endswith("\n3 frames: forward 2, pass_not_ipv4 1\n")
+    assert run(name).stdout.endswith("\n3 frames: forward 2, pass_not_ip 1\n")
 
 
 @pytest.mark.parametrize(
     ("frames", "words"),
     [
-        ([bytes(Ether() / ARP())] * 2, "2 frames, none of them IPv4: pass_not_ipv4 2"),
+        ([bytes(Ether() / ARP())] * 2, "2 frames, none of them IPv4: pass_not_ip 2"),
         ([], "0 frames: the capture is empty"),
     ],
 )
@@ -241,7 +241,7 @@ def test_a_capture_of_both_sides_of_nat(run: Run) -> None:
         ("abc", "3 hex digits are no whole number of bytes"),
         ("10.77.0.1:1 -> 10.77.0.100:70000/tcp", "port 70000 is above 65535"),
         ("10.77.0.1:1 -> 10.77.0.100:" + "9" * 5000, "is above 65535"),
-        ("10.77.0.256:1 -> 10.77.0.100:80", "10.77.0.256 is not an IPv4 address"),
+        ("10.77.0.256:1 -> 10.77.0.100:80", "10.77.0.256 is not an IP address"),
         ("10.77.0.1:1 -> 10.77.0.100:80/sctp", "protocol sctp is neither tcp nor udp"),
         ("a\x1b[2Jb", r"a\x1b[2Jb"),
     ],

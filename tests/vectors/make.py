@@ -12,6 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import (
+    ICMPv6EchoRequest,
+    ICMPv6ND_NS,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
+)
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
@@ -19,6 +28,7 @@ CLIENT_MAC, OUR_MAC, OUR_MAC_1 = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:0
 B1_MAC, B2_MAC = "02:00:00:00:00:0b", "02:00:00:00:00:0c"
 CLIENT, VIP, B1, B2 = "10.77.0.1", "10.77.0.100", "10.78.0.11", "10.78.0.12"
 OUR_ADDRESSES = ("10.77.0.2", "10.78.0.2", "192.168.9.1")
+CLIENT_V6, VIP_V6, B1_V6, B2_V6 = "2001:db8:77::1", "2001:db8:77::100", "2001:db8:78::b", "2001:db8:78::c"
 """Of the arms and of another interface."""
 L4 = 34
 """Offset of the TCP or UDP header where there are no IP options."""
@@ -79,6 +89,41 @@ def nat_reply(frame: Packet, sport: int = 80, mac: str = CLIENT_MAC, own: str = 
     l4 = out[TCP] if TCP in out else out[UDP]
     l4.sport = sport
     del out[IP].chksum, l4.chksum
+    return Ether(bytes(out))
+
+
+def to_vip_v6(l4: Packet, *extensions: Packet, **ip: Any) -> Packet:
+    """The same for IPv6."""
+    packet = Ether(src=CLIENT_MAC, dst=OUR_MAC) / IPv6(**filled(ip, src=CLIENT_V6, dst=VIP_V6, fl=0x12345))
+    for extension in extensions:
+        packet /= extension
+    return packet / l4
+
+
+def nat_v6(frame: Packet, dst: str = B1_V6, dport: int = 8080, mac: str = B1_MAC) -> Packet:
+    """What NAT must make of a request."""
+    out = frame.copy()
+    out.src, out.dst = OUR_MAC_1, mac
+    out[IPv6].dst, out[IPv6].hlim = dst, out[IPv6].hlim - 1
+    l4 = out[TCP] if TCP in out else out[UDP]
+    l4.dport = dport
+    del l4.chksum
+    return Ether(bytes(out))
+
+
+def from_backend_v6(l4: Packet, **ip: Any) -> Packet:
+    """A backend's reply on its way through the balancer."""
+    return Ether(src=B1_MAC, dst=OUR_MAC_1) / IPv6(**filled(ip, src=B1_V6, dst=CLIENT_V6)) / l4
+
+
+def nat_reply_v6(frame: Packet, sport: int = 80) -> Packet:
+    """What NAT must make of a reply."""
+    out = frame.copy()
+    out.src, out.dst = OUR_MAC, CLIENT_MAC
+    out[IPv6].src, out[IPv6].hlim = VIP_V6, out[IPv6].hlim - 1
+    l4 = out[TCP] if TCP in out else out[UDP]
+    l4.sport = sport
+    del l4.chksum
     return Ether(bytes(out))
 
 
@@ -328,7 +373,7 @@ def _refused() -> list[Story]:
         .step(fixed(to_vip(UDP(sport=1, dport=53, len=7))), "drop_udp_length")
         .step(fixed(to_vip(UDP(sport=1, dport=53, len=9))), "drop_udp_length"),
         Story("not_ours", "nat", "Everything else is left to the kernel.")
-        .step(Ether(src=CLIENT_MAC, dst="ff:ff:ff:ff:ff:ff") / ARP(pdst=VIP), "pass_not_ipv4")
+        .step(Ether(src=CLIENT_MAC, dst="ff:ff:ff:ff:ff:ff") / ARP(pdst=VIP), "pass_not_ip")
         .step(Ether(src=CLIENT_MAC, dst=B1_MAC) / IP(bytes(first[IP])), "pass_other_mac")
         .step(
             Ether(src=CLIENT_MAC, dst=OUR_MAC_1) / IP(bytes(first[IP])),
@@ -383,7 +428,57 @@ def _refused() -> list[Story]:
     return stories
 
 
+def _v6() -> list[Story]:
+    first, second = fixed(to_vip_v6(syn())), fixed(to_vip_v6(syn(sport=41023)))
+    dns = fixed(to_vip_v6(UDP(sport=5353, dport=53) / Raw(b"query")))
+    hops, options = IPv6ExtHdrHopByHop(), IPv6ExtHdrDestOpt()
+    chain = fixed(to_vip_v6(syn(sport=41024), hops, options, IPv6ExtHdrRouting(segleft=0)))
+    whole = fixed(to_vip_v6(syn(sport=41025), IPv6ExtHdrFragment(offset=0, m=0)))
+    reply = fixed(from_backend_v6(TCP(sport=8080, dport=41022, flags="SA", seq=5, ack=1001)))
+    answer = fixed(from_backend_v6(UDP(sport=5300, dport=5353) / Raw(b"answer")))
+    short = bytearray(bytes(chain))
+    short[14 + 40 + 1] = 40  # the first extension header claims 328 bytes
+    martians = Story("v6_martians", "nat-v6", "RFC 4291, section 2: addresses that no client can have.")
+    for src in ("::", "::1", "fe80::1", "ff02::1", "::ffff:10.77.0.1", VIP_V6, "2001:db8:77::2"):
+        martians.step(fixed(to_vip_v6(syn(), src=src)), "drop_martian", note=src)
+    return [
+        Story("v6_dsr", "dsr-v6", "IPv6, direct server return: two MAC addresses and nothing else.")
+        .step(first, "forward", dsr(first))
+        .step(second, "forward", dsr(second, B2_MAC))
+        .step(dns, "forward", dsr(dns)),
+        Story("v6_nat", "nat-v6", "Destination there, source back; the hop limit; one sum, no header's.")
+        .step(first, "forward", nat_v6(first), out_arm=1)
+        .step(reply, "reply", nat_reply_v6(reply), arm=1)
+        .step(dns, "forward", nat_v6(dns, dport=5300), out_arm=1)
+        .step(answer, "reply", nat_reply_v6(answer, sport=53), arm=1),
+        Story(
+            "v6_extensions", "nat-v6", "The headers between IPv6's and TCP's are kept (RFC 8200 section 4)."
+        )
+        .step(chain, "forward", nat_v6(chain), out_arm=1)
+        .step(
+            whole, "forward", nat_v6(whole, B2_V6, mac=B2_MAC), out_arm=1, note="an atomic fragment: RFC 6946"
+        ),
+        Story("v6_refused", "nat-v6", "What is no segment or datagram, or cannot be read.")
+        .step(fixed(to_vip_v6(ICMPv6EchoRequest())), "drop_protocol")
+        .step(fixed(to_vip_v6(ICMPv6ND_NS(tgt=VIP_V6), hlim=255)), "pass_nd", note="the responder answers it")
+        .step(fixed(to_vip_v6(syn(), IPv6ExtHdrFragment(offset=0, m=1))), "drop_fragment", note="a first one")
+        .step(fixed(to_vip_v6(Raw(b"x" * 32), IPv6ExtHdrFragment(offset=100, nh=6))), "drop_fragment")
+        .step(
+            fixed(to_vip_v6(syn(), IPv6ExtHdrRouting(addresses=["2001:db8::9"]))),
+            "drop_protocol",
+            note="its checksum is for another destination",
+        )
+        .step(fixed(to_vip_v6(syn(), *[options] * 7)), "drop_ip_extensions", note="more than six")
+        .step(bytes(short), "drop_ip_extensions")
+        .step(bytes(first)[:53], "drop_short")
+        .step(fixed(to_vip_v6(syn(), version=4)), "drop_ip_version")
+        .step(fixed(to_vip_v6(syn(), plen=200)), "drop_ip_length")
+        .step(fixed(to_vip_v6(syn(), hlim=1)), "drop_ttl"),
+        martians,
+    ]
+
+
 if __name__ == "__main__":
-    for story in _forwarding() + _checksum_zero() + _refused():
+    for story in _forwarding() + _checksum_zero() + _refused() + _v6():
         story.write()
         print(story.name)
