@@ -33,7 +33,7 @@ from l4raw.wire import tcp
 from l4raw.wire.abi import STRIPES
 from tests.crafted import TCP, Tuple5, build
 from tests.noise import KEY
-from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, ip, service
+from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, counted, ip, service
 from tests.variants import COMPILE_ARGS, INCLUDE_DIRS, Patch, changed, load, sources
 
 QUEUES = 3
@@ -229,6 +229,8 @@ def check(tables: SharedTables) -> None:
     assert not control.hop_lock and not control.overflow_lock
     assert not any(at["stripes"][i] for i in range(STRIPES))
     assert control.used == len(entries), (control.used, len(entries))
+    current = [tables.current_flows(backend) for backend in range(len(tables.backends))]
+    assert current == counted(tables), "flows that lc and wlc would compare"
     assert not twice(tables)
     for index, entry in entries.items():
         assert flows.find(flows.key(index)) == index, "an entry is not found"
@@ -238,8 +240,8 @@ def check(tables: SharedTables) -> None:
     assert control.overflowed == len(beyond), (control.overflowed, len(beyond))
     named = Counter(entry.next_hop for entry in entries.values() if entry.next_hop)
     hops = tables.next_hops
-    counted = {i: hops.references(i) for i in range(1, len(hops.macs)) if hops.references(i)}
-    assert named == counted, "references of next hops"
+    references = {i: hops.references(i) for i in range(1, len(hops.macs)) if hops.references(i)}
+    assert named == references, "references of next hops"
 
 
 def main() -> None:

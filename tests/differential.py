@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from l4raw.core.states import expire
 from l4raw.core.tables import Policy
 from l4raw.engine import native
+from l4raw.engine.shared import SharedTables
 from l4raw.wire.abi import BURST, CSUM_DETECT, FORWARD, REPLY, SENT, VERDICT_NAMES
 from tests.crafted import completed
 from tests.executors import Bursts, Executor, Helper, Outcome, OverShared, Reference, state
@@ -39,6 +40,8 @@ class Tally(NamedTuple):
     frames: int
     completed: int
     """Frames that the helper was left to complete, and did."""
+    missed: int
+    """Frames that Python decided, because no look-up does."""
 
 
 class Run:
@@ -69,7 +72,9 @@ class Run:
                 self._compare_tables()
         self._compare_tables()
         named = Counter({VERDICT_NAMES[verdict]: count for verdict, count in verdicts.items()})
-        return Tally(named, verdicts[FORWARD] + verdicts[REPLY], verdicts.total(), self._completed)
+        sent, helper = verdicts[FORWARD] + verdicts[REPLY], self._others[0].tables
+        assert isinstance(helper, SharedTables)
+        return Tally(named, sent, verdicts.total(), self._completed, helper.misses()["rule"])
 
     def _burst(self, size: int) -> list[int]:
         given: list[Given] = []
@@ -158,7 +163,10 @@ def main() -> None:
     """Run, and print what it consisted of."""
     frames, seed = (int(each) for each in [*sys.argv[1:], "200000", "1"][:2])
     tally = Run(seed).run(frames)
-    print(f"{tally.frames} frames from seed {seed}, {tally.rewritten} sent, {tally.completed} completed")
+    print(
+        f"{tally.frames} frames from seed {seed}, {tally.rewritten} sent, {tally.completed} completed, "
+        f"{tally.missed} missed"
+    )
     for name in VERDICT_NAMES:
         print(f"{tally.verdicts[name]:8} {name}")
 

@@ -47,6 +47,12 @@ MUTANTS = {
     ),
     "flow of the burst": Patch(STEER, "\tif (context->flow == L4_NONE)\n\t\tl4_look(context);\n", ""),
     "state after FIN": Patch(FLOWS, "state == L4_FLOW_CLOSING ? L4_FLOW_CLOSING", "0 ? L4_FLOW_CLOSING"),
+    "ports of a source hash": Patch(
+        ADMIT, "headers->saddr_be, 0, 0) >> 32", "headers->saddr_be, context->key.ports, 0) >> 32"
+    ),
+    "source hash in mid-stream": Patch(ADMIT, " || rule == L4_RULE_SOURCE_HASH", ""),
+    "least by hash": Patch(ADMIT, "service->rule >= L4_RULE_LEAST", "service->rule > L4_RULE_LEAST"),
+    "new flows uncounted": Patch(ADMIT, "l4_count_up(&traffic->flows, 1);", "(void)traffic;"),
     "first bucket first": Patch(INSERT, "of_second > of_first ? second", "of_second >= of_first ? second"),
     "no overflow": Patch(
         FLOWS, "if (!l4_is_marked(tables, bucket.first) || !l4_is_marked(tables, bucket.second))", "if (1)"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
+from dataclasses import replace
 from random import Random
 from struct import unpack_from
 from typing import NamedTuple
@@ -53,12 +54,18 @@ LOST = Backend("lost", ip("10.78.0.77"))
 
 DSR, NAT = Mode.DSR_L2, Mode.NAT
 MAGLEV, RR, MODULO = Scheduler.MAGLEV, Scheduler.RR, Scheduler.MODULO
+WRR, LC, WLC, SH, HRW = Scheduler.WRR, Scheduler.LC, Scheduler.WLC, Scheduler.SH, Scheduler.HRW
 QUICK = Timeouts(half_open=3_000, established=20_000, closing=2_000, udp=5_000)
 
 
 def at_port(port: int, *backends: Backend) -> tuple[Backend, ...]:
     """The same backends, behind another port."""
     return tuple(Backend(b.name, b.address, port) for b in backends)
+
+
+def by_weight(*weights: int, port: int = 0) -> tuple[Backend, ...]:
+    """The first backends, one with each of these weights."""
+    return tuple(replace(b, port=port, weight=w) for b, w in zip(B, weights, strict=False))
 
 
 ODD_FLAGS = (tcp.ACK, tcp.SYN | tcp.ACK, tcp.SYN | tcp.FIN, tcp.SYN | tcp.RST, tcp.RST, tcp.FIN, 0, 0xFF)
@@ -81,13 +88,23 @@ SERVICES = (
     Service("dns6", VIPS_V6[0], 53, UDP, DSR, RR, B_V6),
     Service("nat6", VIPS_V6[1], 80, TCP, NAT, MODULO, at_port(8080, *B_V6[:3])),
     Service("nat dns6", VIPS_V6[1], 0, UDP, NAT, RR, B_V6[1:]),
+    Service("often", VIPS[0], 84, TCP, DSR, WRR, by_weight(3, 0, 1, 2)),
+    Service("fewest", VIPS[0], 85, UDP, DSR, LC, by_weight(1, 1, 0, 1, 1)),
+    Service("client", VIPS[0], 86, TCP, DSR, SH, B[1:5]),
+    Service("rows", VIPS[0], 87, UDP, DSR, HRW, by_weight(1, 2, 3)),
+    Service("nat fewest", VIPS[1], 84, TCP, NAT, WLC, by_weight(1, 2, 3, port=8084)),
+    Service("nat client", VIPS[1], 85, UDP, NAT, SH, by_weight(1, 0, 2, port=8085)),
 )
 CHOICES = (
     SERVICES,
     tuple(s for s in SERVICES if s.vip != VIPS[1]),
-    tuple(s for s in SERVICES if s.name not in ("web", "one", "all dns")),
+    tuple(
+        replace(s, scheduler=WLC) if s.name == "often" else s
+        for s in SERVICES
+        if s.name not in ("web", "one", "all dns")
+    ),
 )
-"""What reloads switch between: the second loses a VIP, the third some services."""
+"""What reloads switch between: the second loses a VIP; the third some services, and changes a scheduler."""
 
 
 def make_world(new: New) -> Tables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from l4raw.core.tables import Arm, Tables, compile_policy
 from l4raw.engine.layout import Sizes
 from l4raw.engine.memory import Allocate, anonymous
 from l4raw.engine.shared import SharedTables
-from l4raw.wire.abi import MAGLEV_SLOTS, NEXT_HOPS
+from l4raw.wire.abi import FLOW_FREE, MAGLEV_SLOTS, NEXT_HOPS
 from l4raw.wire.ethernet import parse_mac
 from l4raw.wire.ipv4 import TCP, UDP
 
@@ -42,6 +43,11 @@ def backends_v6(count: int = 3, port: int = 0) -> tuple[Backend, ...]:
     return tuple(Backend(f"b{i}", ip(f"2001:db8:78::{10 + i:x}"), port) for i in range(1, count + 1))
 
 
+def weighted(*weights: int, port: int = 0) -> tuple[Backend, ...]:
+    """The same, one with each of these weights."""
+    return tuple(replace(b, weight=w) for b, w in zip(backends(len(weights), port), weights, strict=True))
+
+
 def service(
     mode: Mode = Mode.DSR_L2,
     scheduler: Scheduler = Scheduler.RR,
@@ -57,7 +63,7 @@ def service(
     return Service(name, vip, port, protocol, mode, scheduler, chosen)
 
 
-SLOTS = 4 * MAGLEV_SLOTS
+SLOTS = 8 * MAGLEV_SLOTS
 allocate: Allocate = anonymous
 """Where shared tables get their memory."""
 
@@ -97,6 +103,15 @@ def make_tables(
     return tables
 
 
+def counted(tables: Tables) -> list[int]:
+    """Flows in the table, by backend, counted one by one: only the reply's entry of a NAT flow has a hop."""
+    counts, flows = [0] * len(tables.backends), tables.flows
+    for index in range(flows.entries + flows.overflow):
+        entry = flows.read(index)
+        counts[entry.backend] += entry.state != FLOW_FREE and not entry.next_hop
+    return counts
+
+
 def tables_named(name: str, new: New = plain) -> Tables:
     """The tables that a vector asks for."""
     dsr = [service(), service(name="dns", port=53, protocol=UDP)]
@@ -120,6 +135,16 @@ def tables_named(name: str, new: New = plain) -> Tables:
             return tables
         case "nat":
             return make_tables(nat, arms=2, new=new)
+        case "dsr-wrr":
+            return make_tables([service(scheduler=Scheduler.WRR, members=weighted(2, 1, 0))], new=new)
+        case "dsr-sh":
+            return make_tables([service(scheduler=Scheduler.SH)], new=new)
+        case "dsr-hrw":
+            return make_tables([service(scheduler=Scheduler.HRW)], new=new)
+        case "nat-wlc":
+            return make_tables(
+                [service(Mode.NAT, Scheduler.WLC, members=weighted(1, 2, 0, port=8080))], arms=2, new=new
+            )
         case "nat-one-arm":
             return make_tables(nat, new=new)
         case "dsr-v6" | "nat-v6":

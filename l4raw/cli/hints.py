@@ -15,6 +15,7 @@ from l4raw.control.whatif import INFERRED, NONE, PARTIAL, STAND_IN, WRONG, Outco
 from l4raw.core import admit
 from l4raw.core.decision import Decision
 from l4raw.core.model import Mode
+from l4raw.core.ring import HASHES
 from l4raw.core.tables import Tables
 from l4raw.wire import abi, ipv4
 from l4raw.wire.checksum import ONES
@@ -41,7 +42,7 @@ def seed_matters(outcome: Outcome) -> bool:
     if not outcome.seed_assumed or decision.service is None or decision.backend is None:
         return False
     # A reply's backend is the one that it comes from.
-    return decision.verdict != abi.REPLY and decision.service.ring.rule == abi.RULE_FLOW_HASH
+    return decision.verdict != abi.REPLY and decision.service.ring.rule in HASHES
 
 
 def near(outcome: Outcome, tables: Tables) -> Iterator[str]:

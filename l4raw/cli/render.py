@@ -12,9 +12,9 @@ from typing import Any
 
 from l4raw.core.decision import Decision
 from l4raw.core.model import Mode
-from l4raw.core.ring import Pick
+from l4raw.core.ring import HASHES, Pick
 from l4raw.core.tables import Tables, Traffic
-from l4raw.wire.abi import FORWARD, RULE_FLOW_HASH, VERDICT_NAMES
+from l4raw.wire.abi import FORWARD, RULE_FLOW_HASH, RULE_LEAST, VERDICT_NAMES
 from l4raw.wire.ethernet import format_mac
 from l4raw.wire.headers import Headers
 from l4raw.wire.ipv4 import TCP, UDP
@@ -119,8 +119,12 @@ def fate(decision: Decision) -> Iterator[str]:
 
 def pick_text(pick: Pick) -> str:
     """The scheduler's arithmetic."""
-    if pick.rule == RULE_FLOW_HASH:
-        return f"hash 0x{pick.value:08x} mod {pick.size} = slot {pick.slot}"
+    if pick.rule in HASHES:
+        of = "" if pick.rule == RULE_FLOW_HASH else " of the client's address"
+        return f"hash{of} 0x{pick.value:08x} mod {pick.size} = slot {pick.slot}"
+    if pick.rule == RULE_LEAST:
+        flows = f"{pick.value} flow{'' if pick.value == 1 else 's'}"
+        return f"{flows} / weight {pick.weight} = {pick.value / pick.weight:.4g}, the least of {pick.size}"
     return f"turn {pick.slot + 1} of {pick.size}"
 
 

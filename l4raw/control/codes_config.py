@@ -136,9 +136,8 @@ CONFIG = (
     Code(
         "L4R-136",
         "weights with a scheduler that has none",
-        "rr takes each backend in turn and modulo picks by number: both give every backend the same share.",
-        'use scheduler = "maglev", which honours weights, or remove weight;'
-        " wrr, weighted round robin, is not in this version",
+        "rr, lc and modulo give every backend the same share; only 0, no new flows, has a meaning there.",
+        "use wrr instead of rr, wlc instead of lc, maglev instead of modulo; or remove weight",
     ),
     Code(
         "L4R-137",

@@ -15,7 +15,11 @@ from l4raw.control import values
 from l4raw.control.findings import label
 from l4raw.control.source import Finding
 from l4raw.control.toml_lines import Loc
+from l4raw.core.ring import turns
 from l4raw.wire import abi
+
+_WITH_WEIGHTS = {"rr": "wrr", "lc": "wlc", "modulo": "maglev"}
+"""Schedulers without weights, and what is most like them and has some."""
 
 
 @dataclass(slots=True)
@@ -234,10 +238,16 @@ def _versions(service: DraftService) -> Iterator[Finding]:
 
 def _weights(service: DraftService) -> Iterator[Finding]:
     known = [backend.weight for backend in service.backends]
-    if service.scheduler in ("rr", "modulo"):
+    if service.scheduler in _WITH_WEIGHTS:
         for backend in service.backends:
-            if backend.weight not in (1, None):
-                what = f"{backend.head}scheduler {service.scheduler} has no weights"
+            # 0 takes no new flows, whatever the scheduler.
+            if backend.weight not in (0, 1, None):
+                other = _WITH_WEIGHTS[service.scheduler]
+                what = f"{backend.head}scheduler {service.scheduler} has no weights but 0 and 1; {other} has"
                 yield Finding("L4R-136", (*backend.loc, "weight"), what, key=True)
-    elif known and all(weight == 0 for weight in known):
+    if known and all(weight == 0 for weight in known):
         yield Finding("L4R-137", (*service.loc, "backends"), f"{service.head}every backend has weight 0")
+    length = turns([weight for weight in known if weight])
+    if service.scheduler == "wrr" and length > abi.MAGLEV_SLOTS:
+        what = f"the weights of wrr add up to {length} turns; at most {abi.MAGLEV_SLOTS} are possible"
+        yield Finding("L4R-107", (*service.loc, "backends"), service.head + what)

@@ -132,7 +132,7 @@ class Service(Table):
     name: _Name
     vip: Annotated[values.Vip, _text(values.vip)]
     mode: Annotated[str, _words(MODES, "dsr-ipip", "dsr-gue", "fullnat", "proxy")]
-    scheduler: Annotated[str, _words(SCHEDULERS, "wrr", "lc", "wlc", "sh", "hrw")] = "maglev"
+    scheduler: Annotated[str, _words(SCHEDULERS)] = "maglev"
     backends: list[Backend] = Field(default_factory=list)
     timeouts: Timeouts = Field(default_factory=Timeouts)
 

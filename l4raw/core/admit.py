@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from l4raw.core.flows import flow_key
 from l4raw.core.model import Mode
-from l4raw.core.ring import Pick
+from l4raw.core.ring import HASHES, Pick
 from l4raw.core.states import first
 from l4raw.core.tables import BackendEntry, ServiceEntry, Tables
 from l4raw.wire import ipv4, tcp
@@ -26,14 +26,12 @@ from l4raw.wire.abi import (
     DROP_TTL,
     FORWARD,
     REPLY_TAKEN,
-    RULE_CURSOR,
-    RULE_FLOW_HASH,
+    TAKEN,
     Verdict,
 )
 from l4raw.wire.ethernet import is_unicast
 from l4raw.wire.headers import Headers
 
-_WRAP: Final = 0xFFFF_FFFF
 _OPENING: Final = tcp.SYN | tcp.ACK | tcp.FIN | tcp.RST
 _LOOPBACK: Final = 127
 _CLASS_D: Final = 224
@@ -63,22 +61,22 @@ class Admission(NamedTuple):
 def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables: Tables) -> Admission:
     """Choose a backend for the flow `key`, whose first frame came in on `arm`, and remember the choice.
 
-    The cursor of rr moves on also if the flow is refused after that: else a dead backend had every turn.
+    The cursor moves on also if the flow is refused after that: else a dead backend had every turn.
     """
     if martian(headers, arm, tables):
         return Admission(DROP_MARTIAN)
     is_nat = service.service.mode is Mode.NAT
     if is_nat and headers.ttl <= 1:
         return Admission(DROP_TTL)
-    if not _opens(headers) and (is_nat or service.ring.rule != RULE_FLOW_HASH):
+    if not _opens(headers) and (is_nat or service.ring.rule not in HASHES):
         # In mid-stream a hash still finds the backend; NAT's state and a cursor's place are lost.
         return Admission(DROP_NO_FLOW)
     cursor = tables.cursors[service.number]
-    pick = service.ring.pick(key, cursor)
+    pick = service.ring.pick(key, cursor, tables.load)
     if pick is None:
         return Admission(DROP_NO_BACKEND)
-    if pick.rule == RULE_CURSOR:
-        tables.cursors[service.number] = cursor + 1 & _WRAP
+    if pick.rule not in HASHES:
+        tables.cursors[service.number] = service.ring.after(pick, cursor)
     backend = tables.policy.backends[pick.backend]
     assert backend is not None, "a ring names backends of its policy"
     if tables.next_hops.macs[backend.next_hop] is None:
@@ -86,6 +84,8 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
 
     insert = _insert_pair if is_nat else _insert_one
     verdict, flow = insert(headers, key, arm, backend, tables)
+    if flow == TAKEN:  # only in a table that others write too: one of them was faster, and has counted it
+        return Admission(FORWARD, tables.flows.find(key), pick)
     if verdict == FORWARD:
         tables.backends[backend.number].flows += 1
     return Admission(verdict, flow, pick)
@@ -141,7 +141,7 @@ def _insert_one(
     """DSR: the client's direction is all that passes here."""
     state = first(headers.protocol)
     flow = tables.flows.insert(key, state, backend.service, backend.number, 0, tables.now)
-    return (FORWARD, flow) if flow >= 0 else (DROP_FLOWS_FULL, -1)
+    return (FORWARD, flow) if flow >= 0 or flow == TAKEN else (DROP_FLOWS_FULL, -1)
 
 
 def _insert_pair(
@@ -161,5 +161,7 @@ def _insert_pair(
     flow = flows.insert_pair(key, reply_key, state, backend.service, backend.number, client_hop, now)
     if flow < 0:  # the table is chosen so that this does not happen below its capacity
         tables.next_hops.release(client_hop)
+        if flow == TAKEN:
+            return FORWARD, flow
         return DROP_REPLY_KEY_TAKEN if flow == REPLY_TAKEN else DROP_FLOWS_FULL, -1
     return FORWARD, flow

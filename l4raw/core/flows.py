@@ -146,7 +146,10 @@ class FlowTable:
         return -1
 
     def insert(self, key: bytes, state: int, service: int, backend: int, next_hop: int, now: int) -> int:
-        """Add an entry for a key that is not in the table. Its index, or FULL, which is below 0."""
+        """Add an entry for a key that is not in the table. Its index, or FULL, which is below 0.
+
+        A table that others write too can also return TAKEN: one of them was faster.
+        """
         if self.used >= self.capacity:
             return FULL
         value = flow_hash(self._hash_key, key)
@@ -172,7 +175,7 @@ class FlowTable:
         """Add both entries of a NAT flow, neither of whose keys is in the table; replies go to `hop`.
 
         Index of the first, or FULL, and then there is neither. A table that others write too can
-        also return REPLY_TAKEN.
+        also return TAKEN or REPLY_TAKEN.
         """
         index = self.insert(key, state, service, backend, 0, now)
         reply = self.insert(reply_key, state, service, backend, hop, now) if index >= 0 else FULL

@@ -81,3 +81,4 @@ def _free(tables: Tables, index: int) -> None:
         flows.delete(each)
     for hop in filter(None, hops):
         tables.next_hops.release(hop)
+    tables.backends[entry.backend].ended += 1

@@ -97,6 +97,8 @@ class Traffic:
     reply_bytes: int = 0
     dropped: int = 0
     """Frames that were for it, or from it, and were not sent on. Why: the verdicts say."""
+    ended: int = 0
+    """Flows that have expired; of the others, there are `flows` less these."""
 
 
 class Cursors(Protocol):
@@ -124,7 +126,7 @@ class Tables:
     backends: list[Traffic] = field(default_factory=lambda: [Traffic()])
     """By number of the backend; a service's traffic is that of its backends."""
     cursors: Cursors = field(default_factory=lambda: [0])
-    """By number of the service: turns taken so far, modulo 2^32."""
+    """By number of the service: turns taken so far, modulo 2^32; lc, wlc: the slot after the last one."""
 
     def total_verdicts(self) -> list[int]:
         """Frames by verdict, of everybody who decides."""
@@ -133,6 +135,17 @@ class Tables:
     def total_traffic(self, backend: int) -> Traffic:
         """The counters of one backend, likewise."""
         return self.backends[backend]
+
+    def current_flows(self, backend: int) -> int:
+        """Flows in the table that go to this backend; a NAT flow is one, though it has two entries."""
+        traffic = self.backends[backend]
+        return traffic.flows - traffic.ended
+
+    def load(self, backend: int) -> tuple[bool, int]:
+        """What lc and wlc compare: whether the MAC of the next hop is unknown, and the current flows."""
+        entry = self.policy.backends[backend]
+        assert entry is not None, "a ring names backends of its policy"
+        return self.next_hops.macs[entry.next_hop] is None, self.current_flows(backend)
 
     def install(self, policy: Policy) -> None:
         """Make `policy` the one in force, from the next frame on."""

@@ -22,7 +22,7 @@ from l4raw.engine import native
 from l4raw.engine.layout import Layout, Sizes
 from l4raw.engine.memory import Allocate, anonymous
 from l4raw.engine.policy import write_half
-from l4raw.wire.abi import BUSY, MISS_NAMES, TAKEN, VERDICT_COUNT
+from l4raw.wire.abi import BUSY, MISS_NAMES, VERDICT_COUNT
 
 _SETTLE_S: Final = 1.0
 """How long a queue may take for a burst. It takes microseconds, unless its thread is not run."""
@@ -61,22 +61,16 @@ class SharedFlows(FlowTable):
         return index
 
     def insert(self, key: bytes, state: int, service: int, backend: int, next_hop: int, now: int) -> int:
-        """Add an entry, or return that of another thread that was faster; below 0 when the table is full."""
-        flow = _image(key, state, service, backend, next_hop, now)
-        index = self._put(flow, native.ffi.NULL)
-        return self.find(key) if index == TAKEN else index
+        """Add an entry. Its index; or FULL, or TAKEN if another thread was faster."""
+        return self._put(_image(key, state, service, backend, next_hop, now), native.ffi.NULL)
 
     def insert_pair(
         self, key: bytes, reply_key: bytes, state: int, service: int, backend: int, hop: int, now: int
     ) -> int:
-        """Add both entries of a NAT flow at once, or return that of another thread that was faster."""
+        """Add both entries of a NAT flow at once. Index of the first; or FULL, TAKEN or REPLY_TAKEN."""
         flow = _image(key, state, service, backend, 0, now)
         reply = _image(reply_key, state, service, backend, hop, now)
-        index = self._put(flow, reply)
-        if index == TAKEN:  # that one has its own reference to a hop
-            native.lib.l4_hop_release(self._view, hop)
-            return self.find(key)
-        return index
+        return self._put(flow, reply)
 
     def _put(self, flow: Any, reply: Any) -> int:
         index: int = native.lib.l4_flow_put(self._view, flow, reply)
@@ -274,7 +268,14 @@ class SharedTables(Tables):
             own.reply_packets + sum(row.reply_packets for row in rows),
             own.reply_bytes + sum(row.reply_bytes for row in rows),
             own.dropped + sum(row.dropped for row in rows),
+            own.ended,  # only Python frees flows
         )
+
+    def current_flows(self, backend: int) -> int:
+        """Flows in the table that go to this backend, whoever made them."""
+        limit, rows = self.layout.sizes.backends, self.layout.at["traffic"]
+        made = sum(rows[queue * limit + backend].flows for queue in range(self.layout.sizes.queues))
+        return super().current_flows(backend) + int(made)
 
     def _queues(self) -> list[Any]:
         return [self.layout.at["queue"][i] for i in range(self.layout.sizes.queues)]

@@ -115,6 +115,8 @@ NAT: Final = 1
 # enum l4_rule
 RULE_FLOW_HASH: Final = 0
 RULE_CURSOR: Final = 1
+RULE_SOURCE_HASH: Final = 2
+RULE_LEAST: Final = 3
 
 # enum l4_flow_state
 FLOW_FREE: Final = 0

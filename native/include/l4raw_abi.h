@@ -126,6 +126,8 @@ enum l4_mode { L4_DSR_L2, L4_NAT };
 enum l4_rule {
 	L4_RULE_FLOW_HASH,         /* keyed hash of the 5-tuple, modulo the size */
 	L4_RULE_CURSOR,            /* the next slot, one after the other */
+	L4_RULE_SOURCE_HASH,       /* keyed hash of the client's address, modulo the size */
+	L4_RULE_LEAST,             /* no look-up: Python compares the backends' current flows */
 };
 
 /*

@@ -55,16 +55,26 @@ L4_INLINE bool l4_opens(const struct l4_headers *headers)
 	       (headers->flags & (L4_TCP_SYN | L4_TCP_ACK | L4_TCP_FIN | L4_TCP_RST)) == L4_TCP_SYN;
 }
 
+/* Whether a flow of this rule finds its backend again without an entry: see HASHES in l4raw/core/ring.py. */
+L4_INLINE bool l4_is_hash(uint32_t rule)
+{
+	return rule == L4_RULE_FLOW_HASH || rule == L4_RULE_SOURCE_HASH;
+}
+
 /* The slot of the service's ring for this flow, below its size, which is not 0. */
 L4_INLINE uint32_t l4_slot_of(const struct l4_context *context, const struct l4_service *service, uint32_t *cursor)
 {
 	const struct l4_policy *policy = l4_policy_at(context->tables, context->half);
 	const struct l4_headers *headers = &context->headers;
+	/* The client's address in both places, and nothing else of the flow. */
+	const uint64_t of_source[4] = { headers->src[0], headers->src[1], headers->src[0], headers->src[1] };
 
 	if (service->rule == L4_RULE_CURSOR)
 		return l4_add(cursor, 1u) % service->ring_size;
 	if (!policy)
 		return 0;
+	if (service->rule == L4_RULE_SOURCE_HASH)
+		return (uint32_t)(l4_hash(&policy->ring_key, of_source, 0, 0) >> 32) % service->ring_size;
 	return (uint32_t)(l4_hash(&policy->ring_key, context->key.addresses, context->key.ports, headers->protocol) >>
 			  32) % service->ring_size;
 }
@@ -219,10 +229,10 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 		return L4_DROP_MARTIAN;
 	if (service->mode == L4_NAT && context->headers.ttl <= 1)
 		return L4_DROP_TTL;
-	if (service->rule > L4_RULE_CURSOR)
+	if (service->rule >= L4_RULE_LEAST)
 		return l4_miss_as(context, L4_MISS_RULE);
 	/* In mid-stream a hash still finds the backend; NAT's state and a cursor's place are lost. */
-	if (!l4_opens(&context->headers) && (service->mode == L4_NAT || service->rule != L4_RULE_FLOW_HASH))
+	if (!l4_opens(&context->headers) && (service->mode == L4_NAT || !l4_is_hash(service->rule)))
 		return L4_DROP_NO_FLOW;
 	if (!service->ring_size)
 		return L4_DROP_NO_BACKEND;
