@@ -178,7 +178,7 @@ def build(
     assumptions = [
         f"MAC addresses: {ours}those that begin with 02:ba"
         " (balancer), 02:be (backends) and 02:c1 (client) stand for what only a running balancer knows",
-        "flows: as of a balancer that has just been started",
+        "flows, and turns of rr and wrr: as of a balancer that has just been started",
         *about_seed,
     ]
     macs_are = [how for _, how in known]

@@ -13,17 +13,28 @@ import pytest
 
 from l4raw.core.flows import FlowTable, bytes_for, flow_key
 from l4raw.core.model import Mode, Scheduler
+from l4raw.core.states import expire
+from l4raw.core.steer import steer
 from l4raw.core.tables import compile_policy
 from l4raw.engine import native
 from l4raw.engine.layout import Sizes
 from l4raw.engine.memory import given
-from l4raw.engine.shared import SharedTables
-from l4raw.wire.abi import FLOW_ESTABLISHED, FLOW_UDP, FORWARD, MISS, MISS_NAMES, MISS_RULE
+from l4raw.engine.shared import SharedFlows, SharedTables
+from l4raw.wire.abi import (
+    FLOW_ESTABLISHED,
+    FLOW_UDP,
+    FORWARD,
+    MISS,
+    MISS_NAMES,
+    MISS_RULE,
+    REPLY_TAKEN,
+    TAKEN,
+)
 from tests.churn import CROWD, FEW, run, shim
 from tests.crafted import TCP, Tuple5, build
-from tests.executors import Helper, Reference, state
+from tests.executors import Helper, OverShared, Reference, state
 from tests.noise import KEY
-from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, ip, make_tables, service, shared
+from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, counted, ip, make_tables, service, shared
 from tests.variants import Patch
 
 pytestmark = pytest.mark.native
@@ -67,12 +78,53 @@ def test_a_key_is_put_once() -> None:
     key, reply = flow_key(VIP, 1, VIP, 80, TCP), flow_key(VIP, 80, VIP, 1, TCP)
     hop = tables.next_hops.learn(0, CLIENT_MAC)
     index = tables.flows.insert_pair(key, reply, FLOW_UDP, 1, 1, hop, 0)
-    # Another thread was faster: its entry is returned, and the reference that was for ours goes.
-    assert tables.next_hops.learn(0, CLIENT_MAC) == hop
-    assert tables.flows.insert_pair(key, reply, FLOW_UDP, 1, 1, hop, 0) == index
-    assert tables.next_hops.references(hop) == 1
-    assert tables.flows.insert(key, FLOW_UDP, 1, 1, 0, 0) == index
-    assert len(tables.flows) == 2
+    assert tables.flows.insert_pair(key, reply, FLOW_UDP, 1, 1, hop, 0) == TAKEN
+    assert tables.flows.insert(key, FLOW_UDP, 1, 1, 0, 0) == TAKEN
+    other = flow_key(VIP, 2, VIP, 80, TCP)
+    assert tables.flows.insert_pair(other, reply, FLOW_UDP, 1, 1, 0, 0) == REPLY_TAKEN
+    assert tables.flows.find(key) == index and len(tables.flows) == 2
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_flow_that_a_queue_has_made_meanwhile_is_one_flow(
+    mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python has looked, and found no entry; when it puts its own, another's is there."""
+    tables = make_tables([service(mode, Scheduler.RR)], arms=2, new=shared)
+    assert isinstance(tables.flows, SharedFlows)
+    helper, put = Helper(tables), tables.flows._put
+
+    def late(flow: Any, reply: Any) -> int:
+        assert helper.run(syn(7), 0, 0).verdict == FORWARD
+        return put(flow, reply)
+
+    monkeypatch.setattr(tables.flows, "_put", late)
+    decision = steer(syn(7), 0, 0, tables)
+    assert decision.forwarded and decision.backend is not None and decision.backend.backend.name == "b2"
+    assert [tables.current_flows(i) for i in range(4)] == counted(tables) == [0, 0, 1, 0]
+    assert sum(tables.total_traffic(i).flows for i in range(4)) == 1
+    assert len(tables.flows) == (2 if mode is Mode.NAT else 1)
+    assert sum(map(tables.next_hops.references, range(len(tables.next_hops.macs)))) == (mode is Mode.NAT)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_lc_counts_the_flows_that_queues_have_made(mode: Mode) -> None:
+    """As after a reload that changes the scheduler: those of rr, of C and of Python, are there already."""
+    tables = make_tables([service(mode, Scheduler.RR)], arms=2, new=shared)
+    helper, reference = Helper(tables), OverShared(tables)
+    for port in range(7):
+        assert (helper if port % 2 else reference).run(syn(port), 0, 0).verdict == FORWARD
+    hops = {b.address: (index, 1) for index, b in enumerate(backends(), start=1)}
+    fewest = [service(mode, Scheduler.LC)]
+    tables.install(compile_policy(fewest, hops, SEED, previous=tables.policy))
+    assert [tables.current_flows(i) for i in range(4)] == counted(tables) == [0, 3, 2, 2]
+    before = [counted(tables)[i] for i in range(4)]
+    for port in (10, 11):
+        assert helper.run(syn(port), 0, 0).verdict == FORWARD
+    assert counted(tables) == [0, before[1], before[2] + 1, before[3] + 1]
+    tables.now = 60_001
+    assert expire(tables, tables.flows.entries + tables.flows.overflow) == 9
+    assert [tables.current_flows(i) for i in range(4)] == counted(tables) == [0] * 4
 
 
 def test_memory_that_was_given_is_used_like_any_other() -> None:

@@ -6,9 +6,10 @@ import socket
 import socketserver
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -50,18 +51,18 @@ class EchoServer(socketserver.ThreadingTCPServer):
     request_queue_size = 1024
     daemon_threads = True
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, port: int = PORT) -> None:
         self.name = host.name.encode()
         with host.enter():
-            super().__init__(("", PORT), Echo)
+            super().__init__(("", port), Echo)
 
 
 class Connection:
     """A client's connection to the VIP, left open."""
 
-    def __init__(self, network: Topology) -> None:
+    def __init__(self, network: Topology, port: int = PORT, source: str = "") -> None:
         with network.client.enter():
-            self._socket = socket.create_connection((network.vip, PORT), DEADLINE)
+            self._socket = socket.create_connection((network.vip, port), DEADLINE, (source, 0))
         self._lines = self._socket.makefile("rb")
 
     def ask(self, text: str) -> str:
@@ -77,11 +78,11 @@ class Connection:
 
 
 @contextmanager
-def echo_network(build: Build) -> Iterator[Topology]:
+def echo_network(build: Build, ports: Iterable[int] = (PORT,)) -> Iterator[Topology]:
     """A network with an echo server on each backend, in threads of this process."""
     with build(log=Log(silent=True)) as network, ExitStack() as stack:
-        for backend in network.backends:
-            server = stack.enter_context(EchoServer(backend))
+        for backend, port in product(network.backends, ports):
+            server = stack.enter_context(EchoServer(backend, port))
             threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
             stack.callback(server.shutdown)
         yield network

@@ -117,15 +117,38 @@ def test_no_backends(line: str) -> None:
     assert 'service "web"' in problem.what
 
 
-def test_every_weight_zero() -> None:
+@pytest.mark.parametrize("scheduler", Scheduler)
+def test_every_weight_zero(scheduler: str) -> None:
     backends = '{ name = "b1", address = "10.77.0.11", weight = 0 }'
-    (problem,) = problems(LB + service("web", "10.77.0.100:80/tcp", backends=backends))
+    text = service("web", "10.77.0.100:80/tcp", f'scheduler = "{scheduler}"', backends)
+    (problem,) = problems(LB + text)
     assert problem.code == "L4R-137"
 
 
-def test_a_weight_of_one_is_none() -> None:
-    backends = '{ name = "b1", address = "10.77.0.11", weight = 1 }'
-    read(LB + service("web", "10.77.0.100:80/tcp", 'scheduler = "rr"', backends))
+@pytest.mark.parametrize("scheduler", Scheduler)
+def test_a_weight_of_zero_or_one_is_right_with_every_scheduler(scheduler: str) -> None:
+    backends = ", ".join(
+        f'{{ name = "b{weight}", address = "10.77.0.1{weight}", weight = {weight} }}' for weight in (0, 1)
+    )
+    config = read(LB + service("web", "10.77.0.100:80/tcp", f'scheduler = "{scheduler}"', backends)).config
+    assert [backend.weight for backend in config.services[0].backends] == [0, 1]
+
+
+def test_a_sequence_of_wrr_that_is_too_long() -> None:
+    """Weights without a common divisor that add up to more than a ring may have slots."""
+
+    def text(count: int, scheduler: str) -> str:
+        backends = ", ".join(
+            f'{{ name = "b{i}", address = "10.78.{i // 250}.{i % 250 + 1}", weight = {100 - i % 2} }}'
+            for i in range(count)
+        )
+        return LB + service("web", "10.77.0.100:80/tcp", f'scheduler = "{scheduler}"', backends)
+
+    read(text(658, "wrr"))
+    read(text(659, "maglev"))
+    (problem,) = problems(text(659, "wrr"))
+    assert problem.code == "L4R-107"
+    assert "the weights of wrr add up to 65571 turns; at most 65537 are possible" in problem.what
 
 
 def test_an_empty_file_names_both_tables() -> None:

@@ -90,7 +90,8 @@ MISTAKES = [
     ('"nat"', '"dsr-l2"', "L4R-135", "10:42", 'backend "b2": dsr-l2 cannot change the port'),
     ('"nat"', '"nat"\nscheduler = "rr"', "L4R-136", "11:55", "scheduler rr has no weights"),
     ('"nat"', '"nat"\nscheduler = "modulo"', "L4R-136", "11:55", "scheduler modulo has no weights"),
-    ('"nat"', '"nat"\nscheduler = "wlc"', "L4R-113", "8:13", "is not in this version"),
+    ('"nat"', '"nat"\nscheduler = "lc"', "L4R-136", "11:55", "no weights but 0 and 1; wlc has"),
+    ('"nat"', '"nat"\nscheduler = "sticky"', "L4R-112", "8:13", 'scheduler "sticky" is unknown'),
     ('"nat"', '"nat"\nscheduler = "magelv"', "L4R-112", "8:13", 'did you mean "maglev"?'),
     ('"nat"', '"nat"\ncheck = { type = "tcp" }', "L4R-113", "8:1", 'key "check" is not in this version'),
     (
@@ -149,6 +150,7 @@ def test_one_mistake_is_one_problem(old: str, new: str, code: str, place: str, w
     ("old", "new", "words"),
     [
         ('"nat"', '"nat"\nscheduler = "rr"', "wrr"),
+        ('"nat"', '"nat"\nscheduler = "sticky"', "maglev, rr, wrr, lc, wlc, sh, hrw, modulo"),
         ('10.77.0.11"', '10.77.0.11:80"', 'address = "10.77.0.11" and port as a key'),
         ("[[service]]", "[service]", "two brackets"),
         ('"nat"', '"fullnat"', "docs/supported.md"),

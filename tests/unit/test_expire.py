@@ -7,13 +7,13 @@ from scapy.layers.inet import IP
 from scapy.layers.inet import UDP as scapy_udp
 from scapy.layers.l2 import Ether
 
-from l4raw.core.model import Mode
+from l4raw.core.model import Mode, Scheduler
 from l4raw.core.states import expire
 from l4raw.core.tables import Tables
 from l4raw.wire.abi import FLOW_ESTABLISHED, FLOW_HALF_OPEN
 from l4raw.wire.ipv4 import UDP
-from tests.tables import make_tables, service
-from tests.unit.test_steer import decide, reply, request
+from tests.tables import counted, make_tables, service, weighted
+from tests.unit.test_steer import backend_of, decide, reply, request
 
 WRAP = 1 << 32
 
@@ -62,6 +62,41 @@ def test_whichever_side_spoke_last_counts_while_the_clock_wraps(last: str) -> No
         decide(tables, *turns[side])
     assert sweep(tables, 901_000) == 0
     assert sweep(tables, 901_001) == 1
+
+
+def current(tables: Tables) -> list[int]:
+    found = [tables.current_flows(backend) for backend in range(len(tables.backends))]
+    assert found == counted(tables)
+    return found[1:]
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize(("scheduler", "full"), [(Scheduler.LC, [4, 4, 4]), (Scheduler.WLC, [2, 4, 6])])
+def test_a_flow_counts_for_lc_and_wlc_until_it_expires(
+    mode: Mode, scheduler: Scheduler, full: list[int]
+) -> None:
+    """Twelve flows; all but those of b2 end; whoever has the fewest then gets the next ones."""
+    tables = make_tables([service(mode, scheduler, members=weighted(1, 2, 3))], arms=2)
+    began = {port: backend_of(decide(tables, request(port))) for port in range(12)}
+    assert current(tables) == full
+    for port, name in began.items():
+        decide(tables, request(port, "A" if name == "b2" else "R"))
+    assert sweep(tables, 120_001) == 12 - full[1]
+    assert current(tables) == [0, full[1], 0]
+    assert {backend_of(decide(tables, request(port))) for port in range(100, 104)} == {"b1", "b3"}
+    for port in range(104, 100 + 12 - full[1]):
+        decide(tables, request(port))
+    assert current(tables) == full
+    assert sweep(tables, 2_000_000) == 12
+    assert current(tables) == [0, 0, 0]
+
+
+def test_a_flow_that_was_refused_does_not_count() -> None:
+    tables = make_tables([service(Mode.NAT, Scheduler.LC)], arms=2, hops=4)
+    for port in range(3):
+        decide(tables, request(port))
+        assert decide(tables, request(50 + port, mac="02:00:00:00:00:99")).name == "drop_next_hops_full"
+    assert sum(current(tables)) == 3
 
 
 @pytest.mark.parametrize("side", ["client", "backend"])

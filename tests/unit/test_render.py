@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import Ether
@@ -14,7 +16,7 @@ from l4raw.core.steer import steer
 from l4raw.core.tables import Tables
 from l4raw.engine.base import count
 from l4raw.wire.abi import DROP_TX, VERDICT_NAMES
-from tests.tables import backends, make_tables, service
+from tests.tables import backends, make_tables, service, weighted
 
 
 def nat() -> Tables:
@@ -110,14 +112,31 @@ def test_under_dsr_the_reply_does_not_come_back() -> None:
     assert story[-1] == "reply: goes from the backend to the client; it will not pass through this balancer"
 
 
-@pytest.mark.parametrize("scheduler", [Scheduler.MAGLEV, Scheduler.MODULO])
+@pytest.mark.parametrize("scheduler", [Scheduler.MAGLEV, Scheduler.HRW, Scheduler.MODULO])
 def test_the_arithmetic_of_a_hash(scheduler: Scheduler) -> None:
     pick = decide(make_tables([service(scheduler=scheduler)]), TCP(sport=1, dport=80, flags="S")).pick
     assert pick is not None
     assert (
         render.pick_text(pick) == f"hash 0x{pick.value:08x} mod {pick.size} = slot {pick.value % pick.size}"
     )
-    assert pick.size == (65537 if scheduler is Scheduler.MAGLEV else 3)
+    assert pick.size == (3 if scheduler is Scheduler.MODULO else 65537)
+
+
+def test_the_arithmetic_of_the_other_schedulers() -> None:
+    def texts(scheduler: Scheduler, count: int = 1) -> list[str]:
+        tables = make_tables([service(scheduler=scheduler, members=weighted(1, 2, 0))])
+        picks = [decide(tables, TCP(sport=port, dport=80, flags="S")).pick for port in range(count)]
+        return [render.pick_text(pick) for pick in picks if pick]
+
+    assert texts(Scheduler.RR, 3) == ["turn 1 of 2", "turn 2 of 2", "turn 1 of 2"]
+    assert texts(Scheduler.WRR, 4) == ["turn 1 of 3", "turn 2 of 3", "turn 3 of 3", "turn 1 of 3"]
+    assert texts(Scheduler.LC, 3)[1:] == [
+        "0 flows / weight 1 = 0, the least of 2",
+        "1 flow / weight 1 = 1, the least of 2",
+    ]
+    assert texts(Scheduler.WLC, 3)[2] == "1 flow / weight 2 = 0.5, the least of 2"
+    (text,) = texts(Scheduler.SH)
+    assert re.fullmatch(r"hash of the client's address 0x[0-9a-f]{8} mod 65537 = slot \d+", text)
 
 
 def test_flag_letters() -> None:

@@ -1,4 +1,4 @@
-"""Schedulers: what the paper promises of Maglev, and exact turns for the rest."""
+"""Schedulers: what their papers promise of maglev and hrw, exact turns, the fewest flows."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import pytest
 
 from l4raw.core.flows import flow_key
 from l4raw.core.model import Backend, Scheduler
-from l4raw.core.ring import build, maglev
+from l4raw.core.ring import Ring, build, hrw, maglev, smooth, turns
 from l4raw.wire.abi import MAGLEV_SLOTS
 from tests.tables import ip
 
 SMALL = [3, 1, 1, 1, 3, 2, 2]
 SMALL_WEIGHTED = [3, 2, 1, 1, 1, 2, 1]
+HRW_ROWS = [3, 1, 2, 1, 1, 3, 2, 2, 2, 2, 1, 2]
 
 
 def numbered(weights: list[int]) -> list[tuple[int, Backend]]:
@@ -112,3 +113,129 @@ def test_a_hash_picks_the_same_slot_again_and_spreads_clients() -> None:
 def test_no_backends_no_pick() -> None:
     for scheduler in Scheduler:
         assert build(scheduler, [], b"seed").pick(b"\0" * 37, 0) is None
+
+
+def nginx(weights: list[int]) -> list[int]:
+    """Smooth weighted round robin as its authors describe it, one period."""
+    total, current, taken = sum(weights), [0] * len(weights), []
+    for _ in range(total):
+        current = [has + weight for has, weight in zip(current, weights, strict=True)]
+        best = max(range(len(weights)), key=lambda position: current[position])
+        current[best] -= total
+        taken.append(best)
+    assert not any(current)
+    return taken
+
+
+@pytest.mark.parametrize(
+    "weights", [[5, 1, 1], [1], [1, 2, 3], [3, 3, 1], [2, 7, 2, 7, 2], [1, 100], [4, 3, 2, 1, 4, 3, 2, 1]]
+)
+def test_wrr_is_smooth_and_exact_in_every_period(weights: list[int]) -> None:
+    period = list(smooth(weights))
+    assert period == nginx(weights)
+    for start in range(len(period)):
+        assert Counter((period * 2)[start : start + len(period)]) == dict(enumerate(weights))
+
+
+def test_wrr_as_it_is_known_and_with_its_weights_reduced() -> None:
+    assert list(smooth([5, 1, 1])) == [0, 0, 1, 0, 2, 0, 0]
+    assert list(smooth([50, 10, 10])) == [0, 0, 1, 0, 2, 0, 0]
+    assert list(smooth([7, 7, 7])) == [0, 1, 2]
+    assert list(smooth([])) == []
+
+
+def test_wrr_goes_by_the_cursor_and_leaves_out_weight_zero() -> None:
+    ring = build(Scheduler.WRR, numbered([2, 0, 4]), b"seed")
+    picks = [ring.pick(b"", cursor) for cursor in range(6)]
+    assert [pick.backend for pick in picks if pick] == [3, 1, 3] * 2
+
+
+def test_a_sequence_of_wrr_that_is_too_long_is_refused() -> None:
+    weights = [100, 99] * 329 + [28]
+    assert turns(weights) == MAGLEV_SLOTS - 38
+    assert len(list(smooth([*weights, 38]))) == MAGLEV_SLOTS
+    with pytest.raises(OverflowError, match="add up to 65538 turns, more than 65537"):
+        build(Scheduler.WRR, numbered([*weights, 39]), b"seed")
+
+
+@pytest.mark.parametrize("weights", [[1] * 10, [1, 2, 3], [100, 1], [0, 5]])
+def test_hrw_shares_follow_the_weights(weights: list[int]) -> None:
+    counts = Counter(hrw([each for each in numbered(weights) if each[1].weight], b"seed"))
+    assert counts.total() == MAGLEV_SLOTS
+    for index, weight in enumerate(weights, start=1):
+        share = weight / sum(weights)
+        # A row is drawn by itself: six standard deviations of a binomial distribution.
+        assert abs(counts[index] - MAGLEV_SLOTS * share) <= 6 * (MAGLEV_SLOTS * share * (1 - share)) ** 0.5
+
+
+def test_hrw_moves_the_rows_of_one_backend_and_no_other() -> None:
+    """Thaler and Ravishankar 1998: who goes gives its rows away, evenly; nobody else's change."""
+    before, lost = numbered([1] * 10), numbered([1] * 10)[:-1]
+    rows, after = hrw(before, b"seed"), hrw(lost, b"seed")
+    assert all(a == b for a, b in zip(rows, after, strict=True) if a != 10)
+    heirs = Counter(b for a, b in zip(rows, after, strict=True) if a == 10)
+    assert heirs.keys() == set(range(1, 10))
+    assert max(heirs.values()) < 1.5 * min(heirs.values())
+
+
+def test_hrw_moves_rows_only_to_a_backend_whose_weight_grows() -> None:
+    rows, after = hrw(numbered([1, 1, 1, 1]), b"seed"), hrw(numbered([1, 1, 3, 1]), b"seed")
+    moved = Counter(b for a, b in zip(rows, after, strict=True) if a != b)
+    assert moved.keys() == {3}
+    assert 0.2 < moved[3] / MAGLEV_SLOTS < 0.3
+
+
+def test_the_group_agrees_on_hrw_whatever_the_order_and_the_names() -> None:
+    """The literal holds what any balancer of the group must build, whatever its version."""
+    backends = numbered([1, 2, 1])
+    renamed = [(i, Backend("x" + b.name, b.address, weight=b.weight)) for i, b in reversed(backends)]
+    assert list(hrw(backends, b"seed", 12)) == list(hrw(renamed, b"seed", 12)) == HRW_ROWS
+    assert list(hrw(backends, b"other", 12)) != HRW_ROWS
+
+
+def test_sh_goes_by_the_clients_address_alone() -> None:
+    ring = build(Scheduler.SH, numbered([1] * 4), b"seed")
+    assert ring.slots == maglev(numbered([1] * 4), b"seed")
+    of_one = {
+        ring.pick(flow_key(ip("10.1.2.3"), sport, ip(vip), dport, protocol), 0)
+        for sport, vip, dport, protocol in [(1, "10.77.0.100", 80, 6), (2, "10.77.0.101", 53, 17)]
+    }
+    assert len(of_one) == 1
+    clients = [flow_key(ip(f"10.1.{i // 250}.{i % 250}"), 7, ip("10.77.0.100"), 80, 6) for i in range(4_000)]
+    counts = Counter(pick.backend for each in clients if (pick := ring.pick(each, 0)))
+    assert all(850 < count < 1150 for count in counts.values()), counts
+    other = build(Scheduler.SH, numbered([1] * 4), b"another seed")
+    assert [ring.pick(each, 0) for each in clients[:50]] != [other.pick(each, 0) for each in clients[:50]]
+
+
+def chosen(ring: Ring, flows: dict[int, int], count: int, away: tuple[int, ...] = ()) -> list[int]:
+    """The backends of `count` flows more; `flows` has the current ones and is added to."""
+    backends, cursor = [], 0
+    for _ in range(count):
+        pick = ring.pick(b"", cursor, lambda backend: (backend in away, flows[backend]))
+        assert pick is not None
+        cursor = ring.after(pick, cursor)
+        flows[pick.backend] += 1
+        backends.append(pick.backend)
+    return backends
+
+
+def test_lc_takes_the_fewest_flows_and_of_those_alike_the_next_in_turn() -> None:
+    ring = build(Scheduler.LC, numbered([1, 1, 5, 0]), b"seed")
+    assert chosen(ring, {1: 2, 2: 0, 3: 1}, 7) == [2, 3, 2, 3, 1, 2, 3]
+
+
+def test_wlc_takes_the_fewest_flows_for_the_weight() -> None:
+    ring = build(Scheduler.WLC, numbered([1, 2, 3]), b"seed")
+    flows = {1: 0, 2: 0, 3: 0}
+    assert chosen(ring, flows, 6) == [1, 2, 3, 3, 2, 3]
+    chosen(ring, flows, 594)
+    assert flows == {1: 100, 2: 200, 3: 300}
+    flows[2] = 150
+    assert chosen(ring, flows, 50) == [2] * 50
+
+
+def test_who_cannot_be_reached_does_not_get_every_new_flow_of_lc() -> None:
+    ring = build(Scheduler.LC, numbered([1, 1, 1]), b"seed")
+    assert chosen(ring, {1: 9, 2: 0, 3: 8}, 4, away=(2,)) == [3, 1, 3, 1]
+    assert chosen(ring, {1: 9, 2: 0, 3: 8}, 2, away=(1, 2, 3)) == [2, 2]

@@ -12,7 +12,7 @@ from l4raw.core.model import Backend, Mode, Scheduler
 from l4raw.core.steer import steer
 from l4raw.core.tables import Tables, compile_policy
 from l4raw.wire.abi import FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_HALF_OPEN
-from tests.tables import OUR_MACS, SEED, VIP, backends, ip, make_tables, service, tables_named
+from tests.tables import OUR_MACS, SEED, VIP, backends, ip, make_tables, service, tables_named, weighted
 
 
 def request(
@@ -151,6 +151,52 @@ def test_maglev_finds_the_backend_of_an_unknown_flow_in_mid_stream() -> None:
     one, two = (make_tables([service(scheduler=Scheduler.MAGLEV)]) for _ in range(2))
     for port in range(50):
         assert backend_of(decide(one, request(port))) == backend_of(decide(two, request(port, "A")))
+
+
+def test_sh_keeps_a_client_at_its_backend_also_in_mid_stream() -> None:
+    one, two = (make_tables([service(scheduler=Scheduler.SH)]) for _ in range(2))
+    names = set()
+    for client in range(20):
+        (name,) = {backend_of(decide(one, request(port, src=f"10.77.1.{client}"))) for port in range(5)}
+        assert backend_of(decide(two, request(9, "A", src=f"10.77.1.{client}"))) == name
+        names.add(name)
+    assert names == {"b1", "b2", "b3"}
+
+
+@pytest.mark.parametrize("scheduler", [Scheduler.RR, Scheduler.WRR, Scheduler.LC, Scheduler.WLC])
+def test_what_is_no_function_of_the_flow_does_not_guess_in_mid_stream(scheduler: Scheduler) -> None:
+    assert decide(make_tables([service(scheduler=scheduler)]), request(flags="A")).name == "drop_no_flow"
+
+
+@pytest.mark.parametrize("scheduler", Scheduler)
+def test_weight_zero_takes_no_new_flow_and_keeps_those_it_has(scheduler: Scheduler) -> None:
+    tables = make_tables([service(scheduler=scheduler)])
+    began = {port: backend_of(decide(tables, request(port, src=f"10.77.1.{port}"))) for port in range(1, 31)}
+    assert set(began.values()) == {"b1", "b2", "b3"}
+    hops = {b.address: (i + 1, 0) for i, b in enumerate(backends())}
+    for weights, left in (((1, 0, 1), {"b1", "b3"}), ((0, 0, 0), set())):
+        members = weighted(*weights)
+        again = [service(scheduler=scheduler, members=members)]
+        tables.install(compile_policy(again, hops, SEED, previous=tables.policy))
+        net = f"10.77.{2 + len(left)}"
+        new = [decide(tables, request(99, src=f"{net}.{client}")) for client in range(100, 130)]
+        if left:
+            assert {backend_of(each) for each in new} == left
+        else:
+            assert {each.name for each in new} == {"drop_no_backend"}
+        for port, name in began.items():
+            assert backend_of(decide(tables, request(port, "A", src=f"10.77.1.{port}"))) == name
+
+
+def test_lc_skips_a_backend_whose_mac_is_unknown() -> None:
+    tables = make_tables([service(scheduler=Scheduler.LC)])
+    tables.next_hops.set_mac(2, None)
+    assert [backend_of(decide(tables, request(port))) for port in range(4)] == ["b1", "b3"] * 2
+    for hop in (1, 3):
+        tables.next_hops.set_mac(hop, None)
+    refused = decide(tables, request(9))
+    assert refused.name == "drop_next_hop_unknown"
+    assert refused.backend is not None and refused.backend.backend.name == "b2"
 
 
 def test_states_follow_what_is_seen() -> None:

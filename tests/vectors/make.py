@@ -26,6 +26,10 @@ from scapy.packet import Packet, Raw
 
 CLIENT_MAC, OUR_MAC, OUR_MAC_1 = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"
 B1_MAC, B2_MAC = "02:00:00:00:00:0b", "02:00:00:00:00:0c"
+B3_MAC = "02:00:00:00:00:0d"
+SH_MAC, SH_MAC_9 = B1_MAC, B2_MAC
+HRW_MACS = (B3_MAC, B3_MAC, B1_MAC, B2_MAC, B1_MAC, B2_MAC)
+"""Where the ring seed of the tests sends 10.77.0.1, 10.77.0.9, and the six flows of a vector."""
 CLIENT, VIP, B1, B2 = "10.77.0.1", "10.77.0.100", "10.78.0.11", "10.78.0.12"
 OUR_ADDRESSES = ("10.77.0.2", "10.78.0.2", "192.168.9.1")
 CLIENT_V6, VIP_V6, B1_V6, B2_V6 = "2001:db8:77::1", "2001:db8:77::100", "2001:db8:78::b", "2001:db8:78::c"
@@ -288,6 +292,34 @@ def _forwarding() -> list[Story]:
     ]
 
 
+def _schedulers() -> list[Story]:
+    """Which backend a new flow gets; where a hash decides, with the keys of the tests' ring seed."""
+    opening = [fixed(to_vip(syn(sport=41022 + number))) for number in range(6)]
+    turns = Story("wrr_turns", "dsr-wrr", "Weights 2, 1 and 0: twice b1 and once b2, spread, and never b3.")
+    for frame, mac in zip(opening, (B1_MAC, B2_MAC, B1_MAC) * 2, strict=True):
+        turns.step(frame, "forward", dsr(frame, mac))
+    one = Story("sh_one_client", "dsr-sh", "Hash of the source: all flows of a client go to one backend.")
+    for frame in opening:
+        one.step(frame, "forward", dsr(frame, SH_MAC))
+    another = fixed(to_vip(syn(), src="10.77.0.9"))
+    one.step(another, "forward", dsr(another, SH_MAC_9), note="another client")
+    late = fixed(to_vip(TCP(sport=9, dport=80, flags="A", seq=1001, ack=1)))
+    one.step(late, "forward", dsr(late, SH_MAC), note="in mid-stream: found again, without an entry")
+    rows = Story("hrw_rows", "dsr-hrw", "Highest random weight: each flow by itself, again by its hash.")
+    for frame, mac in zip(opening, HRW_MACS, strict=True):
+        rows.step(frame, "forward", dsr(frame, mac))
+    why = "Weights 1, 2 and 0: the fewest flows for its weight; no look-up, so a miss in C."
+    fewest = Story("wlc_fewest", "nat-wlc", why)
+    for frame, to in zip(opening, ("b1", "b2", "b2", "b1", "b2", "b2"), strict=True):
+        dst, mac = {"b1": (B1, B1_MAC), "b2": (B2, B2_MAC)}[to]
+        fewest.step(frame, "forward", nat(frame, dst, mac=mac), out_arm=1)
+    ack = fixed(to_vip(TCP(sport=41023, dport=80, flags="A", seq=1001, ack=1)))
+    fewest.step(ack, "forward", nat(ack, B2, mac=B2_MAC), out_arm=1, note="a known flow: a look-up again")
+    unknown = fixed(to_vip(TCP(sport=9, dport=80, flags="A")))
+    fewest.step(unknown, "drop_no_flow", note="and nobody knows where this one went")
+    return [turns, one, rows, fewest]
+
+
 def _pad(frame: Packet) -> bytes:
     return bytes(frame) + b"\xa5" * 17
 
@@ -479,6 +511,6 @@ def _v6() -> list[Story]:
 
 
 if __name__ == "__main__":
-    for story in _forwarding() + _checksum_zero() + _refused() + _v6():
+    for story in _forwarding() + _schedulers() + _checksum_zero() + _refused() + _v6():
         story.write()
         print(story.name)
