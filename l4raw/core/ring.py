@@ -3,14 +3,14 @@
 Every scheduler here is an array of backends, its *ring*, and a rule for the
 slot to read:
 
-    scheduler  ring                                     rule
-    maglev     65537 slots, each backend's in its order hash of the 5-tuple, modulo the size
-    sh         the same                                 hash of the client's address, modulo the size
-    hrw        65537 rows, the highest score of each    hash of the 5-tuple, modulo the size
-    modulo     each backend once                        hash of the 5-tuple, modulo the size
-    rr         each backend once                        a cursor that moves on by one
-    wrr        each backend as often as its weight      a cursor that moves on by one
-    lc, wlc    each backend once                        the fewest current flows
+    scheduler    ring                                   rule
+    maglev       65537 slots, see maglev()              hash of the 5-tuple, modulo the size
+    sh           the same                               hash of the client's address, modulo the size
+    hrw          65537 rows, see hrw()                  hash of the 5-tuple, modulo the size
+    modulo       each backend once                      hash of the 5-tuple, modulo the size
+    rr           each backend once                      a cursor that moves on by one
+    wrr          as often as its weight, see smooth()   a cursor that moves on by one
+    lc, wlc      each backend once                      the fewest current flows
 
 Building the array may be slow and happens here, once for each change of the
 backends; reading it is one line in Python, C and BPF. The last rule is no
