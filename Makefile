@@ -18,7 +18,7 @@ export PIP_ROOT_USER_ACTION := ignore
 NATIVE := $(wildcard native/*.py native/include/*.h native/*/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build install uninstall test test-long test-unprivileged bench lint abi clean build-packages test-packages force
+.PHONY: help demo build install uninstall test test-long test-unprivileged bench lint abi clean build-packages test-packages long-packages force
 
 # apt refuses to run twice at once.
 .NOTPARALLEL:
@@ -38,7 +38,7 @@ test: test-packages $(VENV)/.installed ## every test that is not long; as root, 
 	$(PYTEST) -n $(JOBS) --ignore=tests/long --ignore=tests/bench --ignore=tests/unprivileged tests || status=$$?; \
 	exit $$status
 
-test-long: test-packages $(VENV)/.installed ## the tests that take minutes (root)
+test-long: long-packages $(VENV)/.installed ## the tests that take minutes (root)
 	$(PYTEST) tests/long
 
 test-unprivileged: $(VENV)/.installed ## the tests that need no root; run as root, they run as nobody
@@ -90,6 +90,9 @@ clean: ## remove what make built: .venv, build, caches
 
 test-packages:
 	@.ci/packages test
+
+long-packages:
+	@.ci/packages long
 
 build-packages:
 	@.ci/packages build
