@@ -48,9 +48,26 @@ MUTANTS = {
     "flow of the burst": Patch(STEER, "\tif (context->flow == L4_NONE)\n\t\tl4_look(context);\n", ""),
     "state after FIN": Patch(FLOWS, "state == L4_FLOW_CLOSING ? L4_FLOW_CLOSING", "0 ? L4_FLOW_CLOSING"),
     "ports of a source hash": Patch(
-        ADMIT, "headers->saddr_be, 0, 0) >> 32", "headers->saddr_be, context->key.ports, 0) >> 32"
+        ADMIT, "of_source, 0, 0) >> 32", "of_source, context->key.ports, 0) >> 32"
     ),
     "source hash in mid-stream": Patch(ADMIT, " || rule == L4_RULE_SOURCE_HASH", ""),
+    "half of an IPv6 source": Patch(
+        ADMIT, "headers->src[0], headers->src[1], headers->src[0]", "headers->src[0], 0, headers->src[0]"
+    ),
+    "IPv6 hop limit": Patch(
+        REWRITE,
+        "(uint8_t)(context->headers.ttl - 1);\n\tl4_copy(ip + offsetof(struct ipv6hdr",
+        "context->headers.ttl;\n\tl4_copy(ip + offsetof(struct ipv6hdr",
+    ),
+    "upper halves uncovered": Patch(
+        REWRITE, "if (l4_unlikely(headers->v6))\n\t\tchange +=", "if (0)\n\t\tchange +="
+    ),
+    "seven extensions": Patch(PACKET, "L4_MOST_EXTENSIONS = 6", "L4_MOST_EXTENSIONS = 7"),
+    "AH in units of 8": Patch(PACKET, "kind == IPPROTO_AH ? 4u : 8u", "8u"),
+    "segments left": Patch(PACKET, "kind == IPPROTO_ROUTING && header[3]", "0"),
+    "mapped on the wire": Patch(PACKET, "if (l4_is_v4(headers->src) || l4_is_v4(headers->dst))", "if (0)"),
+    "discovery unseen": Patch(PACKET, "at[0] >= 133 && at[0] <= 137", "0"),
+    "link-local": Patch(ADMIT, "first >> 22 == 0xfe80 >> 6", "0"),
     "least by hash": Patch(ADMIT, "service->rule >= L4_RULE_LEAST", "service->rule > L4_RULE_LEAST"),
     "new flows uncounted": Patch(ADMIT, "l4_count_up(&traffic->flows, 1);", "(void)traffic;"),
     "first bucket first": Patch(INSERT, "of_second > of_first ? second", "of_second >= of_first ? second"),

@@ -13,7 +13,8 @@ from l4raw.core.model import Scheduler
 from l4raw.core.tables import Tables
 from l4raw.engine.shared import SharedTables
 from tests.integration.capture import wait_for
-from tests.integration.test_flows_stay import Build, Connection, balancer_in_this_process, echo_network
+from tests.integration.in_process import balancer_in_this_process
+from tests.integration.test_flows_stay import Build, Connection, echo_network
 
 pytestmark = pytest.mark.root
 

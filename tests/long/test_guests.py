@@ -1,10 +1,10 @@
 """Debian's kernels in guests: they boot, have what ours may lack, and stand in a network with the balancer.
 
-    client           balancer         b1               guest
-    10.77.0.1        10.77.0.2        10.77.0.11       10.77.0.50
-       |                |                |                |
-    ===+================+================+================+===  br-clients
-                                      lo: 10.77.0.100  lo: 10.77.0.100
+client           balancer         b1               guest
+10.77.0.1        10.77.0.2        10.77.0.11       10.77.0.50
+   |                |                |                |
+===+================+================+================+===  br-clients
+                                  lo: 10.77.0.100  lo: 10.77.0.100
 """
 
 from __future__ import annotations
