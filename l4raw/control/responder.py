@@ -38,6 +38,8 @@ PROBES: Final = 3
 PROBE_INTERVAL_S: Final = 0.1
 
 ANNOUNCE_INTERVAL_S: Final = 2.0
+ANNOUNCE_EVERY_S: Final = 60.0
+"""From then on: a neighbour that missed it all, or a switch that has forgotten the port, learns it again."""
 DEFEND_INTERVAL_S: Final = 10.0
 """RFC 5227 section 1.1: at most one defence of an address in this time; conflicts are told as rarely."""
 
@@ -94,7 +96,7 @@ class Responder:
             self._listen(time.monotonic() + PROBE_INTERVAL_S, owners)
 
     def start(self) -> None:
-        """Announce every VIP, and again 2 s later (RFC 5227 section 2.3), and answer from now on."""
+        """Announce every VIP, again 2 s later (RFC 5227 section 2.3) and every minute, and answer from now on."""
         self._announce()
         ended, self._end = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(
@@ -134,17 +136,17 @@ class Responder:
 
     def _run(self, ended: int) -> None:
         again = time.monotonic() + ANNOUNCE_INTERVAL_S
-        left: float | None = ANNOUNCE_INTERVAL_S
         try:
             while True:
+                left = max(0.0, again - time.monotonic())
                 ready, _, _ = select.select([self._socket.fileno(), ended], [], [], left)
                 if ended in ready:
                     return
                 if ready:
                     self._handle(self._receive())
-                if left is not None and (left := max(0.0, again - time.monotonic())) == 0.0:
+                if time.monotonic() >= again:
                     self._announce()
-                    left = None
+                    again += ANNOUNCE_EVERY_S
         except Exception as error:
             self._failed = error
         finally:

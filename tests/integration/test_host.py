@@ -369,11 +369,12 @@ def test_the_announcement_corrects_the_client(net: Net) -> None:
         until(lambda: net.client_arm.mac.hex(":") in neighbour_table(net.client))
 
 
-def test_it_announces_twice(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_announces_twice_and_then_every_minute(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(responder_module, "ANNOUNCE_INTERVAL_S", 0.05)
+    monkeypatch.setattr(responder_module, "ANNOUNCE_EVERY_S", 0.05)
     with raw(net.client, "c0", ethernet.ARP) as wire, contextlib.closing(responder(net)) as arp:
         arp.start()
-        for _ in range(2):
+        for _ in range(5):
             assert wire.recv(100)[:42] == announcement(VIP, net.client_arm.mac)
         assert "Unicast reply" in arping(net), "and goes on"
 
