@@ -18,9 +18,9 @@ from typing import NamedTuple
 from l4raw.core.hashing import HashKey, hash_key
 from l4raw.core.model import Backend, Mode, Scheduler, Service
 from l4raw.core.tables import NO_POLICY, Arm, Policy, Tables, Timeouts, compile_policy
-from l4raw.wire import ipv6, tcp
+from l4raw.wire import ipv4, ipv6, tcp
 from l4raw.wire.abi import FORWARD
-from tests.crafted import SPOILERS, TCP, UDP, Tuple5, build, ends_of, make_partial, segment_of
+from tests.crafted import SPOILERS, TCP, UDP, Tuple5, build, ends_of, make_partial, refix, segment_of
 from tests.executors import Outcome
 from tests.tables import OUR_ADDRESSES, OUR_MACS, SEED, New, ip
 
@@ -205,6 +205,9 @@ class Noise:
         self._last = (of, mac)
         flags = tcp.SYN if random.random() < 0.85 else random.choice(ODD_FLAGS)
         frame = build(of, (OUR_MACS[0], mac), flags, body=self._body())
+        if is_v4 and random.random() < 0.02:
+            frame[14 + 9], frame[14 + 20] = ipv4.ICMP, random.choice((8, 8, 0, 3))
+            refix(frame)
         if not is_v4 and random.random() < 0.05:
             frame[14 + 6], frame[14 + 40] = ipv6.ICMPV6, random.choice((128, 132, 133, 135, 136, 137, 138))
         return frame

@@ -123,9 +123,10 @@ _COVERED: Final = {
     "ip.checksum": ("ip.src", "ip.dst", "ip.ttl"),
     "tcp.checksum": ("ip.src", "ip.dst", "tcp.sport", "tcp.dport"),
     "udp.checksum": ("ip.src", "ip.dst", "udp.sport", "udp.dport"),
+    "icmp.checksum": ("icmp.type",),
 }
-"""Of what forwarding changes, what a checksum covers: RFC 791, 9293, 768."""
-_UPPER_HALF: Final = ("ip.ttl",)
+"""Of what forwarding changes, what a checksum covers: RFC 791, 9293, 768, 792."""
+_UPPER_HALF: Final = ("ip.ttl", "icmp.type")
 """Fields of one byte that are the upper half of their 16-bit word."""
 
 
@@ -142,6 +143,8 @@ def sums(outcome: Outcome) -> Iterator[dict[str, Any]]:
     if untouched:
         yield _note("checksums: untouched, for nothing that they cover has changed")
     assert decision.headers is not None, "what was forwarded has headers"
+    if not decision.headers.l4:
+        return
     name = f"{_PROTOCOLS[ipv4.IpProto(decision.headers.protocol)]}.checksum"
     if outcome.l4_sum == NONE and not untouched:
         yield _note(f"{name}: 0, so the sender computed none, and it stays so (RFC 768)")

@@ -185,7 +185,7 @@ class Balancer:
         # Somebody may have come since `inspect` asked.
         responder.probe(neighbours.owners, count=1)
         responder.start()
-        step(f"ARP and ND: answering for {len(vips(self.config))} VIP(s) on {self.arms[0].name}")
+        step(f"{responder.names}: answering for {len(vips(self.config))} VIP(s) on {self.arms[0].name}")
 
     def _install(self, neighbours: Neighbours) -> None:
         hops = {}

@@ -74,6 +74,7 @@ class Responder:
         """Opens the socket; sends nothing. Raises L4R-301 without CAP_NET_RAW, L4R-306 if it fails."""
         self._interface = interface
         self._protocol = protocol
+        self.name = protocol.name
         self._mac = interface.mac
         self._vips = frozenset(vips)
         self._conflict = conflict
@@ -96,7 +97,7 @@ class Responder:
             self._listen(time.monotonic() + PROBE_INTERVAL_S, owners)
 
     def start(self) -> None:
-        """Announce every VIP, again 2 s later (RFC 5227 section 2.3) and every minute, and answer from now on."""
+        """Announce every VIP, again 2 s later (RFC 5227 section 2.3) and every minute, and answer."""
         self._announce()
         ended, self._end = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(
@@ -201,6 +202,11 @@ class Responders:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def names(self) -> str:
+        """Of the protocols, such as "ARP and ND"."""
+        return " and ".join(each.name for each in self._all)
 
     def probe(self, owners: Owners = dict, count: int = PROBES) -> None:
         """As `Responder.probe`, one after the other."""

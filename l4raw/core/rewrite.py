@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from struct import Struct
 from typing import Final
 
-from l4raw.wire import ethernet, ipv4, ipv6, tcp, udp
+from l4raw.wire import ethernet, icmp, ipv4, ipv6, tcp, udp
 from l4raw.wire.checksum import update, update_partial
 from l4raw.wire.headers import Frame, Headers
 
@@ -22,6 +22,8 @@ End = tuple[bytes, int]
 _TTL_ONE: Final = 0x0100
 """TTL is the upper half of the word that it shares with the protocol."""
 _IP: Final = ethernet.LENGTH
+_OWN_TTL: Final = 64
+"""Of what we send ourselves: RFC 1700, "IP Time To Live Parameter"."""
 
 
 def apply(frame: Frame, edits: Iterable[Edit]) -> None:
@@ -94,6 +96,30 @@ def nat(
         if new_sum == udp.NO_CHECKSUM and name == "udp":
             new_sum = udp.ZERO
     edits.append((name + ".checksum", l4 + checksum_at, _u16(l4_sum), _u16(new_sum)))
+    return tuple(edits)
+
+
+def echo(headers: Headers, own_mac: bytes) -> tuple[Edit, ...]:
+    """Make an echo request the reply to it: RFC 792, "Echo"; RFC 4443, section 4.2.
+
+    Source and destination change places, which changes no sum; the answer starts with a TTL of its own.
+    """
+    version = 4 if len(headers.src) == 4 else 6
+    ip = ipv4 if version == 4 else ipv6
+    old, new = headers.icmp_type, icmp.ECHO_REPLY[version]
+    total = update(headers.l4_checksum, new - old << 8)
+    edits = [
+        ("eth.dst", ethernet.DST, headers.dst_mac, headers.src_mac),
+        ("eth.src", ethernet.SRC, headers.src_mac, own_mac),
+        ("ip.src", _IP + ip.SRC, headers.src, headers.dst),
+        ("ip.dst", _IP + ip.DST, headers.dst, headers.src),
+        ("ip.ttl", _IP + ip.TTL, _u8(headers.ttl), _u8(_OWN_TTL)),
+    ]
+    if version == 4:
+        ip_sum = update(headers.ip_checksum, _OWN_TTL - headers.ttl << 8)
+        edits.append(("ip.checksum", _IP + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(ip_sum)))
+    edits.append(("icmp.type", headers.icmp + icmp.TYPE, _u8(old), _u8(new)))
+    edits.append(("icmp.checksum", headers.icmp + icmp.CHECKSUM, _u16(headers.l4_checksum), _u16(total)))
     return tuple(edits)
 
 

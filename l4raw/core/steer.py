@@ -16,17 +16,20 @@ decisions over the same tables.
 from __future__ import annotations
 
 from l4raw.core import rewrite
-from l4raw.core.admit import admit
+from l4raw.core.admit import admit, martian
 from l4raw.core.decision import Decision
 from l4raw.core.flows import flow_key
 from l4raw.core.states import FIN_SYN_RST, NEXT_STATE
 from l4raw.core.tables import Tables
+from l4raw.wire import icmp
 from l4raw.wire.abi import (
     DROP_FRAGMENT,
+    DROP_MARTIAN,
     DROP_NEXT_HOP_UNKNOWN,
     DROP_NO_SERVICE,
     DROP_PROTOCOL,
     DROP_TTL,
+    ECHO,
     FORWARD,
     PASS_ND,
     PASS_NOT_OURS,
@@ -34,6 +37,7 @@ from l4raw.wire.abi import (
     REPLY,
 )
 from l4raw.wire.headers import Frame, Headers, parse
+from l4raw.wire.ipv6 import NEIGHBOUR_DISCOVERY
 
 
 def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables) -> Decision:
@@ -59,7 +63,7 @@ def _to_vip(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decisi
     if headers.fragment:
         return Decision(DROP_FRAGMENT, headers)
     if not headers.l4:
-        return Decision(PASS_ND if headers.discovery else DROP_PROTOCOL, headers)
+        return _without_ports(headers, arm, tables)
     policy, flows, hops = tables.policy, tables.flows, tables.next_hops
     service = policy.find(headers.dst, headers.dport, headers.protocol)
     if service is None:
@@ -90,6 +94,18 @@ def _to_vip(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decisi
     else:
         edits = rewrite.dsr_l2(headers, own_mac, mac)
     return Decision(FORWARD, headers, service, backend, flow, pick, edits, backend.arm)
+
+
+def _without_ports(headers: Headers, arm: int, tables: Tables) -> Decision:
+    """A ping of a VIP is answered; who asks for its MAC address is the responder's; the rest is dropped."""
+    version = 4 if len(headers.dst) == 4 else 6
+    if version == 6 and headers.icmp and headers.icmp_type in NEIGHBOUR_DISCOVERY:
+        return Decision(PASS_ND, headers)
+    if not headers.icmp or headers.icmp_type != icmp.ECHO[version]:
+        return Decision(DROP_PROTOCOL, headers)
+    if martian(headers, arm, tables):
+        return Decision(DROP_MARTIAN, headers)
+    return Decision(ECHO, headers, edits=rewrite.echo(headers, tables.arms[arm].mac), arm=arm)
 
 
 def _from_backend(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decision:

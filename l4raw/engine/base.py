@@ -77,7 +77,8 @@ def count(tables: Tables, decision: Decision, verdict: Verdict, size: int) -> No
         if decision.backend is not None:
             tables.backends[decision.backend.number].dropped += 1
         return
-    assert decision.backend is not None, "a forwarded frame has a backend"
+    if decision.backend is None:  # an answer of our own
+        return
     traffic = tables.backends[decision.backend.number]
     if verdict == FORWARD:
         traffic.packets += 1

@@ -26,7 +26,7 @@ BACKENDS: Final = 65535
 NEXT_HOPS: Final = 65535
 MAGLEV_SLOTS: Final = 65537
 HASH_WORDS: Final = 10
-SENT: Final = 2
+SENT: Final = 3
 HALVES: Final = 2
 PROBES: Final = 4
 STRIPES: Final = 1024
@@ -38,57 +38,59 @@ FORWARD: Final = Verdict(0)
 """sent to the backend"""
 REPLY: Final = Verdict(1)
 """sent back to the client, as if the VIP had answered"""
-PASS_NOT_IP: Final = Verdict(2)
+ECHO: Final = Verdict(2)
+"""a ping of a VIP, answered in its name (RFC 792, RFC 4443)"""
+PASS_NOT_IP: Final = Verdict(3)
 """neither IPv4 nor IPv6: the kernel's business"""
-PASS_OTHER_MAC: Final = Verdict(3)
+PASS_OTHER_MAC: Final = Verdict(4)
 """addressed to another machine's MAC"""
-PASS_NOT_OURS: Final = Verdict(4)
+PASS_NOT_OURS: Final = Verdict(5)
 """neither for a VIP nor a reply of a flow: the kernel's business"""
-PASS_ND: Final = Verdict(5)
+PASS_ND: Final = Verdict(6)
 """to a VIP: neighbour discovery, which the responder answers (RFC 4861)"""
-DROP_SHORT: Final = Verdict(6)
+DROP_SHORT: Final = Verdict(7)
 """ends before its headers do"""
-DROP_IP_VERSION: Final = Verdict(7)
+DROP_IP_VERSION: Final = Verdict(8)
 """EtherType and version field say different things (RFC 1812 5.2.2)"""
-DROP_IP_HEADER_LENGTH: Final = Verdict(8)
+DROP_IP_HEADER_LENGTH: Final = Verdict(9)
 """IHL below 5, or longer than the packet (RFC 791 3.1)"""
-DROP_IP_LENGTH: Final = Verdict(9)
+DROP_IP_LENGTH: Final = Verdict(10)
 """total or payload length shorter than the headers or longer than the frame (RFC 1812 5.2.2)"""
-DROP_IP_CHECKSUM: Final = Verdict(10)
+DROP_IP_CHECKSUM: Final = Verdict(11)
 """wrong IPv4 header checksum (RFC 1812 5.2.2)"""
-DROP_IP_EXTENSIONS: Final = Verdict(11)
+DROP_IP_EXTENSIONS: Final = Verdict(12)
 """an IPv6 extension header ends past the packet, or there are too many (RFC 8200 4)"""
-DROP_TCP_OFFSET: Final = Verdict(12)
+DROP_TCP_OFFSET: Final = Verdict(13)
 """TCP data offset below 5 or past the segment (RFC 9293 3.1)"""
-DROP_UDP_LENGTH: Final = Verdict(13)
+DROP_UDP_LENGTH: Final = Verdict(14)
 """UDP length below 8 or past the packet (RFC 768)"""
-DROP_FRAGMENT: Final = Verdict(14)
+DROP_FRAGMENT: Final = Verdict(15)
 """a fragment to a VIP: only the first one has ports (RFC 791 3.2)"""
-DROP_PROTOCOL: Final = Verdict(15)
-"""to a VIP, but neither TCP nor UDP"""
-DROP_NO_SERVICE: Final = Verdict(16)
+DROP_PROTOCOL: Final = Verdict(16)
+"""to a VIP, but neither TCP nor UDP nor a ping"""
+DROP_NO_SERVICE: Final = Verdict(17)
 """to a VIP, but no service has this port and protocol"""
-DROP_MARTIAN: Final = Verdict(17)
+DROP_MARTIAN: Final = Verdict(18)
 """its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)"""
-DROP_NO_FLOW: Final = Verdict(18)
+DROP_NO_FLOW: Final = Verdict(19)
 """a TCP segment of no known flow, and the scheduler is no function of the flow"""
-DROP_NO_BACKEND: Final = Verdict(19)
+DROP_NO_BACKEND: Final = Verdict(20)
 """the service has no backend that takes new flows"""
-DROP_NEXT_HOP_UNKNOWN: Final = Verdict(20)
+DROP_NEXT_HOP_UNKNOWN: Final = Verdict(21)
 """the MAC address of the next hop is not known (yet)"""
-DROP_NEXT_HOPS_FULL: Final = Verdict(21)
+DROP_NEXT_HOPS_FULL: Final = Verdict(22)
 """no room to remember one more client next hop"""
-DROP_FLOWS_FULL: Final = Verdict(22)
+DROP_FLOWS_FULL: Final = Verdict(23)
 """the flow table is full"""
-DROP_REPLY_KEY_TAKEN: Final = Verdict(23)
+DROP_REPLY_KEY_TAKEN: Final = Verdict(24)
 """its replies would look like those of another flow"""
-DROP_TTL: Final = Verdict(24)
+DROP_TTL: Final = Verdict(25)
 """TTL would reach zero (RFC 1812 5.3.1)"""
-DROP_OVERFLOW: Final = Verdict(25)
+DROP_OVERFLOW: Final = Verdict(26)
 """left to Python, for which as many were waiting as may"""
-DROP_TX: Final = Verdict(26)
+DROP_TX: Final = Verdict(27)
 """the egress interface did not take it: its queue is full, it is down, or its MTU is too small"""
-VERDICT_COUNT: Final = 27
+VERDICT_COUNT: Final = 28
 
 # enum l4_miss
 MISS_BUSY: Final = 0
@@ -133,6 +135,7 @@ IS_OWN: Final = 255
 VERDICT_NAMES: Final[tuple[str, ...]] = (
     "forward",
     "reply",
+    "echo",
     "pass_not_ip",
     "pass_other_mac",
     "pass_not_ours",
@@ -164,6 +167,7 @@ VERDICT_NAMES: Final[tuple[str, ...]] = (
 VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "sent to the backend",
     "sent back to the client, as if the VIP had answered",
+    "a ping of a VIP, answered in its name (RFC 792, RFC 4443)",
     "neither IPv4 nor IPv6: the kernel's business",
     "addressed to another machine's MAC",
     "neither for a VIP nor a reply of a flow: the kernel's business",
@@ -177,7 +181,7 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "TCP data offset below 5 or past the segment (RFC 9293 3.1)",
     "UDP length below 8 or past the packet (RFC 768)",
     "a fragment to a VIP: only the first one has ports (RFC 791 3.2)",
-    "to a VIP, but neither TCP nor UDP",
+    "to a VIP, but neither TCP nor UDP nor a ping",
     "to a VIP, but no service has this port and protocol",
     "its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)",
     "a TCP segment of no known flow, and the scheduler is no function of the flow",

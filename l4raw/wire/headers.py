@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from l4raw.wire import ethernet, ipv4, ipv6, tcp, udp
+from l4raw.wire import ethernet, icmp, ipv4, ipv6, tcp, udp
 from l4raw.wire.abi import (
     DROP_IP_CHECKSUM,
     DROP_IP_EXTENSIONS,
@@ -43,6 +43,7 @@ class Headers(NamedTuple):
     flags: int
     """TCP flags; see `l4raw.wire.tcp`."""
     l4_checksum: int
+    """Of TCP, UDP, ICMP."""
     ttl: int
     """IPv6 calls it the hop limit."""
     ip_checksum: int
@@ -50,14 +51,16 @@ class Headers(NamedTuple):
     l4: int
     """Offset of the TCP or UDP header; 0 for a fragment or another protocol."""
     fragment: bool
-    discovery: bool
-    """Neighbour discovery: RFC 4861."""
+    icmp: int
+    """Offset of the ICMP header of this IP version; 0: there is none."""
+    icmp_type: int
 
 
 _Transport = tuple[int, int, int, int, int]
 """Source port, destination port, TCP flags, checksum, offset of the header."""
 
 _NO_PORTS: Final = 0, 0, 0, 0, 0
+_NO_ICMP: Final = 0, 0
 
 _new = tuple.__new__
 """Makes a NamedTuple without its constructor: 0.1 us instead of 0.26, of the 1 us that parse() takes."""
@@ -102,8 +105,12 @@ def parse(frame: bytes | Frame) -> Headers | Verdict:
         return found
     sport, dport, flags, l4_checksum, l4 = found
     ports = sport, dport, flags, l4_checksum
+    message = _NO_ICMP
+    if protocol == ipv4.ICMP and not is_fragment:
+        message, l4_checksum = _icmp(frame, ethernet.LENGTH + header_length, payload)
+        ports = 0, 0, 0, l4_checksum
     return _new(
-        Headers, (dst_mac, src_mac, src, dst, protocol, *ports, ttl, ip_checksum, l4, is_fragment, False)
+        Headers, (dst_mac, src_mac, src, dst, protocol, *ports, ttl, ip_checksum, l4, is_fragment, *message)
     )
 
 
@@ -128,13 +135,15 @@ def _parse_v6(frame: bytes | Frame, dst_mac: bytes, src_mac: bytes) -> Headers |
     found = _NO_PORTS if is_fragment else _transport(frame, protocol, l4, payload)
     if isinstance(found, int):
         return found
-    discovery = (
-        protocol == ipv6.ICMPV6 and not is_fragment and payload > 0 and frame[l4] in ipv6.NEIGHBOUR_DISCOVERY
-    )
+    at = l4
     sport, dport, flags, l4_checksum, l4 = found
     ports = sport, dport, flags, l4_checksum
+    message = _NO_ICMP
+    if protocol == ipv6.ICMPV6 and not is_fragment:
+        message, l4_checksum = _icmp(frame, at, payload)
+        ports = 0, 0, 0, l4_checksum
     return _new(
-        Headers, (dst_mac, src_mac, src, dst, protocol, *ports, hop_limit, 0, l4, is_fragment, discovery)
+        Headers, (dst_mac, src_mac, src, dst, protocol, *ports, hop_limit, 0, l4, is_fragment, *message)
     )
 
 
@@ -172,6 +181,14 @@ def _transport(frame: bytes | Frame, protocol: int, l4: int, payload: int) -> _T
     if protocol == ipv4.TCP:
         return _tcp(frame, l4, payload)
     return _udp(frame, l4, payload) if protocol == ipv4.UDP else _NO_PORTS
+
+
+def _icmp(frame: bytes | Frame, at: int, payload: int) -> tuple[tuple[int, int], int]:
+    """Offset and type, and the checksum; a message that ends before its header does is none."""
+    if payload < icmp.LENGTH:
+        return _NO_ICMP, 0
+    kind, checksum = icmp.HEADER.unpack_from(frame, at)
+    return (at, kind), checksum
 
 
 def _tcp(frame: bytes | Frame, l4: int, payload: int) -> _Transport | Verdict:

@@ -47,7 +47,7 @@ enum l4_limit {
 	L4_NEXT_HOPS = 65535,      /* index 0 is none */
 	L4_MAGLEV_SLOTS = 65537,   /* prime; Eisenbud et al., NSDI'16, section 5.3 */
 	L4_HASH_WORDS = 10,        /* 32-bit words of a flow key; the last one is the protocol */
-	L4_SENT = 2,               /* verdicts below it: the frame was sent */
+	L4_SENT = 3,               /* verdicts below it: the frame was sent */
 	L4_HALVES = 2,             /* of what a policy replaces: one is read, one is written */
 	L4_PROBES = 4,             /* places of the lookup that can hold a key, one after the other */
 	L4_STRIPES = 1024,         /* locks for the insertion of a flow, by the hash of its key */
@@ -65,6 +65,7 @@ enum l4_limit {
 #define L4_VERDICTS(_) \
 	_(FORWARD, "sent to the backend") \
 	_(REPLY, "sent back to the client, as if the VIP had answered") \
+	_(ECHO, "a ping of a VIP, answered in its name (RFC 792, RFC 4443)") \
 	_(PASS_NOT_IP, "neither IPv4 nor IPv6: the kernel's business") \
 	_(PASS_OTHER_MAC, "addressed to another machine's MAC") \
 	_(PASS_NOT_OURS, "neither for a VIP nor a reply of a flow: the kernel's business") \
@@ -78,7 +79,7 @@ enum l4_limit {
 	_(DROP_TCP_OFFSET, "TCP data offset below 5 or past the segment (RFC 9293 3.1)") \
 	_(DROP_UDP_LENGTH, "UDP length below 8 or past the packet (RFC 768)") \
 	_(DROP_FRAGMENT, "a fragment to a VIP: only the first one has ports (RFC 791 3.2)") \
-	_(DROP_PROTOCOL, "to a VIP, but neither TCP nor UDP") \
+	_(DROP_PROTOCOL, "to a VIP, but neither TCP nor UDP nor a ping") \
 	_(DROP_NO_SERVICE, "to a VIP, but no service has this port and protocol") \
 	_(DROP_MARTIAN, "its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)") \
 	_(DROP_NO_FLOW, "a TCP segment of no known flow, and the scheduler is no function of the flow") \

@@ -34,6 +34,7 @@ struct l4_context {
 	uint32_t backend;
 	uint32_t out_arm;
 	bool nat;                  /* rewrite addresses and ports too */
+	bool echo;                 /* make it the answer to itself */
 	struct l4_where hop;
 	uint64_t src[2], dst[2];   /* of the frame that is sent, under NAT; likewise: */
 	uint32_t ports_be;

@@ -41,6 +41,7 @@ static inline void begin(struct l4_context *context, const struct l4_tables *tab
 	context->backend = 0;
 	context->out_arm = 0;
 	context->nat = false;
+	context->echo = false;
 }
 
 static inline void report(const struct l4_context *context, struct l4_result *result)
@@ -147,11 +148,10 @@ void l4_count(const struct l4_tables *tables, const struct l4_result *result, ui
 		return;
 	l4_count_up(&tables->queue->verdicts[result->verdict], 1);
 	traffic = l4_traffic_at(tables, result->backend);
-	if (!traffic)
+	if (!traffic || !result->backend)
 		return;
 	if (result->verdict >= L4_SENT) {
-		if (result->backend)
-			l4_count_up(&traffic->dropped, 1);
+		l4_count_up(&traffic->dropped, 1);
 		return;
 	}
 	l4_count_up(result->verdict == L4_FORWARD ? &traffic->packets : &traffic->reply_packets, 1);

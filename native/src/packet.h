@@ -25,6 +25,11 @@
 /* RFC 9293, section 3.1: the byte after the data offset. */
 enum { L4_TCP_FIN = 1, L4_TCP_SYN = 2, L4_TCP_RST = 4, L4_TCP_ACK = 16, L4_TCP_FLAGS_AT = 13 };
 
+/* What ICMP and ICMPv6 have in common; their echoes; and neighbour discovery, RFC 4861, section 4. */
+enum { L4_ICMP_LENGTH = 8, L4_ICMP_CHECK_AT = 2 };
+enum { L4_ECHO_V4 = 8, L4_ECHO_REPLY_V4 = 0, L4_ECHO_V6 = 128, L4_ECHO_REPLY_V6 = 129 };
+enum { L4_FIRST_DISCOVERY = 133, L4_LAST_DISCOVERY = 137 };
+
 /* RFC 791, section 3.1: More Fragments, or an offset. */
 enum { L4_IS_FRAGMENT = 0x3fff };
 
@@ -62,7 +67,8 @@ struct l4_headers {
 	uint8_t flags;             /* of TCP */
 	bool v6;
 	bool fragment;
-	bool discovery;            /* neighbour discovery: RFC 4861 */
+	uint8_t icmp_type;
+	uint16_t icmp;             /* offset of the ICMP header of this IP version; 0: there is none */
 };
 
 L4_INLINE uint64_t l4_read64(const void *from)
@@ -139,10 +145,23 @@ L4_INLINE bool l4_header_is_valid(const struct iphdr *ip, const uint8_t *options
 	return l4_fold(sum) == 0xffff;
 }
 
-/* TCP's or UDP's header, `room` bytes from `at` on; other protocols have none of that. */
+/* ICMP, RFC 792, and ICMPv6, RFC 4443: a message that ends before its header does is none. */
+L4_INLINE void l4_parse_icmp(const uint8_t *data, const uint8_t *at, const uint8_t *end, uint32_t room,
+			     struct l4_headers *headers)
+{
+	if (room < L4_ICMP_LENGTH || !l4_has(at, end, L4_ICMP_LENGTH))
+		return;
+	headers->icmp = (uint16_t)(at - data);
+	headers->icmp_type = at[0];
+	headers->l4_check_be = l4_read16(at + L4_ICMP_CHECK_AT);
+}
+
+/* TCP's, UDP's or ICMP's header, `room` bytes from `at` on; only the first two have ports. */
 L4_INLINE int l4_parse_transport(const uint8_t *data, const uint8_t *at, const uint8_t *end, uint32_t room,
 				 struct l4_headers *headers)
 {
+	if (headers->protocol == (headers->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		l4_parse_icmp(data, at, end, room, headers);
 	if (headers->protocol != IPPROTO_TCP && headers->protocol != IPPROTO_UDP)
 		return L4_UNDECIDED;
 	headers->l4 = (uint16_t)(at - data);
@@ -259,11 +278,7 @@ L4_INLINE int l4_parse_v6(const uint8_t *data, const uint8_t *end, struct l4_hea
 	verdict = l4_past_extensions(at, end, length, headers, &past);
 	if (verdict != L4_UNDECIDED || headers->fragment)
 		return verdict;
-	at += past;
-	/* RFC 4861, section 4: types 133 to 137. */
-	if (headers->protocol == IPPROTO_ICMPV6 && length > past && l4_has(at, end, 1))
-		headers->discovery = at[0] >= 133 && at[0] <= 137;
-	return l4_parse_transport(data, at, end, length - past, headers);
+	return l4_parse_transport(data, at + past, end, length - past, headers);
 }
 
 /* Fill `headers`. Returns L4_UNDECIDED, or the verdict that says why the frame cannot be read. */

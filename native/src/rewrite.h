@@ -67,7 +67,7 @@ L4_INLINE void l4_translate_check(struct l4_context *context, uint64_t addresses
 }
 
 /* TTL, addresses and header checksum of IPv4: RFC 1812, section 5.3.1 and RFC 1624. */
-L4_INLINE void l4_translate_v4(const struct l4_context *context, uint8_t *ip, uint64_t addresses)
+L4_INLINE void l4_write_v4(const struct l4_context *context, uint8_t *ip, uint8_t ttl, uint64_t addresses)
 {
 	const struct l4_headers *headers = &context->headers;
 	uint32_t src = l4_second32(context->src[1]), dst = l4_second32(context->dst[1]);
@@ -77,7 +77,7 @@ L4_INLINE void l4_translate_v4(const struct l4_context *context, uint8_t *ip, ui
 		return;
 	/* TTL and protocol share a word. */
 	before = l4_read16(ip + offsetof(struct iphdr, ttl));
-	ip[offsetof(struct iphdr, ttl)] = (uint8_t)(headers->ttl - 1);
+	ip[offsetof(struct iphdr, ttl)] = ttl;
 	after = l4_read16(ip + offsetof(struct iphdr, ttl));
 	check = l4_update(headers->ip_check_be, addresses + l4_change16(before, after));
 	l4_copy(ip + offsetof(struct iphdr, check), &check, sizeof(check));
@@ -86,11 +86,11 @@ L4_INLINE void l4_translate_v4(const struct l4_context *context, uint8_t *ip, ui
 }
 
 /* Hop limit and addresses of IPv6: RFC 8200, section 3. */
-L4_INLINE void l4_translate_v6(const struct l4_context *context, uint8_t *ip)
+L4_INLINE void l4_write_v6(const struct l4_context *context, uint8_t *ip, uint8_t ttl)
 {
 	if (!l4_has(ip, context->end, sizeof(struct ipv6hdr)))
 		return;
-	ip[offsetof(struct ipv6hdr, hop_limit)] = (uint8_t)(context->headers.ttl - 1);
+	ip[offsetof(struct ipv6hdr, hop_limit)] = ttl;
 	l4_copy(ip + offsetof(struct ipv6hdr, saddr), context->src, sizeof(context->src));
 	l4_copy(ip + offsetof(struct ipv6hdr, daddr), context->dst, sizeof(context->dst));
 }
@@ -118,13 +118,40 @@ L4_INLINE void l4_translate(struct l4_context *context)
 	uint64_t addresses = l4_change_of_addresses(context);
 
 	if (l4_unlikely(headers->v6))
-		l4_translate_v6(context, ip);
+		l4_write_v6(context, ip, (uint8_t)(headers->ttl - 1));
 	else
-		l4_translate_v4(context, ip, addresses);
+		l4_write_v4(context, ip, (uint8_t)(headers->ttl - 1), addresses);
 	/* TCP and UDP have their ports in the same place. */
 	if (l4_has(l4, context->end, sizeof(context->ports_be)))
 		l4_copy(l4, &context->ports_be, sizeof(context->ports_be));
 	l4_translate_check(context, addresses);
+}
+
+/* Of what we send ourselves: RFC 1700, "IP Time To Live Parameter". */
+enum { L4_OWN_TTL = 64 };
+
+/* An echo request becomes the reply to it: RFC 792, "Echo"; RFC 4443, section 4.2. Exchanged addresses change no sum. */
+L4_INLINE void l4_answer(struct l4_context *context)
+{
+	const struct l4_headers *headers = &context->headers;
+	uint8_t *ip = context->data + sizeof(struct ethhdr), *message = context->data + headers->icmp;
+	uint8_t type = headers->v6 ? L4_ECHO_REPLY_V6 : L4_ECHO_REPLY_V4;
+	uint16_t before, after, check;
+
+	if (!l4_has(message, context->end, L4_ICMP_LENGTH) || !l4_has(ip, context->end, sizeof(struct iphdr)))
+		return;
+	/* Type and code share a word. */
+	before = l4_read16(message);
+	message[0] = type;
+	after = l4_read16(message);
+	check = l4_update(headers->l4_check_be, l4_change16(before, after));
+	l4_copy(message + L4_ICMP_CHECK_AT, &check, sizeof(check));
+	l4_copy(context->src, headers->dst, sizeof(context->src));
+	l4_copy(context->dst, headers->src, sizeof(context->dst));
+	if (headers->v6)
+		l4_write_v6(context, ip, L4_OWN_TTL);
+	else
+		l4_write_v4(context, ip, L4_OWN_TTL, 0);
 }
 
 /* Stage 4: write what changes into a frame that is sent. All others stay as they are. */
@@ -134,12 +161,14 @@ L4_INLINE void l4_rewrite(struct l4_context *context)
 
 	if (context->verdict >= L4_SENT || !l4_has(data, context->end, sizeof(struct ethhdr)))
 		return;
-	if (context->csum_start == L4_CSUM_DETECT)
+	if (context->csum_start == L4_CSUM_DETECT && context->headers.l4)
 		l4_complete(context);
 	l4_copy(data + offsetof(struct ethhdr, h_dest), context->hop.mac, ETH_ALEN);
 	l4_copy(data + offsetof(struct ethhdr, h_source), l4_own_mac(context->tables, context->out_arm), ETH_ALEN);
 	if (context->nat)
 		l4_translate(context);
+	if (l4_unlikely(context->echo))
+		l4_answer(context);
 }
 
 #endif

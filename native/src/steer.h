@@ -135,6 +135,24 @@ L4_INLINE int l4_go_back(struct l4_context *context, const struct l4_values *ent
 	return L4_REPLY;
 }
 
+/* A ping of a VIP is answered; who asks for its MAC address is the responder's; the rest is dropped. */
+L4_INLINE int l4_without_ports(struct l4_context *context)
+{
+	const struct l4_headers *headers = &context->headers;
+	uint8_t type = headers->icmp_type;
+
+	if (headers->v6 && headers->icmp && type >= L4_FIRST_DISCOVERY && type <= L4_LAST_DISCOVERY)
+		return L4_PASS_ND;
+	if (!headers->icmp || type != (headers->v6 ? L4_ECHO_V6 : L4_ECHO_V4))
+		return L4_DROP_PROTOCOL;
+	if (l4_is_martian(context) || !l4_has(context->data, context->end, sizeof(struct ethhdr)))
+		return L4_DROP_MARTIAN;
+	l4_copy(context->hop.mac, context->data + offsetof(struct ethhdr, h_source), ETH_ALEN);
+	context->out_arm = context->arm;
+	context->echo = true;
+	return L4_ECHO;
+}
+
 /* The verdict of a frame to a VIP that has no service, and of one that has no ports. */
 L4_INLINE int l4_without_service(struct l4_context *context)
 {
@@ -146,7 +164,7 @@ L4_INLINE int l4_without_service(struct l4_context *context)
 		return L4_DROP_NO_SERVICE;
 	if (headers->fragment)
 		return L4_DROP_FRAGMENT;
-	return headers->discovery ? L4_PASS_ND : L4_DROP_PROTOCOL;
+	return l4_without_ports(context);
 }
 
 /* The verdict of a frame that could be read and is addressed to our MAC; or L4_MISS. */

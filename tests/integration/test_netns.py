@@ -23,6 +23,7 @@ import pytest
 from l4raw.netns import CommandError, Host, Log, Topology, dsr, nat
 from l4raw.netns.clients import curl
 from l4raw.netns.servers import python_web
+from l4raw.netns.topology import VIPS
 
 pytestmark = pytest.mark.root
 
@@ -246,9 +247,8 @@ def test_half_a_network_is_taken_down(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
     with pytest.raises(ValueError, match="81 backends"), nat(backends=81):
         pass
-    # The name l4raw.netns.dsr is the function; the module has to be asked for.
-    monkeypatch.setattr(sys.modules["l4raw.netns.dsr"], "VIP", "nonsense")
-    with pytest.raises(CommandError, match=r"b1# ip addr add nonsense/32 dev lo: .*nonsense"), dsr(1):
+    monkeypatch.setitem(VIPS, 4, "nonsense")
+    with pytest.raises(CommandError, match=r"b1# ip addr add nonsense dev lo: .*nonsense"), dsr(1):
         pass
     assert children() == before
 

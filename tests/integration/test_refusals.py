@@ -113,7 +113,7 @@ def good(network: Topology) -> str:
 
 MISTAKES = {
     "unknown key": ("[lb]", '[lb]\nflow_memroy = "1MiB"', "L4R-108", 'did you mean "flow_memory"?'),
-    "bad address": ("10.77.0.11", "10.77.0.256", "L4R-109", '"10.77.0.256" is not an IPv4 address'),
+    "bad address": ("10.77.0.11", "10.77.0.256", "L4R-109", '"10.77.0.256" is not an address'),
     "port 70000": (":80/tcp", ":70000/tcp", "L4R-111", "port 70000 is above 65535"),
     "unknown mode": ('"dsr-l2"', '"drs-l2"', "L4R-112", 'did you mean "dsr-l2"?'),
     "xdp": ('"raw"', '"xdp"', "L4R-113", '"xdp" is not in this version'),

@@ -13,6 +13,7 @@ from typing import Any
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import (
+    ICMPv6EchoReply,
     ICMPv6EchoRequest,
     ICMPv6ND_NS,
     IPv6,
@@ -382,7 +383,8 @@ def _refused() -> list[Story]:
     short_offset = fixed(to_vip(TCP(sport=1, dport=80, dataofs=4)))
     stories = [
         Story("refused_protocols", "dsr", "What cannot be steered by ports is counted by what it is.")
-        .step(fixed(to_vip(ICMP())), "drop_protocol")
+        .step(fixed(to_vip(ICMP(type="time-exceeded"))), "drop_protocol")
+        .step(fixed(to_vip(Raw(b"\x08\0\0\0\0\0\0"), proto=1)), "drop_protocol", note="seven bytes of ICMP")
         .step(fixed(to_vip(syn(dport=81))), "drop_no_service")
         .step(fixed(to_vip(syn(), flags="MF")), "drop_fragment", note="a first fragment")
         .step(fixed(to_vip(Raw(b"x" * 32), proto=6, frag=100)), "drop_fragment", note="a later one"),
@@ -491,7 +493,7 @@ def _v6() -> list[Story]:
             whole, "forward", nat_v6(whole, B2_V6, mac=B2_MAC), out_arm=1, note="an atomic fragment: RFC 6946"
         ),
         Story("v6_refused", "nat-v6", "What is no segment or datagram, or cannot be read.")
-        .step(fixed(to_vip_v6(ICMPv6EchoRequest())), "drop_protocol")
+        .step(fixed(to_vip_v6(ICMPv6EchoReply())), "drop_protocol")
         .step(fixed(to_vip_v6(ICMPv6ND_NS(tgt=VIP_V6), hlim=255)), "pass_nd", note="the responder answers it")
         .step(fixed(to_vip_v6(syn(), IPv6ExtHdrFragment(offset=0, m=1))), "drop_fragment", note="a first one")
         .step(fixed(to_vip_v6(Raw(b"x" * 32), IPv6ExtHdrFragment(offset=100, nh=6))), "drop_fragment")
@@ -510,7 +512,35 @@ def _v6() -> list[Story]:
     ]
 
 
+def _echo() -> list[Story]:
+    body = Raw(bytes(range(57)))
+    ping = fixed(to_vip(ICMP(id=7, seq=1) / body, ttl=3, options=b"\x94\x04\x00\x00"))
+    pong = fixed(
+        Ether(src=OUR_MAC, dst=CLIENT_MAC)
+        / IP(src=VIP, dst=CLIENT, id=7, ttl=64, options=b"\x94\x04\x00\x00")
+        / ICMP(type=0, id=7, seq=1)
+        / body
+    )
+    ping_v6 = fixed(to_vip_v6(ICMPv6EchoRequest(id=7, seq=1, data=b"x" * 33), IPv6ExtHdrDestOpt(), hlim=3))
+    pong_v6 = fixed(
+        Ether(src=OUR_MAC, dst=CLIENT_MAC)
+        / IPv6(src=VIP_V6, dst=CLIENT_V6, fl=0x12345, hlim=64)
+        / IPv6ExtHdrDestOpt()
+        / ICMPv6EchoReply(id=7, seq=1, data=b"x" * 33)
+    )
+    why = "A ping of the VIP is answered where it came from, with a TTL of its own (RFC 792)."
+    return [
+        Story("echo", "nat", why)
+        .step(ping, "echo", pong)
+        .step(fixed(to_vip(ICMP() / body, src=VIP)), "drop_martian", note="in the VIP's own name")
+        .step(fixed(to_vip(ICMP() / body, flags="MF")), "drop_fragment"),
+        Story("echo_v6", "dsr-v6", "The same for IPv6 (RFC 4443, section 4.2).")
+        .step(ping_v6, "echo", pong_v6)
+        .step(fixed(to_vip_v6(ICMPv6EchoRequest(), src="::")), "drop_martian"),
+    ]
+
+
 if __name__ == "__main__":
-    for story in _forwarding() + _schedulers() + _checksum_zero() + _refused() + _v6():
+    for story in _forwarding() + _schedulers() + _checksum_zero() + _refused() + _v6() + _echo():
         story.write()
         print(story.name)
