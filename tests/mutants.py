@@ -20,7 +20,7 @@ MUTANTS = {
     "fragment bits": Patch(PACKET, "L4_IS_FRAGMENT = 0x3fff", "L4_IS_FRAGMENT = 0x1fff"),
     "odd byte": Patch(CHECKSUM, "uint8_t last[2] = { *at, 0 };", "uint8_t last[2] = { 0, *at };"),
     "partial complemented": Patch(REWRITE, "check = l4_update_partial(", "check = l4_update("),
-    "partial not completed": Patch(REWRITE, "if (context->csum_start == L4_CSUM_DETECT)", "if (0)"),
+    "partial not completed": Patch(REWRITE, "if (context->csum_start == L4_CSUM_DETECT &&", "if (0 &&"),
     "UDP zero sent": Patch(
         REWRITE, "headers->protocol == IPPROTO_UDP ? 0xffff : check;", "0 ? 0xffff : check;"
     ),
@@ -56,8 +56,8 @@ MUTANTS = {
     ),
     "IPv6 hop limit": Patch(
         REWRITE,
-        "(uint8_t)(context->headers.ttl - 1);\n\tl4_copy(ip + offsetof(struct ipv6hdr",
-        "context->headers.ttl;\n\tl4_copy(ip + offsetof(struct ipv6hdr",
+        "l4_write_v6(context, ip, (uint8_t)(headers->ttl - 1))",
+        "l4_write_v6(context, ip, headers->ttl)",
     ),
     "upper halves uncovered": Patch(
         REWRITE, "if (l4_unlikely(headers->v6))\n\t\tchange +=", "if (0)\n\t\tchange +="
@@ -66,7 +66,18 @@ MUTANTS = {
     "AH in units of 8": Patch(PACKET, "kind == IPPROTO_AH ? 4u : 8u", "8u"),
     "segments left": Patch(PACKET, "kind == IPPROTO_ROUTING && header[3]", "0"),
     "mapped on the wire": Patch(PACKET, "if (l4_is_v4(headers->src) || l4_is_v4(headers->dst))", "if (0)"),
-    "discovery unseen": Patch(PACKET, "at[0] >= 133 && at[0] <= 137", "0"),
+    "discovery unseen": Patch(STEER, "type <= L4_LAST_DISCOVERY)", "type < L4_FIRST_DISCOVERY)"),
+    "echo to a martian": Patch(STEER, "if (l4_is_martian(context) || ", "if ("),
+    "echo of a reply": Patch(STEER, "!headers->icmp || type !=", "!headers->icmp || type =="),
+    "echo's own TTL": Patch(
+        REWRITE, "l4_write_v4(context, ip, L4_OWN_TTL, 0)", "l4_write_v4(context, ip, headers->ttl, 0)"
+    ),
+    "echo's checksum": Patch(
+        REWRITE,
+        "check = l4_update(headers->l4_check_be, l4_change16",
+        "check = l4_update(headers->l4_check_be, 0 * l4_change16",
+    ),
+    "echo as traffic": Patch(HELPER, "if (!traffic || !result->backend)", "if (!traffic)"),
     "link-local": Patch(ADMIT, "first >> 22 == 0xfe80 >> 6", "0"),
     "least by hash": Patch(ADMIT, "service->rule >= L4_RULE_LEAST", "service->rule > L4_RULE_LEAST"),
     "new flows uncounted": Patch(ADMIT, "l4_count_up(&traffic->flows, 1);", "(void)traffic;"),
