@@ -47,10 +47,11 @@ _SAFETY = (
     ),
     Code(
         "L4R-206",
-        "this host forwards packets, and nftables cannot be used",
-        "with ip_forward on, the kernel routes its own copy of every frame that l4raw has claimed."
+        "the kernel's copies of frames must be dropped, and nftables cannot be used",
+        "with ip_forward on, the kernel routes its own copy of every frame that l4raw has claimed; and it"
+        " answers a packet to an IPv6 VIP, which is nobody's address, with an error."
         " A netdev ingress rule of nftables would drop that copy.",
-        "install nftables, or turn forwarding off: sysctl -w net.ipv4.ip_forward=0",
+        "install nftables; or, without an IPv6 VIP, turn forwarding off: sysctl -w net.ipv4.ip_forward=0",
     ),
     Code(
         "L4R-207",

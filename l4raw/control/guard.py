@@ -97,22 +97,23 @@ def _set(elements: Iterable[object]) -> str:
 
 
 class Guard:
-    """Drops the kernel's copy while any of `interfaces` forwards."""
+    """Drops the kernel's copy while it would act on it: see `why_needed`."""
 
     def __init__(self, instance: str, interfaces: Sequence[str], services: Sequence[Service]) -> None:
         """Does nothing yet: call `ensure`."""
         self.table = table_name(instance)
         self._interfaces = tuple(interfaces)
+        self._services = tuple(services)
         self._rules = rules(services)
-        self._always = any(len(service.vip) == 16 for service in services)
-        self.reason = "the kernel forwards packets here"
-        """Why there is a table, in words."""
-        if self._always:  # also without forwarding
-            self.reason = "the kernel would answer packets to an IPv6 VIP"
         self._nft: subprocess.Popen[bytes] | None = None
 
+    @property
+    def reason(self) -> str:
+        """Why a table is needed now, in words; empty: it is not."""
+        return why_needed(self._interfaces, self._services)
+
     def ensure(self) -> bool:
-        """Load the table if the kernel forwards and it is not loaded; True if it was loaded just now.
+        """Load the table if it is needed and not loaded; True if it was loaded just now.
 
         Call it at the start, and about once a second, for forwarding can be switched on later; costs a
         few microseconds when nothing changed. Once loaded, the table stays until `close`.
@@ -120,7 +121,7 @@ class Guard:
         """
         if self._nft and self._nft.poll() is None:
             return False
-        if not self._always and not any(forwards(interface) for interface in self._interfaces):
+        if not self.reason:
             return False
         self.close()
         self.refuse_foreign()
@@ -145,9 +146,9 @@ class Guard:
     def refuse_foreign(self) -> None:
         """Raises L4R-205 if the table exists and does not go: it is not one of a process just killed.
 
-        Looks only where the kernel forwards; elsewhere no table is made.
+        Looks only where a table is needed; elsewhere none is made.
         """
-        if not self._always and not any(forwards(interface) for interface in self._interfaces):
+        if not self.reason:
             return
         until = time.monotonic() + _VANISH_S
         while _exists(self.table):
@@ -189,20 +190,28 @@ class Guard:
         raise _unusable(f"nft did not load the table within {_LOAD_S:.0f} s")
 
 
-def require_nft(interfaces: Iterable[str]) -> None:
-    """Raises L4R-206 where the kernel forwards what arrives on one of them and nft cannot be used."""
-    if any(forwards(interface) for interface in interfaces):
+def require_nft(interfaces: Iterable[str], services: Iterable[Service]) -> None:
+    """Raises L4R-206 where a table is needed and nft cannot be used."""
+    if why_needed(interfaces, services):
         _exists("")
+
+
+def why_needed(interfaces: Iterable[str], services: Iterable[Service]) -> str:
+    """Why the kernel must not see its copies, in words; empty: it has no use for them.
+
+    It routes them where it forwards. And a packet to a foreign IPv6 address it answers with an error,
+    whether it forwards or not.
+    """
+    if any(len(service.vip) == 16 for service in services):
+        return "the kernel would answer packets to an IPv6 VIP"
+    return "the kernel forwards packets here" if any(map(forwards, interfaces)) else ""
 
 
 def forwards(interface: str) -> bool:
     """Would the kernel route what arrives here? ip_forward sets this value of every interface."""
     try:
         # /proc/sys/net shows the network namespace of the reading thread.
-        return any(
-            Path("/proc/sys/net", version, "conf", interface, "forwarding").read_text().strip() != "0"
-            for version in ("ipv4", "ipv6")
-        )
+        return Path("/proc/sys/net/ipv4/conf", interface, "forwarding").read_text().strip() != "0"
     except OSError:
         return False
 
@@ -252,6 +261,6 @@ def _first_line(stream: IO[bytes]) -> str:
 def _unusable(complaint: str) -> L4Error:
     return L4Error(
         "L4R-206",
-        what=f"this host forwards packets, and nftables cannot be used: {complaint}",
+        what=f"the kernel's copies of frames must be dropped, and nftables cannot be used: {complaint}",
         where="nft",
     )

@@ -44,7 +44,7 @@ def inspect(config: Config, accept_ssh_loss: bool = False) -> list[Interface]:
             for backend in service.backends:
                 next_address(netlink, interfaces[-1], backend, service.mode)
         netlink.require_admin()
-    require_nft(config.lb.interfaces)
+    require_nft(config.lb.interfaces, config.services)
     _require_memory(config.lb.flow_memory)
     with contextlib.closing(Responders(interfaces[0], vips(config))) as responder:
         responder.probe(lambda: _owners(config, interfaces))

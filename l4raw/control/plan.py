@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from l4raw.control.advice import subnets_without
 from l4raw.control.dataplane import AUTO, RAW
-from l4raw.control.guard import forwards, table_name
+from l4raw.control.guard import table_name, why_needed
 from l4raw.control.instance import interface_file
 from l4raw.control.lock import INTERFACES
 from l4raw.control.netlink import Interface
@@ -54,7 +54,7 @@ def steps(
         outside = subnets_without(vip, interfaces)
         far = f"; outside of {outside}: needs a route here" if outside else ""
         yield Step("ARP" if len(vip) == 4 else "ND", f"{ip_address(vip)} is at {mac}, on {name}{far}")
-    if any(forwards(interface.name) for interface in interfaces):
+    if why_needed(config.lb.interfaces, config.services):
         yield Step("nft", f"table netdev {table_name(instance)}: the kernel's copy of our frames is dropped")
     if config.lb.ring_seed is None and not (state_dir / FILE).exists():
         yield Step("file", f"{state_dir / FILE}, made once and kept")

@@ -135,10 +135,18 @@ def answers_ping(host: Host, address: str) -> bool:
 
 
 @each_network
+def test_it_is_built_in_less_than_a_second(build: Build, arms: int) -> None:
+    """Other jobs may have the CPUs: in one of five times."""
+    taken: list[float] = []
+    while not taken or (min(taken) >= 1 and len(taken) < 5):
+        with build(arms) as network:
+            taken.append(network.build_seconds)
+    assert min(taken) < 1, taken
+
+
+@each_network
 def test_addresses_and_macs_are_those_of_the_picture(build: Build, arms: int) -> None:
     with build(arms) as network:
-        print(f"{network.name}: built in {network.build_seconds:.3f} s")
-        assert network.build_seconds < 10  # it hangs, else; how long it took is printed
         assert network.arms == arms
         assert [host.name for host in network.backends] == ["b1", "b2", "b3"]
         for host in network.hosts[1:]:
