@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 from l4raw.core.flows import flow_key
-from l4raw.core.rewrite import apply
+from l4raw.core.rewrite import apply, enclosed
 from l4raw.core.steer import steer
 from l4raw.core.tables import Tables
 from l4raw.engine import native
@@ -33,6 +33,8 @@ class Outcome(NamedTuple):
     frame: bytes
     arm: int
     """-1: not sent."""
+    made: tuple[bytes, ...] = ()
+    """Frames sent in its place, or as an answer; on the decision's arm."""
 
 
 class Executor(ABC):
@@ -73,7 +75,10 @@ class Reference(Executor):
             if decision.forwarded:
                 apply(data, decision.edits)
             count(self.tables, decision, decision.verdict, len(frame))
-        return _outcome(decision.verdict, buffer, decision.arm, MARGIN)
+            outcome = _outcome(decision.verdict, buffer, decision.arm, MARGIN)
+            if decision.outer:
+                outcome = outcome._replace(frame=enclosed(data, decision.outer))
+        return outcome._replace(made=decision.made)
 
 
 class OverShared(Reference):

@@ -66,7 +66,7 @@ class Balancer:
         """
         self.config = config
         self.name = name
-        self.arms = tuple(Arm(interface.name, interface.mac) for interface in interfaces)
+        self.arms = tuple(Arm(interface.name, interface.mac, interface.mtu) for interface in interfaces)
         self.dataplane = ""
         """Its name; what there is, after `open`: likewise `engine` and `tables`."""
         self.dataplane_note = ""

@@ -51,7 +51,7 @@ def make(
     Raises L4R-203 for an interface that carries SSH, L4R-205 for one with another XDP program, L4R-301
     without the capabilities, L4R-304 where AF_XDP cannot work, L4R-307 for memory that there is not.
     """
-    arms = tuple(Arm(interface.name, interface.mac) for interface in interfaces)
+    arms = tuple(Arm(interface.name, interface.mac, interface.mtu) for interface in interfaces)
     key = hash_key(os.urandom(32))
     note = ""
     if config.lb.dataplane != RAW:

@@ -107,8 +107,8 @@ class WhatIf:
         engine = ReplayEngine([frame], arm, csum_start)
         seen: list[Decision] = []
 
-        def decide(data: bytes | Frame, arm: int, csum_start: int, tables: Tables) -> Decision:
-            seen.append(steer(data, arm, csum_start, tables))
+        def decide(data: bytes | Frame, arm: int, csum_start: int, tables: Tables, segment: int) -> Decision:
+            seen.append(steer(data, arm, csum_start, tables, segment))
             return seen[-1]
 
         forward(engine, self.tables, 0, decide)
@@ -147,7 +147,7 @@ class WhatIf:
 
     def _set(self, arm: int, mac: bytes, how: str) -> None:
         arms = self.tables.arms
-        self.tables.arms = (*arms[:arm], Arm(arms[arm].name, mac), *arms[arm + 1 :])
+        self.tables.arms = (*arms[:arm], arms[arm]._replace(mac=mac), *arms[arm + 1 :])
         self._macs_are[arm] = how
 
 

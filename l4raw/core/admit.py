@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from l4raw.core.flows import flow_key
-from l4raw.core.model import Mode
 from l4raw.core.ring import HASHES, Pick
 from l4raw.core.states import first
 from l4raw.core.tables import BackendEntry, ServiceEntry, Tables
@@ -65,7 +64,7 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
     """
     if martian(headers, arm, tables):
         return Admission(DROP_MARTIAN)
-    is_nat = service.service.mode is Mode.NAT
+    is_nat = service.service.mode.is_nat
     if is_nat and headers.ttl <= 1:
         return Admission(DROP_TTL)
     if not _opens(headers) and (is_nat or service.ring.rule not in HASHES):

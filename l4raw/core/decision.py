@@ -28,7 +28,12 @@ class Decision(NamedTuple):
     """How the backend was chosen; None: the flow was known, or there is none."""
     edits: tuple[Edit, ...] = ()
     arm: int = 0
-    """The arm to send it on, if it is sent."""
+    """The arm to send on, if something is sent."""
+    outer: bytes = b""
+    """Of a tunnel: headers that go between the Ethernet header and what follows it, after the edits."""
+    made: tuple[bytes, ...] = ()
+    """Frames of our own making. Those of a frame that is sent go out in its place, as its fragments do;
+    those of one that is dropped are an answer to it, as a reset or an ICMP error is."""
 
     @property
     def forwarded(self) -> bool:

@@ -28,6 +28,11 @@ class Mode(StrEnum):
     NAT = "nat"
     """Rewrite the destination; the backend routes its replies back through the balancer."""
 
+    @property
+    def is_nat(self) -> bool:
+        """Whether both directions pass the balancer, each with an entry of its own."""
+        return self is Mode.NAT
+
 
 class Scheduler(StrEnum):
     """How a new flow picks its backend."""

@@ -32,6 +32,11 @@ def apply(frame: Frame, edits: Iterable[Edit]) -> None:
         frame[offset : offset + len(new)] = new
 
 
+def enclosed(frame: bytes | Frame, outer: bytes) -> bytes:
+    """The frame with `outer` between its Ethernet header and what follows that."""
+    return bytes(frame[: ethernet.LENGTH]) + outer + bytes(frame[ethernet.LENGTH :])
+
+
 def dsr_l2(headers: Headers, src_mac: bytes, dst_mac: bytes) -> tuple[Edit, ...]:
     """Direct server return on one segment: the two MAC addresses and nothing else.
 

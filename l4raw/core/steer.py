@@ -40,12 +40,14 @@ from l4raw.wire.headers import Frame, Headers, parse
 from l4raw.wire.ipv6 import NEIGHBOUR_DISCOVERY
 
 
-def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables) -> Decision:
+def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables, segment: int = 0) -> Decision:
     """Decide what becomes of `frame`, which came in on `arm`.
 
     `csum_start`: offset of a transport header whose checksum is *partial*: it
     covers the pseudo-header only, because the sender left the rest to its
-    network card. 0: none. It need not be the outermost header's.
+    network card. 0: none. It need not be the outermost header's. `segment`:
+    payload bytes of each segment that a super-frame will be cut into; 0: it
+    is an ordinary frame.
     """
     headers = parse(frame)
     if isinstance(headers, int):

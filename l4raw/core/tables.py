@@ -32,6 +32,8 @@ class Arm(NamedTuple):
 
     name: str
     mac: bytes
+    mtu: int = 1500
+    """Bytes of an IP packet."""
 
 
 class Timeouts(NamedTuple):

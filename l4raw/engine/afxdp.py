@@ -73,6 +73,8 @@ class AfXdpEngine:
         """Bytes of a frame that each arm's interface takes."""
         self._workers: list[Worker] = []
         self._sockets: list[XskSocket] = []
+        self._senders: list[socket.socket] = []
+        """By arm: for what Python makes, which is rare and has no place in the UMEM."""
         self._umem: Umem | None = None
         self._woken = -1
         self._running = False
@@ -108,6 +110,7 @@ class AfXdpEngine:
                 worker.burst(number)  # fills the fill ring: frames may come before the first poll()
             for number, opened in enumerate(sockets):
                 self._redirect.redirect_to(number, opened)
+        self._senders += [self._open.enter_context(_sender(arm.name)) for arm in self._arms]
         self.zero_copy = self._sockets[0].zero_copy
         self._open.callback(self._stop)
         for number, arm in enumerate(self._arms):
@@ -163,17 +166,23 @@ class AfXdpEngine:
                         worker.give_back(missed, None)
                         self._current = None
 
-    def send(self, received: Received, arm: int) -> bool:
+    def send(self, received: Received, arm: int, made: bytes | None = None) -> bool:
         """Give the frame back to its queue, to be sent after this burst; False: it is too long for that arm.
 
-        One that the queue cannot send then is counted as return_dropped.
+        One that the queue cannot send then is counted as return_dropped. A frame of our own leaves at once.
         """
-        assert self._current is not None, "the frame that poll() has just handed out"
-        worker, missed = self._current
-        if missed.length > self._most[arm]:
-            return False
-        self._current = None
-        worker.give_back(missed, arm)
+        if made is None:
+            assert self._current is not None, "the frame that poll() has just handed out"
+            worker, missed = self._current
+            if missed.length > self._most[arm]:
+                return False
+            self._current = None
+            worker.give_back(missed, arm)
+        else:
+            try:
+                self._senders[arm].send(made)
+            except OSError:  # as in the raw engine: no room, down, or too long
+                return False
         if self._sample:
             self._sampled(self._sample - 1)
         return True
@@ -234,6 +243,17 @@ class AfXdpEngine:
                 raise FrameError(f"queue {queue}: {sum(each)} of {FRAMES} frames are accounted for ({each})")
             found.append(each)
         return found
+
+
+def _sender(interface: str) -> socket.socket:
+    """A packet socket that receives nothing. Raises `OSError` that names the interface."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+    try:
+        sock.bind((interface, 0))
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"opening a packet socket: {error.strerror}", interface) from error
+    return sock
 
 
 def common_queues(interfaces: Sequence[str]) -> int:

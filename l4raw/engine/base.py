@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, Self
 
 from l4raw.core.decision import Decision
-from l4raw.core.rewrite import apply
+from l4raw.core.rewrite import apply, enclosed
 from l4raw.core.steer import steer
 from l4raw.core.tables import Tables
 from l4raw.wire.abi import DROP_TX, FORWARD, SENT, Verdict
@@ -26,6 +26,8 @@ class Received(NamedTuple):
     """Offset in the frame of a transport header whose checksum is partial (CHECKSUM_PARTIAL); 0: none."""
     packet: Frame
     """What the engine itself needs to send it on: the frame and whatever it keeps in front."""
+    segment: int = 0
+    """Payload bytes of each segment that a super-frame will be cut into; 0: it is an ordinary frame."""
 
 
 class Engine(Protocol):
@@ -37,8 +39,10 @@ class Engine(Protocol):
     def poll(self, timeout: float) -> Iterator[Received]:
         """Frames that have arrived, a burst an arm at most; waits up to `timeout` seconds for the first."""
 
-    def send(self, received: Received, arm: int) -> bool:
-        """Send a received frame, as it is now, on `arm`. False: no room, the frame is dropped.
+    def send(self, received: Received, arm: int, made: bytes | None = None) -> bool:
+        """Send a received frame, as it is now, on `arm`, or `made`, a whole frame that it led to.
+
+        False: no room, the frame is dropped.
 
         Never waits: a queue that is full stays full for microseconds, and
         waiting would turn one slow egress into latency for all.
@@ -51,21 +55,28 @@ class Engine(Protocol):
         """Counters that only the engine knows, such as frames lost before it could read them."""
 
 
-Steer = Callable[[Frame, int, int, Tables], Decision]
+Steer = Callable[[Frame, int, int, Tables, int], Decision]
 
 
 def forward(engine: Engine, tables: Tables, timeout: float, decide: Steer = steer) -> None:
     """Take the frames that have arrived, and for each: decide, edit, send, count.
 
+    An answer that could not be sent changes no verdict.
+
     `decide` is `steer`, or something that calls it and looks at the result.
     """
     for received in engine.poll(timeout):
-        frame, arm, csum_start, _ = received
-        decision = decide(frame, arm, csum_start, tables)
+        frame, arm, csum_start, _, segment = received
+        decision = decide(frame, arm, csum_start, tables, segment)
         verdict = decision.verdict
-        if verdict < SENT:
+        if decision.made:
+            sent = [engine.send(received, decision.arm, made) for made in decision.made]
+            if verdict < SENT and not all(sent):
+                verdict = DROP_TX
+        elif verdict < SENT:
             apply(frame, decision.edits)
-            if not engine.send(received, decision.arm):
+            whole = enclosed(frame, decision.outer) if decision.outer else None
+            if not engine.send(received, decision.arm, whole):
                 verdict = DROP_TX
         count(tables, decision, verdict, len(frame))
 

@@ -43,8 +43,12 @@ _ETH_P_ALL: Final = 3
 
 _VNET_HEADER: Final = 10
 _NEEDS_CSUM: Final = 1
-_CSUM_START: Final = Struct("=H")
-"""At offset 6 of the header: where in the frame the sum begins, which is its transport header."""
+_WHOLE: Final = bytes(_VNET_HEADER)
+"""The header of a frame of which nothing is left undone."""
+_U16: Final = Struct("=H")
+_GSO_SIZE: Final = 4
+_CSUM_START: Final = 6
+"""Where in the header it says where in the frame the sum begins, which is its transport header."""
 _GONE: Final = frozenset({errno.EBADF, errno.ENODEV, errno.ENXIO})
 _BUFFER: Final = 1 << 17
 """A super-frame has up to 65,535 bytes of IPv4 datagram."""
@@ -129,13 +133,14 @@ class RawEngine:
                     # away a super-frame of a kind that it cannot describe. No sender may stop us.
                     self._unreadable += 1
                     break
-                csum_start = _CSUM_START.unpack_from(buffer, 6)[0] if buffer[0] & _NEEDS_CSUM else 0
-                yield Received(view[_VNET_HEADER:size], arm, csum_start, view[:size])
+                csum_start = _U16.unpack_from(buffer, _CSUM_START)[0] if buffer[0] & _NEEDS_CSUM else 0
+                segment = _U16.unpack_from(buffer, _GSO_SIZE)[0] if buffer[1] else 0
+                yield Received(view[_VNET_HEADER:size], arm, csum_start, view[:size], segment)
 
-    def send(self, received: Received, arm: int) -> bool:
-        """Send with the virtio-net header that the frame came with."""
+    def send(self, received: Received, arm: int, made: bytes | None = None) -> bool:
+        """Send with the virtio-net header that the frame came with, or a frame of our own, which is whole."""
         try:
-            self._sockets[arm].send(received.packet)
+            self._sockets[arm].send(received.packet if made is None else _WHOLE + made)
         except OSError:
             # EAGAIN, ENOBUFS: no room. ENETDOWN. EMSGSIZE, EINVAL: this frame does not fit this
             # interface. None of them may stop a balancer, least of all one that a sender can cause.

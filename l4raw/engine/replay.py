@@ -39,9 +39,9 @@ class ReplayEngine:
             buffer = memoryview(bytearray(frame))
             yield Received(buffer, self._arm, self._csum_start, buffer)
 
-    def send(self, received: Received, arm: int) -> bool:
+    def send(self, received: Received, arm: int, made: bytes | None = None) -> bool:
         """Keep a copy in `sent`."""
-        self.sent.append(Sent(bytes(received.frame), arm))
+        self.sent.append(Sent(made or bytes(received.frame), arm))
         return True
 
     def close(self) -> None:

@@ -64,16 +64,16 @@ class Timed:
             note(clock())
         self._add_up(clock())
 
-    def decide(self, frame: Frame, arm: int, csum_start: int, tables: Tables) -> Decision:
+    def decide(self, frame: Frame, arm: int, csum_start: int, tables: Tables, segment: int) -> Decision:
         """steer()"""
-        decision = steer(frame, arm, csum_start, tables)
+        decision = steer(frame, arm, csum_start, tables, segment)
         self._note(clock())
         return decision
 
-    def send(self, received: Received, arm: int) -> bool:
+    def send(self, received: Received, arm: int, made: bytes | None = None) -> bool:
         """Send by the engine; what lies between the decision and this call is `apply`."""
         self._note(clock())
-        sent = self._engine.send(received, arm)
+        sent = self._engine.send(received, arm, made)
         self._note(clock())
         return sent
 

@@ -17,10 +17,10 @@ from l4raw.core.decision import Decision
 from l4raw.core.model import Mode
 from l4raw.core.steer import steer
 from l4raw.core.tables import Arm, Tables
-from l4raw.engine.base import Received, forward
+from l4raw.engine.base import Received, Steer, forward
 from l4raw.engine.raw import RawEngine
 from l4raw.engine.replay import ReplayEngine, read_capture
-from l4raw.wire.abi import DROP_TX, FORWARD, PASS_NOT_IP, REPLY
+from l4raw.wire.abi import DROP_NO_FLOW, DROP_TX, FORWARD, PASS_NOT_IP, REPLY
 from l4raw.wire.headers import Frame
 from tests.tables import OUR_MACS, make_tables, service
 from tests.unit.test_steer import reply, request
@@ -29,7 +29,7 @@ from tests.unit.test_steer import reply, request
 class FullEngine(ReplayEngine):
     """An egress without room."""
 
-    def send(self, received: Received, arm: int) -> bool:
+    def send(self, received: Received, arm: int, made: bytes | None = None) -> bool:
         return False
 
 
@@ -63,12 +63,40 @@ def test_frames_and_bytes_are_counted_at_the_backend_in_both_directions() -> Non
 def test_another_steer_may_look_on() -> None:
     seen: list[Decision] = []
 
-    def decide(frame: Frame, arm: int, csum_start: int, tables: Tables) -> Decision:
-        seen.append(steer(frame, arm, csum_start, tables))
+    def decide(frame: Frame, arm: int, csum_start: int, tables: Tables, segment: int) -> Decision:
+        seen.append(steer(frame, arm, csum_start, tables, segment))
         return seen[-1]
 
     forward(ReplayEngine([request()]), make_tables([service()]), 0, decide)
     assert [decision.name for decision in seen] == ["forward"]
+
+
+def deciding(decision: Decision) -> Steer:
+    """A steer that always says the same."""
+    return lambda *_: decision
+
+
+def test_frames_of_our_own_go_out_in_place_of_a_sent_one_and_as_answer_to_a_dropped_one() -> None:
+    made = (b"first", b"second")
+    for verdict in (FORWARD, DROP_NO_FLOW):
+        tables, engine = make_tables([service()], arms=2), ReplayEngine([request()])
+        forward(engine, tables, 0, deciding(Decision(verdict, arm=1, made=made)))
+        assert engine.sent == [(b"first", 1), (b"second", 1)]
+        assert tables.verdicts[verdict] == 1 == sum(tables.verdicts)
+
+
+def test_an_answer_that_could_not_be_sent_changes_no_verdict_and_a_fragment_that_could_not_does() -> None:
+    for verdict, counted in ((FORWARD, DROP_TX), (DROP_NO_FLOW, DROP_NO_FLOW)):
+        tables = make_tables([service()])
+        forward(FullEngine([request()]), tables, 0, deciding(Decision(verdict, made=(b"x",))))
+        assert tables.verdicts[counted] == 1 == sum(tables.verdicts)
+
+
+def test_the_headers_of_a_tunnel_go_between_ethernet_and_the_packet_after_the_edits() -> None:
+    tables, engine = make_tables([service()]), ReplayEngine([request()])
+    edits = (("eth.dst", 0, request()[:6], b"\2backe"),)
+    forward(engine, tables, 0, deciding(Decision(FORWARD, edits=edits, outer=b"outer headers")))
+    assert engine.sent == [(b"\2backe" + request()[6:14] + b"outer headers" + request()[14:], 0)]
 
 
 @pytest.mark.parametrize("write", [wrpcap, wrpcapng])
@@ -155,3 +183,20 @@ def test_the_virtio_net_header_says_where_a_partial_checksum_begins(
     for flags in (needs, 0, valid):
         wire.send(bytes([flags, 0, 0, 0, 0, 0]) + start + bytes(2) + request())
     assert [received.csum_start for received in engine.poll(0)] == [34, 0, 0]
+
+
+def test_the_virtio_net_header_says_how_long_the_segments_of_a_super_frame_will_be(
+    raw: tuple[RawEngine, socket.socket],
+) -> None:
+    engine, wire = raw
+    size = (1448).to_bytes(2, sys.byteorder)
+    for gso_type in (1, 0):
+        wire.send(bytes([0, gso_type, 0, 0]) + size + bytes(4) + request())
+    assert [received.segment for received in engine.poll(0)] == [1448, 0]
+
+
+def test_a_frame_of_our_own_goes_out_with_nothing_left_to_do(raw: tuple[RawEngine, socket.socket]) -> None:
+    engine, wire = raw
+    wire.send(bytes([1, 1]) + bytes(8) + request())
+    (received,) = engine.poll(0)
+    assert engine.send(received, 0, b"made") and wire.recv(99) == bytes(10) + b"made"
