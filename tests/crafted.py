@@ -268,6 +268,34 @@ def _fragment(random: Random, frame: bytearray) -> bytearray:
     return frame
 
 
+def tcp_options(random: Random, frame: bytearray) -> bytearray:
+    """One to ten words of TCP options, an MSS among them most often; some of them are broken."""
+    found = segment_of(frame)
+    if not found or ends_of(frame)[2] != TCP or found.length < 20 or frame[found.l4 + 12] >> 4 != 5:
+        return frame
+    mss = pack("!BBH", 2, 4, random.choice((0, 536, 537, 1221, 1400, 1401, 1460, 9000, 65535)))
+    whole = (mss, mss, mss, b"\1", b"\1", b"\0", b"\4\2", b"\3\3\7", b"\x08\x0a" + bytes(8))
+    broken = (b"\2\3\1", b"\2\5\0\0\0", b"\2", b"\5\0", b"\5\1", b"\5\x28", b"\2\4\xff")
+    options = b""
+    for _ in range(random.randrange(1, 6)):
+        options += random.choice(broken if random.random() < 0.15 else whole)
+    options = options[:40]
+    fill = -len(options) % 4
+    options = b"\1" * fill + options if random.random() < 0.5 else options + bytes(fill)
+    frame[found.l4 + 12] += len(options) // 4 << 4
+    frame = frame[: found.l4 + 20] + options + frame[found.l4 + 20 :]
+    at = IP + (4 if is_v6(frame) else ipv4.TOTAL_LENGTH)
+    pack_into("!H", frame, at, unpack_from("!H", frame, at)[0] + len(options))
+    refix(frame)
+    return _resummed(frame)
+
+
+def _resummed(frame: bytearray) -> bytearray:
+    """With its checksum right again."""
+    make_partial(frame)
+    return bytearray(completed(bytes(frame)))
+
+
 def _ports(random: Random, frame: bytearray) -> bytearray:
     at = IP + (40 if is_v6(frame) else 20) + random.choice((0, 2))
     pack_into("!H", frame, at, random.choice((0, 80, 81, 65535)))

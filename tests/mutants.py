@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.variants import Patch
 
 STEER, ADMIT, REWRITE, CONTEXT = "src/steer.h", "src/admit.h", "src/rewrite.h", "src/context.h"
+ACL, MSS = "src/acl.h", "src/mss.h"
 FLOWS, INSERT, HOPS = "src/flows.h", "src/insert.h", "src/hops.h"
 PACKET, CHECKSUM, HELPER = "src/packet.h", "src/checksum.h", "src/helper.c"
 
@@ -89,6 +90,20 @@ MUTANTS = {
         INSERT, "used + entries > control->flow_capacity", "used > control->flow_capacity"
     ),
     "full is not seen": Patch(ADMIT, "if (l4_reserve(tables, 2)) {", "l4_reserve(tables, 2);\n\t{"),
+    "acl unread": Patch(ADMIT, "if (!l4_may_open(context, service))", "if (0)"),
+    "acl low half only": Patch(
+        ACL, "range->high > high || (range->high == high && range->low > low)", "range->low > low"
+    ),
+    "acl off by one": Patch(ACL, "range->low > low)", "range->low >= low)"),
+    "MSS raised": Patch(
+        MSS, "if (l4_ntohs(before) <= service->mss_clamp)", "if (l4_ntohs(before) == service->mss_clamp)"
+    ),
+    "MSS at odd places": Patch(MSS, "if (at & 1) {", "if (0) {"),
+    "MSS of a partial sum": Patch(
+        MSS, "if (context->csum_start > 0 && context->csum_start == headers->l4)", "if (0)"
+    ),
+    "MSS past the options": Patch(MSS, "|| at + option[1] > length)", "|| 0)"),
+    "MSS of another length": Patch(MSS, "option[1] == L4_MSS_LENGTH ? at + 2 : 0", "at + 2"),
     "another free hop": Patch(
         HOPS, "if (index && hop) {\n\t\tcontrol", "if (index && hop && 0) {\n\t\tcontrol"
     ),

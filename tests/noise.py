@@ -16,11 +16,22 @@ from struct import unpack_from
 from typing import NamedTuple
 
 from l4raw.core.hashing import HashKey, hash_key
-from l4raw.core.model import Backend, Mode, Scheduler, Service
+from l4raw.core.model import Acl, Backend, Mode, Scheduler, Service
 from l4raw.core.tables import NO_POLICY, Arm, Policy, Tables, Timeouts, compile_policy
 from l4raw.wire import ipv4, ipv6, tcp
 from l4raw.wire.abi import FORWARD
-from tests.crafted import SPOILERS, TCP, UDP, Tuple5, build, ends_of, make_partial, refix, segment_of
+from tests.crafted import (
+    SPOILERS,
+    TCP,
+    UDP,
+    Tuple5,
+    build,
+    ends_of,
+    make_partial,
+    refix,
+    segment_of,
+    tcp_options,
+)
 from tests.executors import Outcome
 from tests.tables import OUR_ADDRESSES, OUR_MACS, SEED, New, ip
 
@@ -68,15 +79,25 @@ def by_weight(*weights: int, port: int = 0) -> tuple[Backend, ...]:
     return tuple(replace(b, port=port, weight=w) for b, w in zip(B, weights, strict=False))
 
 
+SOME = Acl(
+    allow=((ip("10.77.0.0"), 16), (ip("10.77.1.16"), 28)),
+    deny=((ip("10.77.1.0"), 24), (CLIENTS[12], 32), (ip("10.77.1.22"), 31)),
+)
+SOME_V6 = Acl(
+    allow=((ip("2001:db8::"), 32), (CLIENTS_V6[4], 128)),
+    deny=((ip("2001:db8:78::"), 48), (ip("2001:db8:77:6::"), 63)),
+)
+"""Lists that let some clients in and others not, at every depth."""
+
 ODD_FLAGS = (tcp.ACK, tcp.SYN | tcp.ACK, tcp.SYN | tcp.FIN, tcp.SYN | tcp.RST, tcp.RST, tcp.FIN, 0, 0xFF)
 """Of a segment that begins no connection."""
 SERVICES = (
-    Service("web", VIPS[0], 80, TCP, DSR, MAGLEV, B[:4]),
+    Service("web", VIPS[0], 80, TCP, DSR, MAGLEV, B[:4], mss_clamp=1400),
     Service("turns", VIPS[0], 81, TCP, DSR, RR, B[:3]),
     Service("dns", VIPS[0], 53, UDP, DSR, MODULO, B[1:4]),
     Service("idle", VIPS[0], 90, TCP, DSR, RR, (Backend("z", B[0].address, 0, 0),)),
     Service("away", VIPS[0], 91, UDP, DSR, RR, (LOST,)),
-    Service("nat", VIPS[1], 80, TCP, NAT, MAGLEV, at_port(8080, *B[:4])),
+    Service("nat", VIPS[1], 80, TCP, NAT, MAGLEV, at_port(8080, *B[:4]), mss_clamp=1220),
     Service("nat turns", VIPS[1], 81, TCP, NAT, RR, B[:3]),
     Service("nat dns", VIPS[1], 53, UDP, NAT, MODULO, at_port(5300, *B[2:])),
     Service("one", VIPS[1], 82, TCP, NAT, RR, at_port(9000, B[5])),
@@ -86,7 +107,7 @@ SERVICES = (
     Service("named", VIPS[2], 8443, TCP, DSR, RR, B[4:]),
     Service("web6", VIPS_V6[0], 80, TCP, DSR, MAGLEV, B_V6[:3]),
     Service("dns6", VIPS_V6[0], 53, UDP, DSR, RR, B_V6),
-    Service("nat6", VIPS_V6[1], 80, TCP, NAT, MODULO, at_port(8080, *B_V6[:3])),
+    Service("nat6", VIPS_V6[1], 80, TCP, NAT, MODULO, at_port(8080, *B_V6[:3]), mss_clamp=536),
     Service("nat dns6", VIPS_V6[1], 0, UDP, NAT, RR, B_V6[1:]),
     Service("often", VIPS[0], 84, TCP, DSR, WRR, by_weight(3, 0, 1, 2)),
     Service("fewest", VIPS[0], 85, UDP, DSR, LC, by_weight(1, 1, 0, 1, 1)),
@@ -94,6 +115,9 @@ SERVICES = (
     Service("rows", VIPS[0], 87, UDP, DSR, HRW, by_weight(1, 2, 3)),
     Service("nat fewest", VIPS[1], 84, TCP, NAT, WLC, by_weight(1, 2, 3, port=8084)),
     Service("nat client", VIPS[1], 85, UDP, NAT, SH, by_weight(1, 0, 2, port=8085)),
+    Service("list", VIPS[0], 92, UDP, DSR, MODULO, B[:3], acl=SOME),
+    Service("nat list", VIPS[1], 86, TCP, NAT, RR, B[:2], mss_clamp=1400, acl=Acl(deny=SOME.deny)),
+    Service("list6", VIPS_V6[0], 81, TCP, DSR, RR, B_V6[:2], mss_clamp=1220, acl=SOME_V6),
 )
 CHOICES = (
     SERVICES,
@@ -162,6 +186,8 @@ class Noise:
             frame, arm = self._again(), 0
         else:
             frame, arm = self._first(), 0
+        if random.random() < 0.25:
+            frame = tcp_options(random, frame)
         if random.random() < 0.3:
             frame = self._spoiled(frame)
         start = make_partial(frame) if random.random() < 0.25 else 0

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from l4raw.core.flows import FlowTable
 from l4raw.core.hashing import HashKey, hash_key
-from l4raw.core.model import Backend, Mode, Scheduler, Service
+from l4raw.core.model import Acl, Backend, Mode, Scheduler, Service
 from l4raw.core.next_hops import NextHops
 from l4raw.core.tables import Arm, Tables, compile_policy
 from l4raw.engine.layout import Sizes
@@ -29,6 +29,7 @@ def ip(text: str) -> bytes:
     return ip_address(text).packed
 
 
+EVERYBODY = Acl()
 VIP = ip("10.77.0.100")
 VIP_V6 = ip("2001:db8:77::100")
 
@@ -57,10 +58,12 @@ def service(
     protocol: int = TCP,
     members: tuple[Backend, ...] | None = None,
     vip: bytes = VIP,
+    mss_clamp: int = 0,
+    acl: Acl = EVERYBODY,
 ) -> Service:
     """A service on the VIP."""
     chosen = backends() if members is None else members
-    return Service(name, vip, port, protocol, mode, scheduler, chosen)
+    return Service(name, vip, port, protocol, mode, scheduler, chosen, mss_clamp, acl)
 
 
 SLOTS = 8 * MAGLEV_SLOTS
@@ -137,6 +140,19 @@ def tables_named(name: str, new: New = plain) -> Tables:
             return make_tables(nat, arms=2, new=new)
         case "dsr-wrr":
             return make_tables([service(scheduler=Scheduler.WRR, members=weighted(2, 1, 0))], new=new)
+        case "dsr-mss":
+            return make_tables([service(mss_clamp=1400)], new=new)
+        case "nat-mss":
+            return make_tables(
+                [service(Mode.NAT, members=backends(port=8080), mss_clamp=1400)], arms=2, new=new
+            )
+        case "nat-v6-mss":
+            only = backends_v6(port=8080)
+            return make_tables([service(Mode.NAT, members=only, vip=VIP_V6, mss_clamp=1220)], arms=2, new=new)
+        case "dsr-acl":
+            acl = Acl(((ip("10.0.0.0"), 8),), ((ip("10.66.0.0"), 16), (ip("10.66.7.0"), 24)))
+            inner = Acl((*acl.allow, (ip("10.66.7.9"), 32)), acl.deny)
+            return make_tables([service(acl=inner)], new=new)
         case "dsr-sh":
             return make_tables([service(scheduler=Scheduler.SH)], new=new)
         case "dsr-hrw":

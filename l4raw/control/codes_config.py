@@ -187,4 +187,29 @@ CONFIG = (
         "a frame keeps its IP version: neither dsr-l2 nor nat translates one into the other.",
         "give the backend an address of the VIP's version, or make a second service",
     ),
+    Code(
+        "L4R-160",
+        "not a network",
+        "an access list has addresses and networks: an address, a slash and the length of the prefix, with no"
+        " bit set after that.",
+        'write it like "10.0.0.0/8", "2001:db8::/32", or "10.1.2.3" for one client',
+    ),
+    Code(
+        "L4R-161",
+        "mss_clamp on a udp service",
+        "the maximum segment size is an option of TCP's SYN; a datagram has nothing like it.",
+        "remove mss_clamp, or name the service with /tcp",
+    ),
+    Code(
+        "L4R-162",
+        "a network of another IP version than the VIP",
+        "clients of a VIP have addresses of its version, so this entry would never match.",
+        "remove it, or put it into the service of that version",
+    ),
+    Code(
+        "L4R-163",
+        "a network twice in an access list",
+        "the longest prefix decides, and of two that are alike none is longer.",
+        "keep one of them, in allow or in deny",
+    ),
 )

@@ -21,11 +21,12 @@ from pydantic import ValidationError
 
 from l4raw.control import meaning, shape
 from l4raw.control.advice import one_arm_nat_warnings as one_arm_nat_warnings
+from l4raw.control.draft import Draft
 from l4raw.control.errors import ConfigErrors, L4Error, Problem
 from l4raw.control.findings import from_pydantic
 from l4raw.control.settings import Config, LbConfig
 from l4raw.control.source import Source
-from l4raw.core.model import Backend, Mode, Scheduler, Service
+from l4raw.core.model import Acl, Backend, Mode, Scheduler, Service
 from l4raw.core.tables import Timeouts
 
 LOCAL = Path("l4raw.toml")
@@ -109,7 +110,7 @@ def parse(text: str, path: Path, found_by: str = "-c") -> Loaded:
     except ValidationError as error:
         findings = [from_pydantic(item, raw) for item in error.errors(include_url=False)]
     wrong = frozenset(finding.loc for finding in findings)
-    findings += meaning.check(meaning.Draft(raw, wrong))
+    findings += meaning.check(Draft(raw, wrong))
     if findings or root is None:
         raise ConfigErrors(source.problems(findings))
     config = _config(root)
@@ -151,4 +152,6 @@ def _service(service: shape.Service) -> Service:
         Mode(service.mode),
         Scheduler(service.scheduler),
         tuple(Backend(item.name, item.address, item.port, item.weight) for item in service.backends),
+        service.mss_clamp,
+        Acl(tuple(service.acl.allow), tuple(service.acl.deny)),
     )

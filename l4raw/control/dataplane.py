@@ -108,6 +108,7 @@ def _sizes(config: Config, local: int) -> Sizes:
         backends=min(BACKENDS, backends + 1024),
         ring_slots=(services + 4) * MAGLEV_SLOTS,
         addresses=2 * services + local + 256,
+        ranges=2 * sum(len(service.acl.allow + service.acl.deny) + 1 for service in config.services) + 256,
     )
 
 

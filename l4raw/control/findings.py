@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from l4raw.control import shape, values
+from l4raw.control.shape_table import toml_type
 from l4raw.control.source import Finding
 from l4raw.control.toml_lines import Loc
 
@@ -27,7 +28,7 @@ def from_pydantic(error: Any, raw: dict[str, Any]) -> Finding:
         return Finding(cause.code, loc, f"{head}{_last_word(loc)} {cause.what}", cause.fix)
     expected = {"model_type": "a table", "dict_type": "a table", "list_type": "a list"}.get(kind)
     if expected:
-        found = shape.toml_type(error["input"])
+        found = toml_type(error["input"])
         return Finding("L4R-105", loc, f"{head}{_last_word(loc)} is {found}; {expected} is expected")
     return Finding("L4R-105", loc, f"{head}{_last_word(loc)} is not accepted: {error['msg']}")
 

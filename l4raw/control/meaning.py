@@ -1,6 +1,6 @@
 """What a configuration means: values that only make sense, or not, together.
 
-Lives here: one small function for each rule. They read a draft: the document
+Lives here: one small function for each rule. They read a draft (draft.py): the document
 without the values whose shape is wrong, so that an unknown mode and a VIP given
 twice are reported together. A value that is not known breaks no rule.
 """
@@ -8,97 +8,16 @@ twice are reported together. A value that is not known breaks no rule.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-from l4raw.control import values
-from l4raw.control.findings import label
+from l4raw.control import meaning_limits
+from l4raw.control.draft import Draft, DraftBackend, DraftService
 from l4raw.control.source import Finding
-from l4raw.control.toml_lines import Loc
 from l4raw.core.ring import turns
 from l4raw.wire import abi
 
 _WITH_WEIGHTS = {"rr": "wrr", "lc": "wlc", "modulo": "maglev"}
 """Schedulers without weights, and what is most like them and has some."""
-
-
-@dataclass(slots=True)
-class DraftBackend:
-    """A backend; None: absent or wrong."""
-
-    loc: Loc
-    head: str
-    name: str | None
-    address: bytes | None
-    port: int | None
-    weight: int | None
-
-
-@dataclass(slots=True)
-class DraftService:
-    """A service; None: absent or wrong."""
-
-    loc: Loc
-    head: str
-    """How messages about it begin: `service "web": `."""
-    name: str | None
-    vip: values.Vip | None
-    mode: str | None
-    scheduler: str | None
-    has_backends: bool | None
-    backends: list[DraftBackend] = field(default_factory=list)
-
-
-class Draft:
-    """The document as far as its shape is right."""
-
-    def __init__(self, raw: dict[str, Any], wrong: frozenset[Loc]) -> None:
-        """`wrong` are the places that a message exists about already."""
-        self._raw = raw
-        self._wrong = wrong
-        self.interfaces: list[Any] = self._list(("lb", "interfaces")) or []
-        count = len(self._list(("service",)) or [])
-        self.services = [self._service(("service", index)) for index in range(count)]
-
-    def _get(self, loc: Loc, default: Any = None) -> Any:
-        """The value at `loc`, `default` if there is none, None if it or what it is in is wrong."""
-        value: Any = self._raw
-        for depth, part in enumerate(loc):
-            if loc[: depth + 1] in self._wrong:
-                return None
-            if isinstance(value, dict) and part not in value:
-                return default
-            value = value[part]
-        return value
-
-    def _list(self, loc: Loc) -> list[Any] | None:
-        value = self._get(loc, [])
-        return value if isinstance(value, list) else None
-
-    def _service(self, loc: Loc) -> DraftService:
-        vip = self._get((*loc, "vip"))
-        backends = self._list((*loc, "backends"))
-        return DraftService(
-            loc,
-            label((*loc, "name"), self._raw),
-            self._get((*loc, "name")),
-            None if vip is None else values.vip(vip),
-            self._get((*loc, "mode")),
-            self._get((*loc, "scheduler"), "maglev"),
-            None if backends is None or self._get(loc) is None else bool(backends),
-            [self._backend((*loc, "backends", index)) for index in range(len(backends or []))],
-        )
-
-    def _backend(self, loc: Loc) -> DraftBackend:
-        address = self._get((*loc, "address"))
-        return DraftBackend(
-            loc,
-            label((*loc, "name"), self._raw),
-            self._get((*loc, "name")),
-            None if address is None else values.address(address),
-            self._get((*loc, "port"), 0),
-            self._get((*loc, "weight"), 1),
-        )
 
 
 def check(draft: Draft) -> Iterator[Finding]:
@@ -131,6 +50,7 @@ def check(draft: Draft) -> Iterator[Finding]:
         yield from _dsr_ports(service)
         yield from _weights(service)
         yield from _versions(service)
+        yield from meaning_limits.check(draft, service)
 
 
 def _repeated(

@@ -1,18 +1,19 @@
 """The shape of a configuration file: which keys, which types, which values.
 
 Lives here: the pydantic models, one class for each TOML table. A value that
-only makes sense beside another one is judged in meaning.py. This is the only
-module of l4raw that imports pydantic.
+only makes sense beside another one is judged in meaning.py. Only
+this and shape_*.py define pydantic models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from l4raw.control import values
+from l4raw.control.shape_limits import MSS_RANGE, Acl
+from l4raw.control.shape_table import Table, number, text, toml_type
 from l4raw.core import tables
 from l4raw.core.model import Mode, Scheduler
 from l4raw.wire import abi
@@ -27,40 +28,10 @@ SCHEDULERS = tuple(str(scheduler) for scheduler in Scheduler)
 NEXT_HOPS = ("learned",)
 
 _DEFAULTS = tables.Timeouts()
-_T = TypeVar("_T")
-
-
-def _text(parse: Callable[[str], _T]) -> BeforeValidator:
-    """A validator for a key whose value is text in the file and a `_T` in the model."""
-
-    def validate(value: object) -> _T:
-        if not isinstance(value, str):
-            raise values.Refused("L4R-105", f"is {toml_type(value)}; a string is expected")
-        return parse(value)
-
-    return BeforeValidator(validate)
-
-
-def _number(check: Callable[[int], int]) -> BeforeValidator:
-    def validate(value: object) -> int:
-        # bool is an int in Python, not in TOML.
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise values.Refused("L4R-105", f"is {toml_type(value)}; a whole number is expected")
-        return check(value)
-
-    return BeforeValidator(validate)
 
 
 def _words(known: tuple[str, ...], *later: str) -> BeforeValidator:
-    return _text(lambda text: values.word(text, known, later))
-
-
-def toml_type(value: object) -> str:
-    """What TOML calls the type of a value, with its article."""
-    if isinstance(value, bool):
-        return "a boolean"
-    names = {str: "a string", int: "a whole number", float: "a float", list: "a list", dict: "a table"}
-    return names.get(type(value), "a date or time")
+    return text(lambda text: values.word(text, known, later))
 
 
 def _interfaces(value: object) -> object:
@@ -92,16 +63,8 @@ def _seed(text: str) -> str:
     return text
 
 
-_Name = Annotated[str, _text(values.service_name)]
-_Timeout = Annotated[int, _text(lambda text: values.duration(text, *TIMEOUT_RANGE))]
-
-
-class Table(BaseModel):
-    """Any table of the file: strict, and no key that is not named."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    later: ClassVar[frozenset[str]] = frozenset()
-    """Keys of the contract that this version cannot honour yet."""
+_Name = Annotated[str, text(values.service_name)]
+_Timeout = Annotated[int, text(lambda text: values.duration(text, *TIMEOUT_RANGE))]
 
 
 class Backend(Table):
@@ -110,9 +73,9 @@ class Backend(Table):
     later = frozenset({"backup"})
 
     name: _Name
-    address: Annotated[bytes, _text(values.address)]
-    port: Annotated[int, _number(values.port)] = 0
-    weight: Annotated[int, _number(lambda number: values.whole_number(number, *WEIGHT_RANGE))] = 1
+    address: Annotated[bytes, text(values.address)]
+    port: Annotated[int, number(values.port)] = 0
+    weight: Annotated[int, number(lambda number: values.whole_number(number, *WEIGHT_RANGE))] = 1
 
 
 class Timeouts(Table):
@@ -127,23 +90,25 @@ class Timeouts(Table):
 class Service(Table):
     """[[service]]."""
 
-    later = frozenset({"flows", "full", "affinity", "all_down", "mss_clamp", "snat", "tunnel", "check"})
+    later = frozenset({"flows", "full", "affinity", "all_down", "snat", "tunnel", "check"})
 
     name: _Name
-    vip: Annotated[values.Vip, _text(values.vip)]
+    vip: Annotated[values.Vip, text(values.vip)]
     mode: Annotated[str, _words(MODES, "dsr-ipip", "dsr-gue", "fullnat", "proxy")]
     scheduler: Annotated[str, _words(SCHEDULERS)] = "maglev"
     backends: list[Backend] = Field(default_factory=list)
     timeouts: Timeouts = Field(default_factory=Timeouts)
+    mss_clamp: Annotated[int, number(lambda value: values.whole_number(value, *MSS_RANGE))] = 0
+    acl: Acl = Field(default_factory=Acl)
 
 
 class Lb(Table):
     """[lb]."""
 
-    interfaces: Annotated[list[Annotated[str, _text(values.interface_name)]], BeforeValidator(_interfaces)]
+    interfaces: Annotated[list[Annotated[str, text(values.interface_name)]], BeforeValidator(_interfaces)]
     dataplane: Annotated[str, _words(DATAPLANES, "xdp")] = "auto"
-    flow_memory: Annotated[int, _text(lambda text: values.size(text, *FLOW_MEMORY_RANGE))] = 64 << 20
-    ring_seed: Annotated[str | None, _text(_seed)] = None
+    flow_memory: Annotated[int, text(lambda text: values.size(text, *FLOW_MEMORY_RANGE))] = 64 << 20
+    ring_seed: Annotated[str | None, text(_seed)] = None
     client_next_hop: Annotated[str, _words(NEXT_HOPS, "route")] = "learned"
 
 
@@ -163,5 +128,6 @@ def table_at(loc: tuple[str | int, ...]) -> type[Table]:
         ("service",): Service,
         ("service", "timeouts"): Timeouts,
         ("service", "backends"): Backend,
+        ("service", "acl"): Acl,
     }
     return models.get(words, Table)

@@ -123,6 +123,26 @@ def _detail(text: str) -> str:
     return ""
 
 
+def prefix(text: str) -> tuple[bytes, int]:
+    """First address and length of a network, `10.0.0.0/8`; an address alone is a network of one.
+
+    Raises Refused L4R-160.
+    """
+    try:
+        network = ip_network(text)
+    except ValueError as error:
+        try:
+            fix = f'write "{ip_network(text, strict=False)}"'
+        except ValueError:
+            fix = ""
+        said = str(error)
+        reason = f" ({said.removeprefix(text).strip()})" if said.startswith(text + " has") else ""
+        raise Refused("L4R-160", f'"{text}" is not a network{reason}', fix) from None
+    if "%" in text:
+        raise Refused("L4R-160", f'"{text}" names an interface', "write the network alone")
+    return network.network_address.packed, network.prefixlen
+
+
 def _is_ipv6(text: str) -> bool:
     try:
         IPv6Address(text.strip("[]"))

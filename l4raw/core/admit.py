@@ -15,6 +15,7 @@ from l4raw.core.states import first
 from l4raw.core.tables import BackendEntry, ServiceEntry, Tables
 from l4raw.wire import ipv4, tcp
 from l4raw.wire.abi import (
+    DROP_ACL,
     DROP_FLOWS_FULL,
     DROP_MARTIAN,
     DROP_NEXT_HOP_UNKNOWN,
@@ -64,6 +65,8 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
     """
     if martian(headers, arm, tables):
         return Admission(DROP_MARTIAN)
+    if not service.acl.allow(headers.src):
+        return Admission(DROP_ACL)
     is_nat = service.service.mode.is_nat
     if is_nat and headers.ttl <= 1:
         return Admission(DROP_TTL)

@@ -70,6 +70,19 @@ class Backend:
         return end(self.address, self.port) if self.port else str(ip_address(self.address))
 
 
+Prefix = tuple[bytes, int]
+"""The first address of a network, and the length of its prefix in bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acl:
+    """Which clients may open flows: of the prefixes that cover an address, the longest one decides."""
+
+    allow: tuple[Prefix, ...] = ()
+    """If there are any, others may not."""
+    deny: tuple[Prefix, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """A VIP, a port and a protocol, and who answers there."""
@@ -83,6 +96,9 @@ class Service:
     mode: Mode
     scheduler: Scheduler
     backends: tuple[Backend, ...]
+    mss_clamp: int = 0
+    """TCP: the largest MSS that passes, in bytes; 0: any."""
+    acl: Acl = Acl()
 
     def __str__(self) -> str:
         protocol = {6: "tcp", 17: "udp"}.get(self.protocol, str(self.protocol))

@@ -19,9 +19,10 @@ from l4raw.core import rewrite
 from l4raw.core.admit import admit, martian
 from l4raw.core.decision import Decision
 from l4raw.core.flows import flow_key
+from l4raw.core.mss import clamp
 from l4raw.core.states import FIN_SYN_RST, NEXT_STATE
 from l4raw.core.tables import Tables
-from l4raw.wire import icmp
+from l4raw.wire import icmp, tcp
 from l4raw.wire.abi import (
     DROP_FRAGMENT,
     DROP_MARTIAN,
@@ -55,9 +56,9 @@ def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables, segme
     if headers.dst_mac != tables.arms[arm].mac:
         return Decision(PASS_OTHER_MAC, headers)
     partial = csum_start != 0 and csum_start == headers.l4
-    if headers.dst in tables.policy.vips:
-        return _to_vip(headers, arm, partial, tables)
-    return _from_backend(headers, arm, partial, tables)
+    whose = _to_vip if headers.dst in tables.policy.vips else _from_backend
+    decision = whose(headers, arm, partial, tables)
+    return clamp(frame, decision, partial) if headers.flags & tcp.SYN else decision
 
 
 def _to_vip(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decision:

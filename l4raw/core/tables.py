@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
+from l4raw.core.acl import EVERYBODY, Ranges, compile_acl
 from l4raw.core.flows import FlowTable
 from l4raw.core.model import Backend, Service
 from l4raw.core.next_hops import NextHops
@@ -63,6 +64,7 @@ class ServiceEntry(NamedTuple):
     ring: Ring
     timeouts: tuple[int, ...]
     """By flow state, in ms."""
+    acl: Ranges = EVERYBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,7 @@ def compile_policy(
             members.append((place, backend))
         ring = build(service.scheduler, members, seed)
         limits = _by_state((timeouts or {}).get(service.name, Timeouts()))
-        entry = ServiceEntry(number, service, ring, limits)
+        entry = ServiceEntry(number, service, ring, limits, compile_acl(service.acl))
         by_number[number] = table[service.vip, service.port, service.protocol] = entry
     if len(by_number) > SERVICES or len(backends) > BACKENDS:
         raise OverflowError(f"more than {SERVICES - 1} services or {BACKENDS - 1} backends")

@@ -46,6 +46,8 @@ class Sizes:
     addresses: int = 256
     """Services, VIPs and addresses of our own, together."""
     next_hops: int = NEXT_HOPS
+    ranges: int = 256
+    """Of all access lists together: at most two a prefix, and one a list."""
 
     def __post_init__(self) -> None:
         limits = ((self.services, SERVICES), (self.backends, BACKENDS), (self.next_hops, NEXT_HOPS))
@@ -78,6 +80,7 @@ def _tables(sizes: Sizes) -> tuple[_Table, ...]:
         _Table("services", "struct l4_service", HALVES * sizes.services),
         _Table("backends", "struct l4_backend", HALVES * sizes.backends),
         _Table("rings", "uint16_t", HALVES * sizes.ring_slots),
+        _Table("ranges", "struct l4_range", HALVES * sizes.ranges),
         _Table("queue", "struct l4_queue", sizes.queues),
         _Table("traffic", "struct l4_traffic", sizes.queues * sizes.backends),
     )
@@ -121,6 +124,7 @@ class Layout:
         control.hop_limit = sizes.next_hops
         control.head_limit = sizes.next_hops
         control.queue_limit = sizes.queues
+        control.range_limit = sizes.ranges
         for number, arm in enumerate(arms):
             control.arms[number] = arm.mac.ljust(8, b"\0")
 

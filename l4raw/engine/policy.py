@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
+from l4raw.core.acl import Ranges
 from l4raw.core.flows import flow_key
 from l4raw.core.hashing import HashKey, flow_hash, hash_key, mapped, scale
 from l4raw.core.model import Mode
@@ -59,13 +60,19 @@ def _write_services(layout: Layout, half: int, policy: Policy) -> None:
     live = {entry.number for entry in policy.services.values()}
     slots = sum(len(e.ring.slots) for e in policy.by_number if e and e.number in live)
     _require("ring slots", slots, sizes.ring_slots)
-    start = 0
+    ranges = sum(len(e.acl.starts) for e in policy.services.values())
+    _require("ranges of access lists", ranges, sizes.ranges)
+    start = acl = 0
     rings = layout.at["rings"] + half * sizes.ring_slots
     for entry in policy.by_number:
         if entry is None:
             continue
         size = len(entry.ring.slots) if entry.number in live else 0
-        _write_service(layout.at["services"][half * sizes.services + entry.number], entry, start, size)
+        to = layout.at["services"][half * sizes.services + entry.number]
+        _write_service(to, entry, start, size)
+        to.acl_start = acl
+        to.acl_size = _write_acl(layout, half, entry.acl, acl) if entry.number in live else 0
+        acl += to.acl_size
         if size:
             native.ffi.memmove(rings + start, entry.ring.slots, 2 * size)
         start += size
@@ -78,7 +85,16 @@ def _write_service(to: Any, entry: ServiceEntry, start: int, size: int) -> None:
     to.protocol = service.protocol
     to.mode = _MODES[service.mode]
     to.rule = entry.ring.rule
+    to.mss_clamp = service.mss_clamp
     to.ring_start, to.ring_size = start, size
+
+
+def _write_acl(layout: Layout, half: int, acl: Ranges, start: int) -> int:
+    """How many ranges there are now from `start` on."""
+    for number, (address, allowed) in enumerate(zip(*acl, strict=True)):
+        to = layout.at["ranges"][half * layout.sizes.ranges + start + number]
+        to.high, to.low, to.allowed = int.from_bytes(address[:8]), int.from_bytes(address[8:]), allowed
+    return len(acl.starts)
 
 
 def _write_backends(layout: Layout, half: int, backends: tuple[BackendEntry | None, ...]) -> None:

@@ -12,7 +12,7 @@ from typing import Final, NewType
 Verdict = NewType("Verdict", int)
 """What became of a frame. An index into VERDICT_NAMES and VERDICT_SENTENCES."""
 
-ABI_VERSION: Final = 4
+ABI_VERSION: Final = 5
 
 # enum l4_limit
 BURST: Final = 64
@@ -72,25 +72,27 @@ DROP_NO_SERVICE: Final = Verdict(17)
 """to a VIP, but no service has this port and protocol"""
 DROP_MARTIAN: Final = Verdict(18)
 """its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)"""
-DROP_NO_FLOW: Final = Verdict(19)
+DROP_ACL: Final = Verdict(19)
+"""a new flow of a client that the service's acl does not let in"""
+DROP_NO_FLOW: Final = Verdict(20)
 """a TCP segment of no known flow, and the scheduler is no function of the flow"""
-DROP_NO_BACKEND: Final = Verdict(20)
+DROP_NO_BACKEND: Final = Verdict(21)
 """the service has no backend that takes new flows"""
-DROP_NEXT_HOP_UNKNOWN: Final = Verdict(21)
+DROP_NEXT_HOP_UNKNOWN: Final = Verdict(22)
 """the MAC address of the next hop is not known (yet)"""
-DROP_NEXT_HOPS_FULL: Final = Verdict(22)
+DROP_NEXT_HOPS_FULL: Final = Verdict(23)
 """no room to remember one more client next hop"""
-DROP_FLOWS_FULL: Final = Verdict(23)
+DROP_FLOWS_FULL: Final = Verdict(24)
 """the flow table is full"""
-DROP_REPLY_KEY_TAKEN: Final = Verdict(24)
+DROP_REPLY_KEY_TAKEN: Final = Verdict(25)
 """its replies would look like those of another flow"""
-DROP_TTL: Final = Verdict(25)
+DROP_TTL: Final = Verdict(26)
 """TTL would reach zero (RFC 1812 5.3.1)"""
-DROP_OVERFLOW: Final = Verdict(26)
+DROP_OVERFLOW: Final = Verdict(27)
 """left to Python, for which as many were waiting as may"""
-DROP_TX: Final = Verdict(27)
+DROP_TX: Final = Verdict(28)
 """the egress interface did not take it: its queue is full, it is down, or its MTU is too small"""
-VERDICT_COUNT: Final = 28
+VERDICT_COUNT: Final = 29
 
 # enum l4_miss
 MISS_BUSY: Final = 0
@@ -152,6 +154,7 @@ VERDICT_NAMES: Final[tuple[str, ...]] = (
     "drop_protocol",
     "drop_no_service",
     "drop_martian",
+    "drop_acl",
     "drop_no_flow",
     "drop_no_backend",
     "drop_next_hop_unknown",
@@ -184,6 +187,7 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "to a VIP, but neither TCP nor UDP nor a ping",
     "to a VIP, but no service has this port and protocol",
     "its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)",
+    "a new flow of a client that the service's acl does not let in",
     "a TCP segment of no known flow, and the scheduler is no function of the flow",
     "the service has no backend that takes new flows",
     "the MAC address of the next hop is not known (yet)",

@@ -35,3 +35,27 @@ FIN: Final = 0x01
 SYN: Final = 0x02
 RST: Final = 0x04
 ACK: Final = 0x10
+
+OPTION_END: Final = 0
+OPTION_NOTHING: Final = 1
+OPTION_MSS: Final = 2
+"""Kinds of options: section 3.2. The first two are one byte; others have a length, which counts both."""
+MSS_LENGTH: Final = 4
+
+
+def mss_at(header: bytes | bytearray | memoryview) -> int:
+    """Offset of the value of the maximum segment size option in a TCP header, options included; 0: none.
+
+    RFC 9293, section 3.7.1. An option that is not whole, or whose length cannot be, ends the search.
+    """
+    at, end = LENGTH, len(header)
+    while at < end and header[at] != OPTION_END:
+        if header[at] == OPTION_NOTHING:
+            at += 1
+            continue
+        if at + 2 > end or header[at + 1] < 2 or at + header[at + 1] > end:
+            return 0
+        if header[at] == OPTION_MSS:
+            return at + 2 if header[at + 1] == MSS_LENGTH else 0
+        at += header[at + 1]
+    return 0

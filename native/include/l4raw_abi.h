@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 4 };
+enum { L4_ABI_VERSION = 5 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -82,6 +82,7 @@ enum l4_limit {
 	_(DROP_PROTOCOL, "to a VIP, but neither TCP nor UDP nor a ping") \
 	_(DROP_NO_SERVICE, "to a VIP, but no service has this port and protocol") \
 	_(DROP_MARTIAN, "its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)") \
+	_(DROP_ACL, "a new flow of a client that the service's acl does not let in") \
 	_(DROP_NO_FLOW, "a TCP segment of no known flow, and the scheduler is no function of the flow") \
 	_(DROP_NO_BACKEND, "the service has no backend that takes new flows") \
 	_(DROP_NEXT_HOP_UNKNOWN, "the MAC address of the next hop is not known (yet)") \
@@ -211,11 +212,28 @@ struct l4_service {
 	uint8_t protocol;
 	uint8_t mode;              /* enum l4_mode */
 	uint8_t rule;              /* enum l4_rule */
-	uint8_t reserved[3];
+	uint8_t reserved0;
+	uint16_t mss_clamp;        /* TCP: the largest MSS that passes; 0: any */
 	uint32_t ring_start;       /* first slot in the ring array of its half */
 	uint32_t ring_size;        /* slots; 0: no backend takes new flows */
+	uint32_t acl_start;        /* first range in the array of its half */
+	uint32_t acl_size;         /* ranges; 0: everybody may open flows */
+	uint32_t reserved[6];
 };
-L4_ASSERT(sizeof(struct l4_service) == 32, "service")
+L4_ASSERT(sizeof(struct l4_service) == 64, "service")
+
+/*
+ * A range of clients' addresses, from here to where the next one begins, in
+ * the order of the addresses: see l4raw/core/acl.py. Numbers in the order of the
+ * host; an IPv4 address is an IPv4-mapped one. The first range begins at 0.
+ */
+struct l4_range {
+	uint64_t high;
+	uint64_t low;
+	uint32_t allowed;
+	uint32_t reserved;
+};
+L4_ASSERT(sizeof(struct l4_range) == 24, "range of an access list")
 
 /* The multipliers of l4raw/core/hashing.py; and what the words that all IPv4 keys share add up to, k[0] included. */
 struct l4_hash_key {
@@ -276,7 +294,8 @@ struct l4_control {
 	uint32_t head_limit;
 	uint32_t queue_limit;
 	uint8_t arms[2][8];        /* MAC addresses of our own; the last two bytes are 0 */
-	uint32_t reserved0[10];
+	uint32_t range_limit;
+	uint32_t reserved0[9];
 	/* Line 3: written by the one who owns the clock, and by a reload. */
 	uint32_t now;              /* ms, modulo 2^32 */
 	uint32_t generation;       /* of the policy; its last bit is the half in force */
@@ -348,6 +367,7 @@ struct l4_tables {
 	struct l4_service *services;
 	struct l4_backend *backends;
 	uint16_t *rings;
+	struct l4_range *ranges;
 	/* This queue's. */
 	struct l4_queue *queue;
 	struct l4_traffic *traffic; /* by number of the backend */

@@ -10,6 +10,7 @@
 #ifndef L4RAW_SRC_ADMIT_H
 #define L4RAW_SRC_ADMIT_H
 
+#include "acl.h"
 #include "context.h"
 
 /* The network of 0.0.0.0, loopback, class D and class E (RFC 1812, section 5.3.7). */
@@ -225,8 +226,11 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 
 	if (!service || !cursor)
 		return l4_miss_as(context, L4_MISS_CHANGED);
+	context->service = service_number;
 	if (l4_is_martian(context))
 		return L4_DROP_MARTIAN;
+	if (!l4_may_open(context, service))
+		return L4_DROP_ACL;
 	if (service->mode == L4_NAT && context->headers.ttl <= 1)
 		return L4_DROP_TTL;
 	if (service->rule >= L4_RULE_LEAST)

@@ -13,7 +13,7 @@
 
 /*
  * A frame's story: what it is, what was read, what was found, what was decided.
- * Before the first stage `flow` is L4_NONE; miss, backend, out_arm and nat are 0.
+ * Before the first stage `flow` is L4_NONE; miss, service, backend, out_arm and nat are 0.
  */
 struct l4_context {
 	const struct l4_tables *tables;
@@ -31,6 +31,7 @@ struct l4_context {
 
 	int verdict;               /* enum l4_verdict, or L4_MISS, or L4_UNDECIDED */
 	uint32_t miss;             /* enum l4_miss */
+	uint32_t service;
 	uint32_t backend;
 	uint32_t out_arm;
 	bool nat;                  /* rewrite addresses and ports too */

@@ -38,6 +38,7 @@ static inline void begin(struct l4_context *context, const struct l4_tables *tab
 	context->csum_start = frame->csum_start;
 	context->flow = L4_NONE;
 	context->miss = 0;
+	context->service = 0;
 	context->backend = 0;
 	context->out_arm = 0;
 	context->nat = false;

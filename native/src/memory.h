@@ -139,6 +139,13 @@ L4_INLINE const uint16_t *l4_ring_at(const struct l4_tables *tables, uint32_t ha
 	return slot < limit ? &tables->rings[(size_t)half * limit + slot] : NULL;
 }
 
+L4_INLINE const struct l4_range *l4_range_at(const struct l4_tables *tables, uint32_t half, uint32_t index)
+{
+	uint32_t limit = tables->control->range_limit;
+
+	return index < limit ? &tables->ranges[(size_t)half * limit + index] : NULL;
+}
+
 /* This thread's counters; nobody else writes them. */
 L4_INLINE struct l4_queue *l4_queue_of(const struct l4_tables *tables)
 {

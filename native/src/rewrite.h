@@ -8,7 +8,7 @@
 #ifndef L4RAW_SRC_REWRITE_H
 #define L4RAW_SRC_REWRITE_H
 
-#include "context.h"
+#include "mss.h"
 
 /* Where the checksum of this frame's TCP or UDP header is. */
 L4_INLINE uint32_t l4_check_at(const struct l4_headers *headers)
@@ -163,6 +163,8 @@ L4_INLINE void l4_rewrite(struct l4_context *context)
 		return;
 	if (context->csum_start == L4_CSUM_DETECT && context->headers.l4)
 		l4_complete(context);
+	if (l4_unlikely(context->headers.flags & L4_TCP_SYN))
+		l4_clamp(context);
 	l4_copy(data + offsetof(struct ethhdr, h_dest), context->hop.mac, ETH_ALEN);
 	l4_copy(data + offsetof(struct ethhdr, h_source), l4_own_mac(context->tables, context->out_arm), ETH_ALEN);
 	if (context->nat)

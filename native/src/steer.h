@@ -185,6 +185,7 @@ L4_INLINE int l4_verdict_of(struct l4_context *context)
 		return service < 0 ? L4_PASS_NOT_OURS : l4_admit(context, (uint32_t)service);
 	if (!l4_recall(context, &entry))
 		return l4_miss_as(context, L4_MISS_CHANGED);
+	context->service = entry.service;
 	return service < 0 ? l4_go_back(context, &entry) : l4_go_on(context, &entry);
 }
 

@@ -72,6 +72,10 @@ class Connection:
         assert echoed == f"{text}\n"
         return name
 
+    def mss(self) -> int:
+        """The largest segment that this end sends now, in bytes of payload."""
+        return self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+
     def close(self) -> None:
         self._lines.close()
         self._socket.close()

@@ -13,9 +13,10 @@ import pytest
 from pydantic import BaseModel
 
 from l4raw.cli.main import COMMANDS, cli
-from l4raw.control import shape
+from l4raw.control import shape, shape_limits
 from l4raw.control.codes import REGISTRY
 from l4raw.control.config import parse as parse_config
+from l4raw.control.shape_table import Table
 from l4raw.core import model
 from l4raw.core.flows import FlowTable
 from l4raw.core.hashing import hash_key
@@ -59,6 +60,7 @@ TABLES_OF_FILE: dict[str, type[BaseModel]] = {
     "`[[service]]`": shape.Service,
     "`backends`": shape.Backend,
     "`timeouts`": shape.Timeouts,
+    "`acl`": shape_limits.Acl,
 }
 
 
@@ -92,6 +94,7 @@ def accepted(title: str, key: str | None, value: str) -> object:
         "`[[service]]`": {"name": '"web"', "vip": '"10.77.0.100:80/tcp"', "mode": '"nat"'},
         "`backends`": {"name": '"b1"', "address": '"10.77.1.11"'},
         "`timeouts`": {},
+        "`acl`": {},
     }
     if key:
         parts[title][key] = value
@@ -101,7 +104,8 @@ def accepted(title: str, key: str | None, value: str) -> object:
 
     service = parts["`[[service]]`"]
     service.setdefault("backends", f"[{inline(parts['`backends`'])}]")
-    service.setdefault("timeouts", inline(parts["`timeouts`"]))
+    for name in ("timeouts", "acl"):
+        service.setdefault(name, inline(parts[f"`{name}`"]))
     lines = ["[lb]", *(f"{name} = {text}" for name, text in parts["`[lb]`"].items()), "[[service]]"]
     lines += [f"{name} = {text}" for name, text in service.items()]
     return parse_config("\n".join(lines), Path("docs/configuration.md")).config
@@ -114,7 +118,7 @@ def test_every_mode_and_scheduler_is_documented(word: str) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES_OF_FILE.values(), ids=lambda table: table.__name__)
-def test_keys_of_the_contract_that_are_refused_are_listed(table: type[shape.Table]) -> None:
+def test_keys_of_the_contract_that_are_refused_are_listed(table: type[Table]) -> None:
     omitted = (ROOT / "docs" / "supported.md").read_text("utf-8")
     assert [key for key in table.later if f"`{key}`" not in omitted] == []
 

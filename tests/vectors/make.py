@@ -540,7 +540,74 @@ def _echo() -> list[Story]:
     ]
 
 
+def _limits() -> list[Story]:
+    def asks(mss: int, before: tuple[Any, ...] = (), **tcp: Any) -> Packet:
+        options = [*before, ("MSS", mss), ("SAckOK", b""), ("WScale", 7)]
+        return fixed(to_vip(syn(**filled(tcp, options=options))))
+
+    def lowered(frame: Packet, mss: int, before: tuple[Any, ...] = ()) -> Packet:
+        """With another MSS, and the TCP checksum computed anew."""
+        out = frame.copy()
+        out[TCP].options = [
+            ("MSS", mss) if name == "MSS" else (name, value) for name, value in out[TCP].options
+        ]
+        del out[TCP].chksum
+        return Ether(bytes(out))
+
+    def answers(mss: int, **tcp: Any) -> Packet:
+        options = [("MSS", mss), ("SAckOK", b"")]
+        return fixed(from_backend(TCP(sport=8080, dport=41022, flags="SA", seq=5, ack=1001, options=options)))
+
+    nothing = (("NOP", None),)
+    large, odd = asks(1460), asks(1460, nothing)
+    small = asks(1400, sport=41023)
+    none = fixed(to_vip(syn(sport=41024, options=[("SAckOK", b"")])))
+    ack = fixed(to_vip(TCP(sport=41022, dport=80, flags="A", seq=1001, options=[("MSS", 1460)])))
+    broken = bytearray(bytes(asks(1460, (("SAckOK", b""),), sport=41025)))
+    broken[L4 + 21] = 1  # an option of one byte, where two are the least
+    v6 = fixed(to_vip_v6(syn(options=[("MSS", 1440)])))
+    v6_answer = fixed(from_backend_v6(TCP(sport=8080, dport=41022, flags="SA", options=[("MSS", 1440)])))
+    acl = Story("acl", "dsr-acl", "The longest prefix that covers the client decides; who is in none is out.")
+    macs = iter((B1_MAC, B2_MAC, B3_MAC))
+    for src, may in (
+        ("10.77.0.1", True),
+        ("10.66.0.1", False),
+        ("10.66.255.255", False),
+        ("10.67.0.0", True),
+        ("10.66.7.8", False),
+        ("10.66.7.9", True),
+        ("10.66.7.10", False),
+        ("11.0.0.0", False),
+        ("9.255.255.255", False),
+    ):
+        frame = fixed(to_vip(syn(), src=src))
+        out = dsr(frame, next(macs)) if may else None
+        acl.step(frame, "forward" if may else "drop_acl", out, note=src)
+    return [
+        Story("mss_dsr", "dsr-mss", "The MSS of a SYN is lowered, never raised, and its checksum follows.")
+        .step(large, "forward", dsr(lowered(large, 1400)))
+        .step(small, "forward", dsr(small, B2_MAC))
+        .step(none, "forward", dsr(none, B3_MAC), note="no option: the default, which is smaller")
+        .step(bytes(broken), "forward", dsr(Ether(bytes(broken))), note="a broken option ends the search")
+        .step(ack, "forward", dsr(ack), note="no SYN: the option means nothing"),
+        Story("mss_nat", "nat-mss", "Both SYNs pass the balancer, and both are lowered (RFC 9293 3.7.1).")
+        .step(large, "forward", nat(lowered(large, 1400)), out_arm=1)
+        .step(answers(9000), "reply", nat_reply(lowered(answers(9000), 1400)), arm=1)
+        .step(answers(536), "reply", nat_reply(answers(536)), arm=1),
+        Story(
+            "mss_odd", "nat-mss", "After one NOP the value lies across two words of the sum (RFC 1071)."
+        ).step(odd, "forward", nat(lowered(odd, 1400)), out_arm=1),
+        Story(
+            "mss_partial", "nat-mss", "A partial checksum covers no option, so it does not change with one."
+        ).step(partial_sum(large), "forward", nat_partial(lowered(large, 1400)), out_arm=1, csum_start=L4),
+        Story("mss_v6", "nat-v6-mss", "The same for IPv6.")
+        .step(v6, "forward", nat_v6(lowered(v6, 1220)), out_arm=1)
+        .step(v6_answer, "reply", nat_reply_v6(lowered(v6_answer, 1220)), arm=1),
+        acl,
+    ]
+
+
 if __name__ == "__main__":
-    for story in _forwarding() + _schedulers() + _checksum_zero() + _refused() + _v6() + _echo():
+    for story in _forwarding() + _schedulers() + _checksum_zero() + _refused() + _v6() + _echo() + _limits():
         story.write()
         print(story.name)

@@ -1,0 +1,52 @@
+"""What limits of a service mean beside its other keys: rules of meaning.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from l4raw.control import values
+from l4raw.control.draft import Draft, DraftService
+from l4raw.control.source import Finding
+
+PREFIXES: Final = 4096
+"""Of one service; a look-up takes 13 steps then."""
+_OF: Final = {4: "IPv4", 16: "IPv6"}
+
+
+def check(draft: Draft, service: DraftService) -> Iterator[Finding]:
+    """Everything about one service's limits that does not make sense."""
+    yield from _mss(draft, service)
+    yield from _acl(draft, service)
+
+
+def _mss(draft: Draft, service: DraftService) -> Iterator[Finding]:
+    loc = (*service.loc, "mss_clamp")
+    if draft.get(loc) and service.vip and service.vip.protocol != values.PROTOCOLS["tcp"]:
+        what = f"{service.head}mss_clamp is there, but udp has no MSS"
+        yield Finding("L4R-161", loc, what, other=(*service.loc, "vip"), key=True)
+
+
+def _acl(draft: Draft, service: DraftService) -> Iterator[Finding]:
+    first: dict[tuple[bytes, int], Any] = {}
+    count = 0
+    for name in ("allow", "deny"):
+        loc = (*service.loc, "acl", name)
+        listed = draft.get(loc, ())
+        for index in range(len(listed) if isinstance(listed, list) else 0):
+            text, here = draft.get((*loc, index)), (*loc, index)
+            if text is None:
+                continue
+            count += 1
+            prefix = values.prefix(text)
+            if service.vip and len(prefix[0]) != len(service.vip.address):
+                what = f'{service.head}acl has "{text}", which is {_OF[len(prefix[0])]};'
+                what += f" the VIP is {_OF[len(service.vip.address)]}"
+                yield Finding("L4R-162", here, what, other=(*service.loc, "vip"))
+            elif prefix in first:
+                what = f'{service.head}acl has "{text}" twice'
+                yield Finding("L4R-163", here, what, other=first[prefix])
+            first.setdefault(prefix, here)
+    if count > PREFIXES:
+        what = f"{service.head}acl has {count} networks; at most {PREFIXES} are possible"
+        yield Finding("L4R-107", (*service.loc, "acl"), what)

@@ -1,0 +1,79 @@
+"""What a service may be limited by, with real clients, over each dataplane: `mss_clamp`, `acl`."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from l4raw.netns import Topology, dsr, nat
+
+from l4raw.wire.abi import DROP_ACL
+from tests.integration.capture import wait_for
+from tests.integration.in_process import balancer_in_this_process
+from tests.integration.test_flows_stay import PORT, Build, Connection, echo_network
+
+pytestmark = pytest.mark.root
+
+each_dataplane = pytest.mark.parametrize("dataplane", ["raw", "af_xdp"])
+each_mode = pytest.mark.parametrize("build", [dsr, nat])
+
+CLAMP = 1000
+
+
+def limited(network: Topology, dataplane: str, key: str, scheduler: str = "rr") -> str:
+    """A service with one more key."""
+    text = network.config_toml(f"{PORT}/tcp", dataplane=dataplane, scheduler=scheduler)
+    return text.replace("backends = [", f"{key}\nbackends = [")
+
+
+def add_address(network: Topology, last: int) -> str:
+    """One more of the client."""
+    address = f"{network.client.address.rpartition('.')[0]}.{last}"
+    network.client.run(["ip", "address", "add", f"{address}/24", "dev", network.client.links[0].interface])
+    return address
+
+
+@each_dataplane
+@each_mode
+def test_both_ends_of_nat_and_the_backend_of_dsr_send_small_segments(
+    build: Build, dataplane: str, tmp_path: Path
+) -> None:
+    with (
+        echo_network(build) as network,
+        balancer_in_this_process(network, limited(network, dataplane, f"mss_clamp = {CLAMP}"), tmp_path),
+    ):
+        connection = Connection(network)
+        try:
+            assert connection.ask("x" * 5000)
+            # What this end may send a segment, less 12 bytes of timestamps: RFC 7323, section 3.2.
+            client = connection.mss()
+            ends = [row for host in network.backends for row in host.run(["ss", "-tinH"]).stdout.splitlines()]
+            backend = [word for row in ends for word in row.split() if word.startswith("mss:")]
+        finally:
+            connection.close()
+        assert backend == [f"mss:{CLAMP - 12}"]
+        assert client == (CLAMP - 12 if build is nat else 1448)
+
+
+@each_dataplane
+@each_mode
+def test_a_denied_client_gets_no_answer_and_is_counted(build: Build, dataplane: str, tmp_path: Path) -> None:
+    with echo_network(build) as network:
+        denied, single = add_address(network, 66), add_address(network, 67)
+        net = network.client.address.rpartition(".")[0]
+        acl = f'acl = {{ allow = ["{net}.0/24", "{single}"], deny = ["{net}.64/30"] }}'
+        with balancer_in_this_process(network, limited(network, dataplane, acl), tmp_path) as balancer:
+            tables = balancer.tables
+            for source in ("", single):
+                connection = Connection(network, source=source)
+                assert connection.ask("who?")
+                connection.close()
+            assert tables.total_verdicts()[DROP_ACL] == 0
+            with network.client.enter():
+                refused = socket.socket()
+            with refused:
+                refused.bind((denied, 0))
+                refused.setblocking(False)
+                refused.connect_ex((network.vip, PORT))
+                wait_for(lambda: tables.total_verdicts()[DROP_ACL] >= 2, "its SYN was sent twice and dropped")
