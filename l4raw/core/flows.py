@@ -13,8 +13,8 @@ object is kept for a flow.
 A key has two candidate buckets and is put into the emptier one. When both
 are full, they are marked, and the key goes to the emptier of two overflow
 blocks; only keys of marked buckets are looked for there, and the marks go
-when nothing is left there. Entries never move, so an index stays valid while
-the flow lives.
+when nothing is left there: from then on another value is a mark. Entries
+never move, so an index stays valid while the flow lives.
 
 Capacity is 70 % of the entries in buckets. Up to it no insert fails. Filling
 a table to that load overflows 0.4 % of the flows; but flows that come and go
@@ -63,6 +63,9 @@ _U32: Final = Struct("=I")
 _WRAP: Final = 0xFFFF_FFFF
 _GENERATION: Final = 2
 """The lock word counts generations above its bit 0."""
+FIRST_MARK: Final = 1
+"""What a bucket's mark is at first; 0 never is one."""
+_MARKS_IN_TURN: Final = 255
 _LINE: Final = 64
 """Bytes of a line; the overflow marks take whole ones."""
 
@@ -122,6 +125,7 @@ class FlowTable:
         self.used = 0
         self._swept = 0
         self._overflowed = 0
+        self._mark = FIRST_MARK
         self._marks = (self.entries + self.overflow) * SIZE
         self._hash_key = hash_key
 
@@ -137,7 +141,7 @@ class FlowTable:
             for offset in range(start, start + SLOTS * SIZE, SIZE):
                 if buffer[offset : offset + _KEY] == key and buffer[offset + _STATE]:
                     return offset // SIZE
-        if buffer[self._marks + first] and buffer[self._marks + second]:
+        if buffer[self._marks + first] == buffer[self._marks + second] == self._mark:
             for start in self._blocks(value):
                 for index in range(start, start + OVERFLOW_SLOTS):
                     offset = index * SIZE
@@ -160,7 +164,7 @@ class FlowTable:
             index = self._free_entry(self._blocks(value), OVERFLOW_SLOTS)
             if index < 0:
                 return FULL
-            self.buffer[self._marks + first] = self.buffer[self._marks + second] = 1
+            self.buffer[self._marks + first] = self.buffer[self._marks + second] = self._mark
             self._overflowed += 1
         generation = self.read(index).lock + _GENERATION & _WRAP
         ENTRY.pack_into(
@@ -247,7 +251,7 @@ class FlowTable:
         if index >= self.entries:
             self._overflowed -= 1
             if not self._overflowed:  # nothing is there to be found: forget who ever overflowed
-                self.buffer[self._marks : self._marks + self.buckets] = bytes(self.buckets)
+                self._mark = self._mark % _MARKS_IN_TURN + 1
 
     def __len__(self) -> int:
         """Entries in use: one for each DSR flow, two for each NAT flow."""

@@ -66,19 +66,6 @@ def expire(tables: Tables, budget: int) -> int:
         service = tables.policy.by_number[entry.service]
         assert service is not None, "an entry names a service of the policy"
         if silent > service.timeouts[state]:
-            _free(tables, index)
-            freed += 1
+            freed += tables.free(index, entry.lock)
     return freed
 
-
-def _free(tables: Tables, index: int) -> None:
-    """Both entries go before the hop does: who finds one of them meanwhile must not find another's hop."""
-    flows = tables.flows
-    entry = flows.read(index)
-    pair = (index, entry.peer - 1) if entry.peer else (index,)
-    hops = [flows.read(each).next_hop for each in pair]
-    for each in pair:
-        flows.delete(each)
-    for hop in filter(None, hops):
-        tables.next_hops.release(hop)
-    tables.backends[entry.backend].ended += 1

@@ -20,6 +20,7 @@ from l4raw.wire.abi import (
     BACKENDS,
     FLOW_CLOSING,
     FLOW_ESTABLISHED,
+    FLOW_FREE,
     FLOW_HALF_OPEN,
     FLOW_STATES,
     FLOW_UDP,
@@ -102,7 +103,7 @@ class Traffic:
     dropped: int = 0
     """Frames that were for it, or from it, and were not sent on. Why: the verdicts say."""
     ended: int = 0
-    """Flows that have expired; of the others, there are `flows` less these."""
+    """Flows that have gone; of the others, there are `flows` less these."""
 
 
 class Cursors(Protocol):
@@ -150,6 +151,24 @@ class Tables:
         entry = self.policy.backends[backend]
         assert entry is not None, "a ring names backends of its policy"
         return self.next_hops.macs[entry.next_hop] is None, self.current_flows(backend)
+
+    def free(self, index: int, lock: int) -> bool:
+        """End the flow of this entry, if `lock` still is the entry's lock word; whether it did.
+
+        Both entries go before the hop does: who finds one of them meanwhile must not find another's hop.
+        """
+        flows = self.flows
+        entry = flows.read(index)
+        if entry.state == FLOW_FREE or entry.lock != lock:
+            return False
+        pair = (index, entry.peer - 1) if entry.peer else (index,)
+        hops = [flows.read(each).next_hop for each in pair]
+        for each in pair:
+            flows.delete(each)
+        for hop in filter(None, hops):
+            self.next_hops.release(hop)
+        self.backends[entry.backend].ended += 1
+        return True
 
     def install(self, policy: Policy) -> None:
         """Make `policy` the one in force, from the next frame on."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from l4raw.core.flows import buckets_in, overflow_in
+from l4raw.core.flows import FIRST_MARK, buckets_in, overflow_in
 from l4raw.core.hashing import HashKey
 from l4raw.core.tables import Arm
 from l4raw.engine import native
@@ -55,6 +55,11 @@ class Sizes:
             raise ValueError(f"beyond the limits of the shared header: {self}")
 
     @property
+    def writers(self) -> int:
+        """Who has counters: each queue, and Python after them."""
+        return self.queues + 1
+
+    @property
     def places(self) -> int:
         """Of the address lookup: four for each address, so that all are found near their hash."""
         return 4 * self.addresses
@@ -81,8 +86,8 @@ def _tables(sizes: Sizes) -> tuple[_Table, ...]:
         _Table("backends", "struct l4_backend", HALVES * sizes.backends),
         _Table("rings", "uint16_t", HALVES * sizes.ring_slots),
         _Table("ranges", "struct l4_range", HALVES * sizes.ranges),
-        _Table("queue", "struct l4_queue", sizes.queues),
-        _Table("traffic", "struct l4_traffic", sizes.queues * sizes.backends),
+        _Table("queue", "struct l4_queue", sizes.writers),
+        _Table("traffic", "struct l4_traffic", sizes.writers * sizes.backends),
     )
 
 
@@ -125,6 +130,7 @@ class Layout:
         control.head_limit = sizes.next_hops
         control.queue_limit = sizes.queues
         control.range_limit = sizes.ranges
+        control.mark = FIRST_MARK
         for number, arm in enumerate(arms):
             control.arms[number] = arm.mac.ljust(8, b"\0")
 
@@ -134,7 +140,10 @@ class Layout:
         return self.at["control"]
 
     def view(self, queue: int) -> Any:
-        """`struct l4_tables *` for the thread of this queue. As long as it is there, so are the tables."""
+        """`struct l4_tables *` for the thread of this queue, or Python's, after the last one.
+
+        As long as it is there, so are the tables.
+        """
         view = native.ffi.new("struct l4_tables *")
         for field, pointer in self.at.items():
             setattr(view, field, pointer)

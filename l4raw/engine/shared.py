@@ -4,7 +4,8 @@
 work on it as on any other. Underneath, what a frame can change lies in the
 flat tables of layout.py, and is changed only through the helper, which takes
 the locks. Counters are not shared: each queue has its own, Python has the
-lists of `Tables`; `total_verdicts` and the like add them up.
+lists of `Tables`, and rows after those of the queues for what C does in its
+name; `total_verdicts` and the like add them up.
 """
 
 from __future__ import annotations
@@ -93,9 +94,8 @@ class SharedFlows(FlowTable):
         native.lib.l4_flow_touch(self._view, index, state, now, packets & 0xFFFF_FFFF)
 
     def delete(self, index: int) -> None:
-        """Free the entry. By one thread at a time."""
-        if native.lib.l4_flow_del(self._view, index) == BUSY:
-            raise _held("delete")
+        """Not here: a NAT flow is never seen with half of its entries."""
+        raise NotImplementedError("use Tables.free")
 
 
 def _image(key: bytes, state: int, service: int, backend: int, next_hop: int, now: int) -> Any:
@@ -214,7 +214,8 @@ class SharedTables(Tables):
         """`wait_for_programs` returns when no BPF program reads what it began to read before."""
         self.layout = Layout(sizes, arms, hash_key, allocate)
         self._wait_for_programs = wait_for_programs
-        self._view = self.layout.view(0)
+        self._view = self.layout.view(sizes.queues)
+        self._queues_view = self.layout.view(0)
         flows = SharedFlows(self.layout, hash_key, self._view)
         hops = SharedNextHops(self.layout, self._view)
         super().__init__(arms, flows, hops, cursors=_Cursors(self.layout))
@@ -234,14 +235,21 @@ class SharedTables(Tables):
         Raises `OverflowError` when the policy does not fit, and then nothing has changed.
         """
         deadline = time.monotonic() + _SETTLE_S
-        while not native.lib.l4_settled(self._view):
+        while not native.lib.l4_settled(self._queues_view):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"install: a queue has not finished a burst for {_SETTLE_S} s")
             time.sleep(0.0005)
         self._wait_for_programs()
         write_half(self.layout, (self.layout.control.generation + 1) & 1, policy, self.local)
         super().install(policy)
-        native.lib.l4_switch(self._view)
+        native.lib.l4_switch(self._queues_view)
+
+    def free(self, index: int, lock: int) -> bool:
+        """End the flow of this entry, if `lock` still is the entry's lock word; whether it did."""
+        result = native.lib.l4_flow_free(self._view, index, lock)
+        if result == BUSY:
+            raise _held("free")
+        return bool(result == 0)
 
     def view(self, queue: int) -> Any:
         """`struct l4_tables *` for this queue's thread; keep it as long as that runs."""
@@ -259,8 +267,7 @@ class SharedTables(Tables):
 
     def total_traffic(self, backend: int) -> Traffic:
         """The counters of one backend, of all queues and of Python."""
-        own, limit, rows = self.backends[backend], self.layout.sizes.backends, self.layout.at["traffic"]
-        rows = [rows[queue * limit + backend] for queue in range(self.layout.sizes.queues)]
+        own, rows = self.backends[backend], self._rows(backend)
         return Traffic(
             own.flows + sum(row.flows for row in rows),
             own.packets + sum(row.packets for row in rows),
@@ -268,14 +275,19 @@ class SharedTables(Tables):
             own.reply_packets + sum(row.reply_packets for row in rows),
             own.reply_bytes + sum(row.reply_bytes for row in rows),
             own.dropped + sum(row.dropped for row in rows),
-            own.ended,  # only Python frees flows
+            own.ended + sum(row.ended for row in rows),
         )
 
     def current_flows(self, backend: int) -> int:
         """Flows in the table that go to this backend, whoever made them."""
-        limit, rows = self.layout.sizes.backends, self.layout.at["traffic"]
-        made = sum(rows[queue * limit + backend].flows for queue in range(self.layout.sizes.queues))
-        return super().current_flows(backend) + int(made)
+        rows = self._rows(backend)
+        return super().current_flows(backend) + int(sum(row.flows - row.ended for row in rows))
 
     def _queues(self) -> list[Any]:
-        return [self.layout.at["queue"][i] for i in range(self.layout.sizes.queues)]
+        """What counts, in place of `Tables.verdicts`."""
+        return [self.layout.at["queue"][i] for i in range(self.layout.sizes.writers)]
+
+    def _rows(self, backend: int) -> list[Any]:
+        """Likewise, of one backend."""
+        sizes, rows = self.layout.sizes, self.layout.at["traffic"]
+        return [rows[writer * sizes.backends + backend] for writer in range(sizes.writers)]

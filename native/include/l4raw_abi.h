@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 5 };
+enum { L4_ABI_VERSION = 6 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -296,10 +296,11 @@ struct l4_control {
 	uint8_t arms[2][8];        /* MAC addresses of our own; the last two bytes are 0 */
 	uint32_t range_limit;
 	uint32_t reserved0[9];
-	/* Line 3: written by the one who owns the clock, and by a reload. */
+	/* Line 3: written by the one who owns the clock, by a reload, and when nothing overflows any more. */
 	uint32_t now;              /* ms, modulo 2^32 */
 	uint32_t generation;       /* of the policy; its last bit is the half in force */
-	uint32_t reserved2[14];
+	uint8_t mark;              /* a bucket whose mark is this has overflowed; another one when all have not */
+	uint8_t reserved2[55];
 	/* Line 4: written with each new flow. */
 	uint32_t used;             /* flow entries in use, or about to be */
 	uint32_t reserved3[15];
@@ -328,13 +329,14 @@ struct l4_traffic {
 	uint64_t reply_packets;
 	uint64_t reply_bytes;
 	uint64_t dropped;
-	uint64_t reserved[2];
+	uint64_t ended;            /* flows that were freed */
+	uint64_t reserved[1];
 };
 L4_ASSERT(sizeof(struct l4_traffic) == 64, "counters of a backend are one line")
 
 /*
  * What one queue's thread writes and nobody else does; others read it, and
- * add up over the queues. `generation` is that of the policy which the queue
+ * add up over the queues. The last one is Python's, which has no queue. `generation` is that of the policy which the queue
  * works with; see l4_pass() in native/src/helper.h.
  */
 struct l4_queue {
@@ -356,7 +358,7 @@ L4_ASSERT((int)L4_MISS_COUNT <= (int)L4_MISS_ROOM, "a counter for each miss")
 struct l4_tables {
 	struct l4_control *control;
 	struct l4_flow *flows;
-	uint8_t *marks;            /* a byte a bucket, after the flows */
+	uint8_t *marks;            /* a byte a bucket, after the flows: control->mark, or no mark */
 	uint32_t *stripes;         /* L4_STRIPES of them */
 	struct l4_next_hop *next_hops;
 	uint32_t *heads;           /* of the lists of learned next hops */

@@ -24,8 +24,11 @@
  *       words in an entry that is free, or the next flow's; they mean
  *       nothing in the first, and are a time that is right and a count that
  *       is not in the second. Nothing is decided by the count.
- *   an entry is freed only by l4_flow_del(), and that only by Python: by one
- *       thread at a time, which is also the only one to walk over the table.
+ *   a flow is freed by whoever has the locks of all of its entries, with the
+ *       generation that it saw when it decided so: l4_free_flow() in free.h.
+ *       The pair of a NAT flow is freed at once, as it was made; so as long
+ *       as one entry is what it was, its peer is too. The entry that is first
+ *       in the table is taken first.
  *
  * A reader takes no lock. It reads the lock word with acquire, then the
  * entry, and then, after an acquire fence, the lock word again: the same even
@@ -41,13 +44,14 @@
  * then published: no reader ever sees a half of it that has no peer.
  *
  * The overflow area has one lock of its own: for whoever fills or frees an
- * entry there, because that sets or clears marks of buckets. A bucket's mark
- * is set before the entry it stands for is published, so who finds no mark
- * has looked before that, and looks again under the stripe.
+ * entry there, because that sets marks of buckets, or says that they are none
+ * any more. A bucket's mark is set before the entry it stands for is
+ * published, so who finds no mark has looked before that, and looks again
+ * under the stripe.
  *
  * No lock is waited for: after L4_TRIES tries the answer is L4_BUSY, nothing
  * is changed, and the frame is a miss. Locks are taken in one order (stripes,
- * overflow, entries), though with bounded tries no order could deadlock.
+ * overflow, next hops, entries), though with bounded tries no order could deadlock.
  *
  * Include memory.h first, or BPF's equivalent.
  */
@@ -199,7 +203,7 @@ L4_INLINE bool l4_is_marked(const struct l4_tables *tables, uint32_t bucket)
 {
 	uint8_t *mark = l4_mark_at(tables, bucket);
 
-	return mark && l4_load_acquire(mark);
+	return mark && l4_load_acquire(mark) == l4_load(&l4_control_of(tables)->mark);
 }
 
 /* Index of the entry with this key, and its generation; or L4_NONE, or L4_BUSY. */

@@ -4,9 +4,8 @@
  *
  * `tables` is one queue's view. Whoever calls l4_steer(), l4_steer_burst(),
  * l4_count() or l4_pass() with it is the one thread that this queue has, or
- * knows that this thread is not running. All other functions may be called
- * from any thread at any time, except that l4_flow_del() is called by one
- * thread at a time.
+ * knows that this thread is not running; so does who calls l4_flow_free(),
+ * which counts. All other functions may be called from any thread at any time.
  */
 #ifndef L4RAW_SRC_HELPER_H
 #define L4RAW_SRC_HELPER_H
@@ -81,13 +80,14 @@ void l4_switch(const struct l4_tables *tables);
  *     and packets. Index of the first, L4_FULL, L4_TAKEN, L4_REPLY_TAKEN,
  *     L4_BUSY.
  * l4_flow_touch: set state, last_seen and packets.
- * l4_flow_del: free an entry. 0, or L4_BUSY.
+ * l4_flow_free: free the flow of an entry, both directions, if its lock word
+ *     still is `generation`. 0, L4_NONE if it is not, or L4_BUSY.
  */
 int64_t l4_flow_find(const struct l4_tables *tables, const struct l4_flow *key);
 int l4_flow_read(const struct l4_tables *tables, uint32_t index, struct l4_flow *copy);
 int64_t l4_flow_put(const struct l4_tables *tables, const struct l4_flow *flow, const struct l4_flow *reply);
 void l4_flow_touch(const struct l4_tables *tables, uint32_t index, uint8_t state, uint32_t now, uint32_t packets);
-int l4_flow_del(const struct l4_tables *tables, uint32_t index);
+int l4_flow_free(const struct l4_tables *tables, uint32_t index, uint32_t generation);
 
 /*
  * Next hops. `mac` is NULL where it is not known. A pinned hop stays, a

@@ -9,8 +9,7 @@
  * without the lock: it sees the hop as it was or as it is, never a mixture.
  *
  * A hop that a flow names cannot go, as the flow has a reference. When a flow
- * is freed, both of its entries are, and then the hop is released (_free() in
- * l4raw/core/states.py). So a reader looks at the hop first and at the peer's
+ * is freed, both of its entries are, and then the hop is released (free.h). So a reader looks at the hop first and at the peer's
  * lock word after an acquire fence, in l4_flip(): if it saw the word of
  * another hop in that place, which is stored with release, it sees that the
  * peer is gone.
@@ -163,17 +162,26 @@ L4_INLINE void l4_forget_hop(const struct l4_tables *tables, uint32_t index, str
 	l4_store(&control->hop_freed, control->hop_freed + 1);
 }
 
-/* One reference less; the last one frees the hop. False: the lock was held, nothing is changed. */
-L4_INLINE bool l4_release(const struct l4_tables *tables, uint32_t index, uint32_t most)
+/* One reference less, with `hop_lock` held; the last one frees the hop. */
+L4_INLINE void l4_release_locked(const struct l4_tables *tables, uint32_t index, uint32_t most)
 {
-	struct l4_control *control = l4_control_of(tables);
 	struct l4_next_hop *hop = l4_next_hop_at(tables, index);
 
-	if (!hop || !l4_try_lock(&control->hop_lock))
-		return !hop;
+	if (!hop)
+		return;
 	l4_store(&hop->references, hop->references - 1);
 	if (!hop->references)
 		l4_forget_hop(tables, index, hop, most);
+}
+
+/* The same. False: the lock was held, nothing is changed. */
+L4_INLINE bool l4_release(const struct l4_tables *tables, uint32_t index, uint32_t most)
+{
+	struct l4_control *control = l4_control_of(tables);
+
+	if (!l4_try_lock(&control->hop_lock))
+		return false;
+	l4_release_locked(tables, index, most);
 	l4_unlock(&control->hop_lock);
 	return true;
 }

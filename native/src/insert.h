@@ -97,8 +97,8 @@ L4_INLINE int64_t l4_take_overflow(const struct l4_tables *tables, uint64_t hash
 		return L4_BUSY;
 	index = l4_take_free(tables, l4_blocks_of(tables, hash), L4_OVERFLOW_SLOTS);
 	if (index >= 0) {
-		l4_store_release(first, (uint8_t)1);
-		l4_store_release(second, (uint8_t)1);
+		l4_store_release(first, l4_load(&control->mark));
+		l4_store_release(second, l4_load(&control->mark));
 		l4_store(&control->overflowed, l4_load(&control->overflowed) + 1);
 	}
 	l4_unlock(&control->overflow_lock);
@@ -161,6 +161,22 @@ L4_INLINE void l4_empty(struct l4_flow *entry)
 }
 
 /*
+ * So many entries of the overflow area are gone, and its lock is held. With
+ * the last one all marks are, as from now on another value is one: nothing is
+ * there to be found. After 255 times old marks are marks again, and cost
+ * look-ups until the next time.
+ */
+L4_INLINE void l4_uncount_overflow(const struct l4_tables *tables, uint32_t entries)
+{
+	struct l4_control *control = l4_control_of(tables);
+	uint32_t left = l4_load(&control->overflowed) - entries;
+
+	l4_store(&control->overflowed, left);
+	if (!left)
+		l4_store_release(&control->mark, (uint8_t)(l4_load(&control->mark) % 255 + 1));
+}
+
+/*
  * Free an entry that l4_place() filled and nobody has seen. One in the
  * overflow area was counted; should its lock be held, the count stays one too
  * high, so marks are kept that could go: it costs look-ups, and nothing else.
@@ -171,7 +187,7 @@ L4_INLINE void l4_take_back(const struct l4_tables *tables, uint32_t index, stru
 
 	l4_empty(entry);
 	if (index >= control->buckets * L4_SLOTS && l4_try_lock(&control->overflow_lock)) {
-		l4_store(&control->overflowed, l4_load(&control->overflowed) - 1);
+		l4_uncount_overflow(tables, 1);
 		l4_unlock(&control->overflow_lock);
 	}
 }

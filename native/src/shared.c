@@ -7,7 +7,7 @@
 #include <sched.h>
 
 #include "memory.h"
-#include "hops.h"
+#include "free.h"
 #include "helper.h"
 
 /*
@@ -89,47 +89,11 @@ void l4_flow_touch(const struct l4_tables *tables, uint32_t index, uint8_t state
 		l4_touch(entry, l4_load_acquire(&entry->lock), state, now, packets);
 }
 
-/* An entry of the overflow area is gone, and its lock is held. With the last one, forget who ever overflowed. */
-static void uncount_overflow(const struct l4_tables *tables)
-{
-	struct l4_control *control = tables->control;
-	uint32_t i;
-
-	l4_store(&control->overflowed, control->overflowed - 1);
-	if (control->overflowed)
-		return;
-	for (i = 0; i < control->buckets; i++)
-		l4_store(&tables->marks[i], (uint8_t)0);
-}
-
-static int del(const struct l4_tables *tables, uint32_t index)
-{
-	struct l4_control *control = tables->control;
-	struct l4_flow *entry = l4_flow_at(tables, index);
-	bool beyond = index >= control->buckets * L4_SLOTS;
-	bool taken;
-
-	if (!entry || l4_load(&entry->state) == L4_FLOW_FREE)
-		return 0;
-	if (beyond && !l4_try_lock(&control->overflow_lock))
-		return L4_BUSY;
-	taken = l4_take(entry, l4_load_acquire(&entry->lock));
-	if (taken) {
-		l4_empty(entry);
-		l4_unreserve(tables, 1);
-		if (beyond)
-			uncount_overflow(tables);
-	}
-	if (beyond)
-		l4_unlock(&control->overflow_lock);
-	return taken ? 0 : L4_BUSY;
-}
-
-int l4_flow_del(const struct l4_tables *tables, uint32_t index)
+int l4_flow_free(const struct l4_tables *tables, uint32_t index, uint32_t generation)
 {
 	int result;
 
-	PATIENTLY(result, L4_BUSY, del(tables, index));
+	PATIENTLY(result, L4_BUSY, l4_free_flow(tables, index, generation, tables->control->hop_limit));
 	return result;
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from l4raw.core.flows import FlowTable, bytes_for, flow_key
+from l4raw.core.flows import bytes_for, flow_key
 from l4raw.core.model import Mode, Scheduler
 from l4raw.core.states import expire
 from l4raw.core.steer import steer
@@ -34,7 +34,19 @@ from tests.churn import CROWD, FEW, run, shim
 from tests.crafted import TCP, Tuple5, build
 from tests.executors import Helper, OverShared, Reference, state
 from tests.noise import KEY
-from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, counted, ip, make_tables, service, shared
+from tests.tables import (
+    CLIENT_MAC,
+    OUR_MACS,
+    SEED,
+    VIP,
+    backends,
+    counted,
+    ip,
+    make_tables,
+    plain,
+    service,
+    shared,
+)
 from tests.variants import Patch
 
 pytestmark = pytest.mark.native
@@ -47,30 +59,41 @@ def syn(port: int, dport: int = 80) -> bytes:
 def test_flows_are_put_found_touched_and_deleted_as_in_the_reference() -> None:
     """Filled beyond its buckets, emptied, and filled again: also the overflow area and its marks."""
     memory, random = bytes_for(64), Random(5)
-    plain, both = FlowTable(bytearray(memory), KEY), shared((), KEY, memory, 9).flows
+    worlds = [make_tables([service(Mode.NAT)], 2, memory=memory, new=new) for new in (plain, shared)]
+    one_table, both = (world.flows for world in worlds)
+    (hop,) = {world.next_hops.learn(0, CLIENT_MAC) for world in worlds}
     live: list[int] = []
     for step in range(4000):
         if live and random.random() < 0.45:
             index = live.pop(random.randrange(len(live)))
-            for table in (plain, both):
-                table.delete(index)
+            peer, lock = one_table.read(index).peer, one_table.read(index).lock
+            for world in worlds:
+                assert [world.free(index, each) for each in (lock + 2, lock, lock)] == [False, True, False]
+            live = [each for each in live if each != peer - 1]
         elif len(live) % 97 < 90:
-            key, full = flow_key(random.randbytes(4), step, VIP, 80, TCP), len(plain) >= plain.capacity
-            (index,) = {table.insert(key, FLOW_UDP, 1, 2, 3, step) for table in (plain, both)}
+            key, full = flow_key(random.randbytes(4), step, VIP, 80, TCP), len(both) >= both.capacity
+            (index,) = {table.insert(key, FLOW_UDP, 1, 2, 0, step) for table in (one_table, both)}
             assert (index < 0) == full
             live += [index] if index >= 0 else []
         else:
             one, other = (flow_key(random.randbytes(4), step, VIP, port, TCP) for port in (1, 2))
-            (index,) = {t.insert_pair(one, other, FLOW_UDP, 1, 2, 3, step) for t in (plain, both)}
-            live += [index, plain.read(index).peer - 1] if index >= 0 else []
+            assert {world.next_hops.learn(0, CLIENT_MAC) for world in worlds} == {hop}
+            (index,) = {t.insert_pair(one, other, FLOW_UDP, 1, 2, hop, step) for t in (one_table, both)}
+            live += [index, one_table.read(index).peer - 1] if index >= 0 else []
+            if index < 0:
+                for world in worlds:
+                    world.next_hops.release(hop)
         if live:
             chosen = random.choice(live)
-            for table in (plain, both):
+            for table in (one_table, both):
                 table.touch(chosen, FLOW_ESTABLISHED, step, step)
-            assert {table.find(plain.key(chosen)) for table in (plain, both)} == {chosen}
-            assert plain.read(chosen) == both.read(chosen)
-        assert len(plain) == len(both)
-    assert bytes(plain.buffer) == bytes(both.buffer)
+            assert {table.find(one_table.key(chosen)) for table in (one_table, both)} == {chosen}
+            assert one_table.read(chosen) == both.read(chosen)
+        assert len(one_table) == len(both)
+    assert bytes(one_table.buffer) == bytes(both.buffer)
+    ended = [world.total_traffic(2).ended for world in worlds]
+    assert ended[0] == ended[1] > 1000
+    assert worlds[0].next_hops.references(hop) == worlds[1].next_hops.references(hop)
 
 
 def test_a_key_is_put_once() -> None:

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How a flow leaves the table: both of its entries, the reference to its
+ * client's next hop, and the count of its backend's flows, at once or not at
+ * all. The twin of Tables.free() in l4raw/core/tables.py. flows.h says who may
+ * write what.
+ *
+ * Include memory.h first, or BPF's equivalent.
+ */
+#ifndef L4RAW_SRC_FREE_H
+#define L4RAW_SRC_FREE_H
+
+#include "hops.h"
+
+/* What is taken to free a flow. `peer` is NULL where there is one entry. */
+struct l4_ending {
+	struct l4_flow *entry;
+	struct l4_flow *peer;
+	uint32_t generation;       /* of the entry, when somebody decided that it goes */
+	uint32_t hop;              /* learned from the client; 0: none */
+	uint32_t backend;
+	uint32_t beyond;           /* how many of its entries are in the overflow area */
+};
+
+/* Take an entry that still is what it was at `generation`. 0; L4_NONE: it is not; or L4_BUSY. */
+L4_INLINE int l4_take_as(struct l4_flow *entry, uint32_t generation)
+{
+	uint32_t tries;
+
+	for (tries = 0; tries < L4_TRIES; tries++) {
+		if (l4_take(entry, generation))
+			return 0;
+		if ((l4_load(&entry->lock) & ~1u) != generation)
+			return L4_NONE;
+		l4_relax();
+	}
+	return L4_BUSY;
+}
+
+/* Let go an entry that l4_take() took, as it was. */
+L4_INLINE void l4_let_go(struct l4_flow *entry, uint32_t generation)
+{
+	l4_store_release(&entry->lock, generation);
+}
+
+/* Read what has to go with the entry at `index`. False: it is free, or no more what it was. */
+L4_INLINE bool l4_see_ending(const struct l4_tables *tables, uint32_t index, struct l4_ending *ending)
+{
+	uint32_t in_buckets = l4_control_of(tables)->buckets * L4_SLOTS;
+	uint32_t peer = l4_load(&ending->entry->peer);
+	uint8_t state = l4_load(&ending->entry->state);
+
+	ending->backend = l4_load(&ending->entry->backend);
+	ending->hop = l4_load(&ending->entry->next_hop);
+	ending->beyond = index >= in_buckets;
+	ending->peer = NULL;
+	if (peer) {
+		ending->peer = l4_flow_at(tables, peer - 1);
+		if (!ending->peer)
+			return false;
+		ending->beyond += peer - 1 >= in_buckets;
+		/* One direction has it: the one that goes to the client. */
+		if (!ending->hop)
+			ending->hop = l4_load(&ending->peer->next_hop);
+	}
+	return state != L4_FLOW_FREE && l4_unchanged(ending->entry, ending->generation);
+}
+
+/*
+ * Take both entries, the first one in the table first. The peer is still the
+ * peer if the entry is what it was: neither is freed without the other.
+ */
+L4_INLINE int l4_take_both(struct l4_ending *ending)
+{
+	bool entry_first = ending->entry < ending->peer;
+	struct l4_flow *first = entry_first ? ending->entry : ending->peer;
+	struct l4_flow *second = entry_first ? ending->peer : ending->entry;
+	uint32_t of_peer = l4_load_acquire(&ending->peer->lock) & ~1u;
+	uint32_t of_first = entry_first ? ending->generation : of_peer;
+	uint32_t of_second = entry_first ? of_peer : ending->generation;
+	int result = l4_take_as(first, of_first);
+
+	if (result)
+		return result;
+	result = l4_take_as(second, of_second);
+	if (result)
+		l4_let_go(first, of_first);
+	return result;
+}
+
+/* With the locks of the overflow area and of the next hops, where they are needed. */
+L4_INLINE int l4_free_locked(const struct l4_tables *tables, struct l4_ending *ending, uint32_t most)
+{
+	int result = ending->peer ? l4_take_both(ending) : l4_take_as(ending->entry, ending->generation);
+
+	if (result)
+		return result;
+	if (ending->peer)
+		l4_empty(ending->peer);
+	l4_empty(ending->entry);
+	l4_unreserve(tables, ending->peer ? 2 : 1);
+	if (ending->beyond)
+		l4_uncount_overflow(tables, ending->beyond);
+	/* After the entries: who finds one of them meanwhile must not find another's hop. */
+	if (ending->hop)
+		l4_release_locked(tables, ending->hop, most);
+	return 0;
+}
+
+/*
+ * Free the flow of the entry at `index`, if that still is what it was when its
+ * lock word was `generation`, which is even. 0; L4_NONE: it is not, as another
+ * thread was faster; or L4_BUSY: a lock was held, and nothing is changed.
+ * `most`: how long a list of next hops may be, see hops.h.
+ */
+L4_INLINE int l4_free_flow(const struct l4_tables *tables, uint32_t index, uint32_t generation, uint32_t most)
+{
+	struct l4_control *control = l4_control_of(tables);
+	struct l4_ending ending = { .entry = l4_flow_at(tables, index), .generation = generation };
+	struct l4_traffic *traffic;
+	int result;
+
+	if (generation & 1)
+		return L4_BUSY;
+	if (!ending.entry || !l4_see_ending(tables, index, &ending))
+		return L4_NONE;
+	if (ending.beyond && !l4_try_lock(&control->overflow_lock))
+		return L4_BUSY;
+	if (ending.hop && !l4_try_lock(&control->hop_lock)) {
+		result = L4_BUSY;
+	} else {
+		result = l4_free_locked(tables, &ending, most);
+		if (ending.hop)
+			l4_unlock(&control->hop_lock);
+	}
+	if (ending.beyond)
+		l4_unlock(&control->overflow_lock);
+	traffic = l4_traffic_at(tables, ending.backend);
+	if (!result && traffic)
+		l4_count_up(&traffic->ended, 1);
+	return result;
+}
+
+#endif
