@@ -1,6 +1,6 @@
 """A small web server for machines without nginx; a script, run by servers.python_web().
 
-    python3 httpd.py NAME PORT FILES UPLOADS
+    python3 httpd.py NAME PORT FILES UPLOADS ADDRESS
 
 Every GET is answered with NAME, GET /files/X with that file, PUT /upload/X
 stores one. The answers look like those of the nginx configuration in
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import socket
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -80,7 +81,9 @@ def main() -> None:
     Handler.name = sys.argv[1]
     Handler.files, Handler.uploads = Path(sys.argv[3]), Path(sys.argv[4])
     ThreadingHTTPServer.request_queue_size = 1024
-    ThreadingHTTPServer(("0.0.0.0", int(sys.argv[2])), Handler).serve_forever()
+    if ":" in sys.argv[5]:
+        ThreadingHTTPServer.address_family = socket.AF_INET6
+    ThreadingHTTPServer((sys.argv[5], int(sys.argv[2])), Handler).serve_forever()
 
 
 if __name__ == "__main__":

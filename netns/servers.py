@@ -96,7 +96,8 @@ def python_web(host: Host, port: int = 80) -> Iterator[Server]:
     """The same answers from a small server in Python (httpd.py)."""
     with _folder(host, "web") as folder:
         script = Path(__file__).with_name("httpd.py")
-        told = [host.name, str(port), f"{folder}/files", f"{folder}/upload"]
+        everywhere = "::" if ":" in host.address else "0.0.0.0"
+        told = [host.name, str(port), f"{folder}/files", f"{folder}/upload", everywhere]
         argv = [sys.executable, "-I", str(script), *told]
         with _running(host, argv, port, folder, _connects) as server:
             yield server

@@ -53,7 +53,7 @@ class Executor(ABC):
         return cls(tables_named(name, cls.new))
 
     @abstractmethod
-    def run(self, frame: bytes, arm: int, csum_start: int) -> Outcome:
+    def run(self, frame: bytes, arm: int, csum_start: int, segment: int = 0) -> Outcome:
         """Steer one frame, rewrite it if it is sent, and count it."""
 
     def run_all(self, frames: Sequence[tuple[bytes, int, int]]) -> list[Outcome]:
@@ -67,12 +67,12 @@ class Reference(Executor):
     new = staticmethod(plain)
     name = "the reference"
 
-    def run(self, frame: bytes, arm: int, csum_start: int) -> Outcome:
+    def run(self, frame: bytes, arm: int, csum_start: int, segment: int = 0) -> Outcome:
         """As `forward` does, without an engine."""
         buffer = bytearray(MARGIN + frame + MARGIN)
         with memoryview(buffer)[len(MARGIN) : len(MARGIN) + len(frame)] as data:
-            decision = steer(data, arm, csum_start, self.tables)
-            if decision.forwarded:
+            decision = steer(data, arm, csum_start, self.tables, segment)
+            if decision.forwarded and not decision.made:
                 apply(data, decision.edits)
             count(self.tables, decision, decision.verdict, len(frame))
             outcome = _outcome(decision.verdict, buffer, decision.arm, MARGIN)
@@ -111,20 +111,22 @@ class Helper(Executor):
         self._ffi.memmove(buffer, content, len(content))
         return buffer, buffer + len(self._margin)
 
-    def run(self, frame: bytes, arm: int, csum_start: int) -> Outcome:
+    def run(self, frame: bytes, arm: int, csum_start: int, segment: int = 0) -> Outcome:
         """One call, and the counters."""
         buffer, data = self._buffer(frame)
         self._lib.l4_steer(self._view, data, len(frame), arm, csum_start, self._results)
-        return self._done(self._results[0], frame, buffer, arm, csum_start)
+        return self._done(self._results[0], frame, buffer, arm, csum_start, segment)
 
-    def _done(self, result: Any, frame: bytes, buffer: Any, arm: int, csum_start: int) -> Outcome:
+    def _done(
+        self, result: Any, frame: bytes, buffer: Any, arm: int, csum_start: int, segment: int = 0
+    ) -> Outcome:
         self._lib.l4_count(self._view, self._ffi.addressof(result), len(frame))
         if result.verdict == MISS:
             left = bytes(self._ffi.buffer(buffer))
             assert left == self._margin + frame + self._margin, "a miss is not edited"
             if csum_start == CSUM_DETECT:  # a queue completes what it hands over
                 frame, csum_start = completed(frame), 0
-            return Reference(self.tables).run(frame, arm, csum_start)
+            return Reference(self.tables).run(frame, arm, csum_start, segment)
         return _outcome(result.verdict, bytes(self._ffi.buffer(buffer)), result.arm, self._margin)
 
 
@@ -141,12 +143,14 @@ class Bursts(Helper):
         return outcomes
 
     def _until_a_miss(self, frames: Sequence[tuple[bytes, int, int]]) -> Sequence[tuple[bytes, int, int]]:
-        """Those up to the first new flow that is no look-up: the next ones are to find its entry."""
+        """Those up to the first that is left to Python and may change tables: the next ones are to see it."""
         policy, flows = self.tables.policy, self.tables.flows
         for place, (frame, _, _) in enumerate(frames, start=1):
             headers = parse(frame)
             if isinstance(headers, int) or not headers.l4:
                 continue
+            if headers.length > min(arm.mtu for arm in self.tables.arms):
+                return frames[:place]
             src, dst, protocol = headers.src, headers.dst, headers.protocol
             service = policy.find(dst, headers.dport, protocol)
             key = flow_key(src, headers.sport, dst, headers.dport, protocol)
@@ -167,9 +171,13 @@ class Bursts(Helper):
             for result, buffer, (frame, arm, csum_start) in zip(self._results, buffers, frames, strict=False)
         ]
 
-    def run(self, frame: bytes, arm: int, csum_start: int) -> Outcome:
-        """A burst of one."""
-        return self.run_all([(frame, arm, csum_start)])[0]
+    def run(self, frame: bytes, arm: int, csum_start: int, segment: int = 0) -> Outcome:
+        """A burst of one. No queue gets a super-frame."""
+        return (
+            super().run(frame, arm, csum_start, segment)
+            if segment
+            else self.run_all([(frame, arm, csum_start)])[0]
+        )
 
 
 EXECUTORS: tuple[type[Executor], ...] = (Reference, OverShared, Helper, Bursts)

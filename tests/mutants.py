@@ -30,6 +30,9 @@ MUTANTS = {
         "if (check == 0 && headers->protocol == IPPROTO_UDP)\n\t\treturn;\n\tif (context->csum_start > 0",
         "if (context->csum_start > 0",
     ),
+    "long frames": Patch(
+        STEER, "context->headers.length > l4_load(&l4_control_of(context->tables)->mtu)", "0"
+    ),
     "TTL of DSR": Patch(
         STEER, "if (entry->peer && context->headers.ttl <= 1)", "if (context->headers.ttl <= 1)"
     ),

@@ -133,7 +133,7 @@ CHOICES = (
 
 def make_world(new: New) -> Tables:
     """Tables with no policy yet, and a hop for each backend."""
-    arms = tuple(Arm(f"eth{i}", OUR_MACS[i]) for i in range(2))
+    arms = tuple(Arm(f"eth{i}", OUR_MACS[i], mtu) for i, mtu in enumerate((1500, 1300)))
     tables = new(arms, KEY, MEMORY, HOPS)
     tables.local = frozenset(map(ip, OUR_ADDRESSES))
     for backend in (*B, LOST, *B_V6):
@@ -188,6 +188,8 @@ class Noise:
             frame, arm = self._first(), 0
         if random.random() < 0.25:
             frame = tcp_options(random, frame)
+        if random.random() < 0.5:
+            frame = self._dont(frame)
         if random.random() < 0.3:
             frame = self._spoiled(frame)
         start = make_partial(frame) if random.random() < 0.25 else 0
@@ -253,3 +255,10 @@ class Noise:
     def _spoiled(self, frame: bytearray) -> bytearray:
         """The same with something odd about it."""
         return self.random.choice(SPOILERS)(self.random, frame)
+
+    def _dont(self, frame: bytearray) -> bytearray:
+        """The same, not to be fragmented."""
+        if frame[12:14] == b"\x08\0":
+            frame[14 + ipv4.FRAGMENT] |= 0x40
+            refix(frame)
+        return frame

@@ -138,6 +138,14 @@ def tables_named(name: str, new: New = plain) -> Tables:
             return tables
         case "nat":
             return make_tables(nat, arms=2, new=new)
+        case "dsr-narrow" | "nat-narrow":
+            tables = make_tables(nat if name == "nat-narrow" else dsr, arms=2, new=new)
+            tables.set_mtu(1, 576)
+            return tables
+        case "dsr-narrow-v6" | "nat-narrow-v6":
+            tables = tables_named(name.replace("-narrow", ""), new)
+            tables.set_mtu(len(tables.arms) - 1, 1280)
+            return tables
         case "dsr-wrr":
             return make_tables([service(scheduler=Scheduler.WRR, members=weighted(2, 1, 0))], new=new)
         case "dsr-mss":

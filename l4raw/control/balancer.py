@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -168,7 +169,7 @@ class Balancer:
 
         responder = Responders(self._interfaces[0], vips(self.config), self._conflict)
         self._neighbours = neighbours
-        self._checks = [watch.look, neighbours.check, responder.check]
+        self._checks = [watch.look, partial(self._take_mtus, watch), neighbours.check, responder.check]
         if self.dataplane == dataplane.AF_XDP:
             self._checks.append(self._look_at_engine)
         self._open.callback(responder.close)
@@ -242,6 +243,11 @@ class Balancer:
         self._keep_kernel_out()
         if self._neighbours:
             self.unresolved = self._neighbours.unresolved()
+
+    def _take_mtus(self, watch: Watch) -> None:
+        for number, mtu in enumerate(watch.mtus()):
+            if mtu != self.tables.arms[number].mtu:
+                self.tables.set_mtu(number, mtu)
 
     def _look_at_engine(self) -> None:
         try:

@@ -17,9 +17,11 @@ from l4raw.control.netlink import Interface, family_of
 from l4raw.control.vips import refuse_local
 from l4raw.wire.ethernet import format_mac
 
-_SIOCGIFHWADDR = 0x8927  # linux/sockios.h
+_SIOCGIFMTU, _SIOCGIFHWADDR = 0x8921, 0x8927  # linux/sockios.h
 _IFREQ = struct.Struct("16sH6s16x")
 """struct ifreq with an address in it: name, hardware type, MAC, padding."""
+_IFREQ_MTU = struct.Struct("=16si20x")
+"""The same with a number in it."""
 _ANY_PORT = 9
 
 
@@ -62,6 +64,12 @@ class Watch:
                 why="the balancer has announced the old one, and takes only frames that are sent to it.",
                 fix="start again",
             )
+
+    def mtus(self) -> list[int]:
+        """What each interface takes now, in bytes of an IP packet; after `look`. Raises OSError."""
+        names = [socket.if_indextoname(interface.index) for interface in self._interfaces]
+        asked = [_IFREQ_MTU.pack(name.encode(), 0) for name in names]
+        return [_IFREQ_MTU.unpack(fcntl.ioctl(self._socket, _SIOCGIFMTU, each))[1] for each in asked]
 
     def close(self) -> None:
         """Close the socket."""

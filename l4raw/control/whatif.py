@@ -32,6 +32,8 @@ BACKEND_MAC: Final = "02:be:00:00:{:02x}:{:02x}"
 CLIENT_MAC: Final = ethernet.parse_mac("02:c1:00:00:00:01")
 """Stand-ins, locally administered (IEEE 802, clause 8.4), so that they are nobody's."""
 
+_ANY_LENGTH: Final = 1 << 17
+"""An MTU: a capture holds super-frames, and does not say how they will be cut."""
 _FLOW_MEMORY: Final = 64 << 20
 """Bytes at most: enough for 688,293 DSR flows of a capture."""
 _SYS: Final = Path("/sys/class/net")
@@ -169,7 +171,9 @@ def build(
                 mac = ethernet.parse_mac(BACKEND_MAC.format(number >> 8, number & 0xFF))
                 where[backend.address] = hops.pin(last, mac), last
     known = [_known_mac(number, name, macs) for number, name in enumerate(config.lb.interfaces)]
-    arms = tuple(Arm(name, mac) for name, (mac, _) in zip(config.lb.interfaces, known, strict=True))
+    arms = tuple(
+        Arm(name, mac, _ANY_LENGTH) for name, (mac, _) in zip(config.lb.interfaces, known, strict=True)
+    )
     flows = FlowTable(bytearray(min(config.lb.flow_memory, _FLOW_MEMORY)), hash_key(b"what if"))
     seed, about_seed = _seed(config, environ)
     tables = Tables(arms, flows, hops)

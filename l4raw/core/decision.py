@@ -6,6 +6,7 @@ else parses or schedules.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import NamedTuple
 
 from l4raw.core.rewrite import Edit
@@ -39,6 +40,10 @@ class Decision(NamedTuple):
     def forwarded(self) -> bool:
         """Whether the frame goes on, with its edits applied."""
         return self.verdict < SENT
+
+    def to_vip(self, vips: Container[bytes]) -> bool:
+        """Whether it was a client's frame: each other one that has a backend came from there."""
+        return self.headers is not None and self.headers.dst in vips
 
     @property
     def name(self) -> str:

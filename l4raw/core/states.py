@@ -68,4 +68,3 @@ def expire(tables: Tables, budget: int) -> int:
         if silent > service.timeouts[state]:
             freed += tables.free(index, entry.lock)
     return freed
-

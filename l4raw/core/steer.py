@@ -20,6 +20,7 @@ from l4raw.core.admit import admit, martian
 from l4raw.core.decision import Decision
 from l4raw.core.flows import flow_key
 from l4raw.core.mss import clamp
+from l4raw.core.mtu import fit
 from l4raw.core.states import FIN_SYN_RST, NEXT_STATE
 from l4raw.core.tables import Tables
 from l4raw.wire import icmp, tcp
@@ -36,6 +37,7 @@ from l4raw.wire.abi import (
     PASS_NOT_OURS,
     PASS_OTHER_MAC,
     REPLY,
+    SENT,
 )
 from l4raw.wire.headers import Frame, Headers, parse
 from l4raw.wire.ipv6 import NEIGHBOUR_DISCOVERY
@@ -58,7 +60,11 @@ def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables, segme
     partial = csum_start != 0 and csum_start == headers.l4
     whose = _to_vip if headers.dst in tables.policy.vips else _from_backend
     decision = whose(headers, arm, partial, tables)
-    return clamp(frame, decision, partial) if headers.flags & tcp.SYN else decision
+    if headers.flags & tcp.SYN:
+        decision = clamp(frame, decision, partial)
+    if decision.verdict < SENT and headers.length > tables.arms[decision.arm].mtu:
+        return fit(frame, decision, arm, partial, segment, tables)
+    return decision
 
 
 def _to_vip(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decision:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 from l4raw.core.acl import EVERYBODY, Ranges, compile_acl
+from l4raw.core.bucket import Bucket
 from l4raw.core.flows import FlowTable
 from l4raw.core.model import Backend, Service
 from l4raw.core.next_hops import NextHops
@@ -132,6 +133,8 @@ class Tables:
     """By number of the backend; a service's traffic is that of its backends."""
     cursors: Cursors = field(default_factory=lambda: [0])
     """By number of the service: turns taken so far, modulo 2^32; lc, wlc: the slot after the last one."""
+    errors: Bucket = field(default_factory=Bucket)
+    """How many ICMP errors of our own may be sent."""
 
     def total_verdicts(self) -> list[int]:
         """Frames by verdict, of everybody who decides."""
@@ -169,6 +172,12 @@ class Tables:
             self.next_hops.release(hop)
         self.backends[entry.backend].ended += 1
         return True
+
+    def set_mtu(self, arm: int, mtu: int) -> None:
+        """The interface of `arm` takes IP packets of up to `mtu` bytes from now on."""
+        arms = list(self.arms)
+        arms[arm] = arms[arm]._replace(mtu=mtu)
+        self.arms = tuple(arms)
 
     def install(self, policy: Policy) -> None:
         """Make `policy` the one in force, from the next frame on."""

@@ -12,7 +12,7 @@ from l4raw.core.decision import Decision
 from l4raw.core.rewrite import apply, enclosed
 from l4raw.core.steer import steer
 from l4raw.core.tables import Tables
-from l4raw.wire.abi import DROP_TX, FORWARD, SENT, Verdict
+from l4raw.wire.abi import DROP_TX, FORWARD, REPLY, SENT, Verdict
 from l4raw.wire.headers import Frame
 
 
@@ -91,7 +91,7 @@ def count(tables: Tables, decision: Decision, verdict: Verdict, size: int) -> No
     if decision.backend is None:  # an answer of our own
         return
     traffic = tables.backends[decision.backend.number]
-    if verdict == FORWARD:
+    if verdict == FORWARD or (verdict != REPLY and decision.to_vip(tables.policy.vips)):
         traffic.packets += 1
         traffic.bytes += size
     else:

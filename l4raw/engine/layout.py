@@ -133,6 +133,11 @@ class Layout:
         control.mark = FIRST_MARK
         for number, arm in enumerate(arms):
             control.arms[number] = arm.mac.ljust(8, b"\0")
+        self.write_mtu(arms)
+
+    def write_mtu(self, arms: tuple[Arm, ...]) -> None:
+        """What is longer than the least of them is a miss, wherever it goes: Python looks at the arm."""
+        self.control.mtu = min(arm.mtu for arm in arms)
 
     @property
     def control(self) -> Any:

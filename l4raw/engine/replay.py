@@ -23,10 +23,10 @@ class Sent(NamedTuple):
 class ReplayEngine:
     """Hands out each of `frames`, all received on `arm`, and keeps what is sent."""
 
-    def __init__(self, frames: Iterable[bytes], arm: int = 0, csum_start: int = 0) -> None:
+    def __init__(self, frames: Iterable[bytes], arm: int = 0, csum_start: int = 0, segment: int = 0) -> None:
         self._frames = iter(frames)
         self._arm = arm
-        self._csum_start = csum_start
+        self._csum_start, self._segment = csum_start, segment
         self.sent: list[Sent] = []
 
     def open(self) -> Self:
@@ -37,7 +37,7 @@ class ReplayEngine:
         """The frames that are left; never waits."""
         for frame in self._frames:
             buffer = memoryview(bytearray(frame))
-            yield Received(buffer, self._arm, self._csum_start, buffer)
+            yield Received(buffer, self._arm, self._csum_start, buffer, self._segment)
 
     def send(self, received: Received, arm: int, made: bytes | None = None) -> bool:
         """Keep a copy in `sent`."""

@@ -229,6 +229,11 @@ class SharedTables(Tables):
     def now(self, value: int) -> None:
         self.layout.control.now = value
 
+    def set_mtu(self, arm: int, mtu: int) -> None:
+        """As in `Tables`; queues read it with their next frame."""
+        super().set_mtu(arm, mtu)
+        self.layout.write_mtu(self.arms)
+
     def install(self, policy: Policy) -> None:
         """Write the idle half and make it the one in force, for every queue from its next burst on.
 

@@ -26,12 +26,12 @@ BACKENDS: Final = 65535
 NEXT_HOPS: Final = 65535
 MAGLEV_SLOTS: Final = 65537
 HASH_WORDS: Final = 10
-SENT: Final = 3
+SENT: Final = 4
 HALVES: Final = 2
 PROBES: Final = 4
 STRIPES: Final = 1024
 VERDICT_ROOM: Final = 48
-MISS_ROOM: Final = 8
+MISS_ROOM: Final = 16
 
 # enum l4_verdict
 FORWARD: Final = Verdict(0)
@@ -40,66 +40,71 @@ REPLY: Final = Verdict(1)
 """sent back to the client, as if the VIP had answered"""
 ECHO: Final = Verdict(2)
 """a ping of a VIP, answered in its name (RFC 792, RFC 4443)"""
-PASS_NOT_IP: Final = Verdict(3)
+FRAGMENTED: Final = Verdict(3)
+"""too long for the next link, and sent on in fragments (RFC 791 3.2)"""
+PASS_NOT_IP: Final = Verdict(4)
 """neither IPv4 nor IPv6: the kernel's business"""
-PASS_OTHER_MAC: Final = Verdict(4)
+PASS_OTHER_MAC: Final = Verdict(5)
 """addressed to another machine's MAC"""
-PASS_NOT_OURS: Final = Verdict(5)
+PASS_NOT_OURS: Final = Verdict(6)
 """neither for a VIP nor a reply of a flow: the kernel's business"""
-PASS_ND: Final = Verdict(6)
+PASS_ND: Final = Verdict(7)
 """to a VIP: neighbour discovery, which the responder answers (RFC 4861)"""
-DROP_SHORT: Final = Verdict(7)
+DROP_SHORT: Final = Verdict(8)
 """ends before its headers do"""
-DROP_IP_VERSION: Final = Verdict(8)
+DROP_IP_VERSION: Final = Verdict(9)
 """EtherType and version field say different things (RFC 1812 5.2.2)"""
-DROP_IP_HEADER_LENGTH: Final = Verdict(9)
+DROP_IP_HEADER_LENGTH: Final = Verdict(10)
 """IHL below 5, or longer than the packet (RFC 791 3.1)"""
-DROP_IP_LENGTH: Final = Verdict(10)
+DROP_IP_LENGTH: Final = Verdict(11)
 """total or payload length shorter than the headers or longer than the frame (RFC 1812 5.2.2)"""
-DROP_IP_CHECKSUM: Final = Verdict(11)
+DROP_IP_CHECKSUM: Final = Verdict(12)
 """wrong IPv4 header checksum (RFC 1812 5.2.2)"""
-DROP_IP_EXTENSIONS: Final = Verdict(12)
+DROP_IP_EXTENSIONS: Final = Verdict(13)
 """an IPv6 extension header ends past the packet, or there are too many (RFC 8200 4)"""
-DROP_TCP_OFFSET: Final = Verdict(13)
+DROP_TCP_OFFSET: Final = Verdict(14)
 """TCP data offset below 5 or past the segment (RFC 9293 3.1)"""
-DROP_UDP_LENGTH: Final = Verdict(14)
+DROP_UDP_LENGTH: Final = Verdict(15)
 """UDP length below 8 or past the packet (RFC 768)"""
-DROP_FRAGMENT: Final = Verdict(15)
+DROP_FRAGMENT: Final = Verdict(16)
 """a fragment to a VIP: only the first one has ports (RFC 791 3.2)"""
-DROP_PROTOCOL: Final = Verdict(16)
+DROP_PROTOCOL: Final = Verdict(17)
 """to a VIP, but neither TCP nor UDP nor a ping"""
-DROP_NO_SERVICE: Final = Verdict(17)
+DROP_NO_SERVICE: Final = Verdict(18)
 """to a VIP, but no service has this port and protocol"""
-DROP_MARTIAN: Final = Verdict(18)
+DROP_MARTIAN: Final = Verdict(19)
 """its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)"""
-DROP_ACL: Final = Verdict(19)
+DROP_ACL: Final = Verdict(20)
 """a new flow of a client that the service's acl does not let in"""
-DROP_NO_FLOW: Final = Verdict(20)
+DROP_NO_FLOW: Final = Verdict(21)
 """a TCP segment of no known flow, and the scheduler is no function of the flow"""
-DROP_NO_BACKEND: Final = Verdict(21)
+DROP_NO_BACKEND: Final = Verdict(22)
 """the service has no backend that takes new flows"""
-DROP_NEXT_HOP_UNKNOWN: Final = Verdict(22)
+DROP_NEXT_HOP_UNKNOWN: Final = Verdict(23)
 """the MAC address of the next hop is not known (yet)"""
-DROP_NEXT_HOPS_FULL: Final = Verdict(23)
+DROP_NEXT_HOPS_FULL: Final = Verdict(24)
 """no room to remember one more client next hop"""
-DROP_FLOWS_FULL: Final = Verdict(24)
+DROP_FLOWS_FULL: Final = Verdict(25)
 """the flow table is full"""
-DROP_REPLY_KEY_TAKEN: Final = Verdict(25)
+DROP_REPLY_KEY_TAKEN: Final = Verdict(26)
 """its replies would look like those of another flow"""
-DROP_TTL: Final = Verdict(26)
+DROP_TTL: Final = Verdict(27)
 """TTL would reach zero (RFC 1812 5.3.1)"""
-DROP_OVERFLOW: Final = Verdict(27)
+DROP_TOO_BIG: Final = Verdict(28)
+"""too long for the next link and not to be fragmented: its sender is told (RFC 1191, RFC 8201)"""
+DROP_OVERFLOW: Final = Verdict(29)
 """left to Python, for which as many were waiting as may"""
-DROP_TX: Final = Verdict(28)
-"""the egress interface did not take it: its queue is full, it is down, or its MTU is too small"""
-VERDICT_COUNT: Final = 29
+DROP_TX: Final = Verdict(30)
+"""the egress interface did not take it: its queue is full, or it is down"""
+VERDICT_COUNT: Final = 31
 
 # enum l4_miss
 MISS_BUSY: Final = 0
 MISS_CHANGED: Final = 1
 MISS_RULE: Final = 2
-MISS_SAMPLE: Final = 3
-MISS_COUNT: Final = 4
+MISS_TOO_LONG: Final = 3
+MISS_SAMPLE: Final = 4
+MISS_COUNT: Final = 5
 
 MISS: Final = 255
 
@@ -138,6 +143,7 @@ VERDICT_NAMES: Final[tuple[str, ...]] = (
     "forward",
     "reply",
     "echo",
+    "fragmented",
     "pass_not_ip",
     "pass_other_mac",
     "pass_not_ours",
@@ -162,6 +168,7 @@ VERDICT_NAMES: Final[tuple[str, ...]] = (
     "drop_flows_full",
     "drop_reply_key_taken",
     "drop_ttl",
+    "drop_too_big",
     "drop_overflow",
     "drop_tx",
 )
@@ -171,6 +178,7 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "sent to the backend",
     "sent back to the client, as if the VIP had answered",
     "a ping of a VIP, answered in its name (RFC 792, RFC 4443)",
+    "too long for the next link, and sent on in fragments (RFC 791 3.2)",
     "neither IPv4 nor IPv6: the kernel's business",
     "addressed to another machine's MAC",
     "neither for a VIP nor a reply of a flow: the kernel's business",
@@ -195,8 +203,9 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "the flow table is full",
     "its replies would look like those of another flow",
     "TTL would reach zero (RFC 1812 5.3.1)",
+    "too long for the next link and not to be fragmented: its sender is told (RFC 1191, RFC 8201)",
     "left to Python, for which as many were waiting as may",
-    "the egress interface did not take it: its queue is full, it is down, or its MTU is too small",
+    "the egress interface did not take it: its queue is full, or it is down",
 )
 """By verdict: what a person is told."""
 
@@ -204,6 +213,7 @@ MISS_NAMES: Final[tuple[str, ...]] = (
     "busy",
     "changed",
     "rule",
+    "too_long",
     "sample",
 )
 """By miss, in lower case: as the counters are named."""
@@ -212,6 +222,7 @@ MISS_SENTENCES: Final[tuple[str, ...]] = (
     "another thread held what it has to write",
     "the flow's entry, or its peer, changed while it was read",
     "how its service picks a backend is no look-up here",
+    "longer than what every arm takes: it is refused or cut",
     "a person asked to see the next frames",
 )
 """By miss: what a person is told."""

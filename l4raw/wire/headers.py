@@ -55,6 +55,10 @@ class Headers(NamedTuple):
     icmp: int
     """Offset of the ICMP header of this IP version; 0: there is none."""
     icmp_type: int
+    length: int
+    """Bytes of the IP packet, its header included."""
+    body: int
+    """Offset of what follows the IP header, and IPv6's extension headers as far as they were read."""
 
 
 _Transport = tuple[int, int, int, int, int, int, int]
@@ -103,9 +107,10 @@ def parse(frame: bytes | Frame) -> Headers | Verdict:
     found = _NO_PORTS if is_fragment else _transport(frame, protocol, l4, payload, ipv4.ICMP)
     if isinstance(found, int):
         return found
+    body = l4
     sport, dport, flags, l4_checksum, l4, icmp_at, kind = found
     ports = sport, dport, flags, l4_checksum
-    where = l4, is_fragment, icmp_at, kind
+    where = l4, is_fragment, icmp_at, kind, total, body
     return _new(Headers, (dst_mac, src_mac, src, dst, protocol, *ports, ttl, ip_checksum, *where))
 
 
@@ -130,9 +135,10 @@ def _parse_v6(frame: bytes | Frame, dst_mac: bytes, src_mac: bytes) -> Headers |
     found = _NO_PORTS if is_fragment else _transport(frame, protocol, l4, payload, ipv6.ICMPV6)
     if isinstance(found, int):
         return found
+    body = l4
     sport, dport, flags, l4_checksum, l4, icmp_at, kind = found
     ports = sport, dport, flags, l4_checksum
-    where = l4, is_fragment, icmp_at, kind
+    where = l4, is_fragment, icmp_at, kind, ipv6.LENGTH + length, body
     return _new(Headers, (dst_mac, src_mac, src, dst, protocol, *ports, hop_limit, 0, *where))
 
 

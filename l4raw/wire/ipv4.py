@@ -44,5 +44,12 @@ HEADER: Final = Struct("!BxH2xHBBH4s4s")
 
 VERSION_4_NO_OPTIONS: Final = 0x45
 
+WHOLE_HEADER: Final = Struct("!BBHHHBBH4s4s")
+"""All fields, as they are in the box."""
+
 IS_FRAGMENT: Final = 0x3FFF
 """More Fragments, or an offset: what tells a fragment from a whole datagram."""
+DONT_FRAGMENT: Final = 0x4000
+MORE_FRAGMENTS: Final = 0x2000
+FRAGMENT_UNIT: Final = 8
+"""Bytes that a fragment offset counts; also IPv6's."""

@@ -48,6 +48,9 @@ LENGTH: Final = 40
 HEADER: Final = Struct("!B3xHBB16s16s")
 """Version and half of the traffic class, payload length, next header, hop limit, source, destination."""
 
+WHOLE_HEADER: Final = Struct("!IHBB16s16s")
+"""Version, traffic class and flow label as one word; the other fields as they are in the box."""
+
 EXTENSION: Final = Struct("!BBH")
 """Next header, length, and what is offset and flags in a fragment header."""
 EXTENSION_LENGTH: Final = 8

@@ -47,12 +47,12 @@ enum l4_limit {
 	L4_NEXT_HOPS = 65535,      /* index 0 is none */
 	L4_MAGLEV_SLOTS = 65537,   /* prime; Eisenbud et al., NSDI'16, section 5.3 */
 	L4_HASH_WORDS = 10,        /* 32-bit words of a flow key; the last one is the protocol */
-	L4_SENT = 3,               /* verdicts below it: the frame was sent */
+	L4_SENT = 4,               /* verdicts below it: the frame was sent */
 	L4_HALVES = 2,             /* of what a policy replaces: one is read, one is written */
 	L4_PROBES = 4,             /* places of the lookup that can hold a key, one after the other */
 	L4_STRIPES = 1024,         /* locks for the insertion of a flow, by the hash of its key */
 	L4_VERDICT_ROOM = 48,      /* counters of verdicts in struct l4_queue */
-	L4_MISS_ROOM = 8,          /* and of misses */
+	L4_MISS_ROOM = 16,         /* and of misses */
 };
 
 /*
@@ -66,6 +66,7 @@ enum l4_limit {
 	_(FORWARD, "sent to the backend") \
 	_(REPLY, "sent back to the client, as if the VIP had answered") \
 	_(ECHO, "a ping of a VIP, answered in its name (RFC 792, RFC 4443)") \
+	_(FRAGMENTED, "too long for the next link, and sent on in fragments (RFC 791 3.2)") \
 	_(PASS_NOT_IP, "neither IPv4 nor IPv6: the kernel's business") \
 	_(PASS_OTHER_MAC, "addressed to another machine's MAC") \
 	_(PASS_NOT_OURS, "neither for a VIP nor a reply of a flow: the kernel's business") \
@@ -90,8 +91,9 @@ enum l4_limit {
 	_(DROP_FLOWS_FULL, "the flow table is full") \
 	_(DROP_REPLY_KEY_TAKEN, "its replies would look like those of another flow") \
 	_(DROP_TTL, "TTL would reach zero (RFC 1812 5.3.1)") \
+	_(DROP_TOO_BIG, "too long for the next link and not to be fragmented: its sender is told (RFC 1191, RFC 8201)") \
 	_(DROP_OVERFLOW, "left to Python, for which as many were waiting as may") \
-	_(DROP_TX, "the egress interface did not take it: its queue is full, it is down, or its MTU is too small")
+	_(DROP_TX, "the egress interface did not take it: its queue is full, or it is down")
 
 #define L4_VERDICT_ENUM(name, sentence) L4_##name,
 enum l4_verdict { L4_VERDICTS(L4_VERDICT_ENUM) L4_VERDICT_COUNT };
@@ -104,6 +106,7 @@ enum l4_verdict { L4_VERDICTS(L4_VERDICT_ENUM) L4_VERDICT_COUNT };
 	_(BUSY, "another thread held what it has to write") \
 	_(CHANGED, "the flow's entry, or its peer, changed while it was read") \
 	_(RULE, "how its service picks a backend is no look-up here") \
+	_(TOO_LONG, "longer than what every arm takes: it is refused or cut") \
 	_(SAMPLE, "a person asked to see the next frames")
 
 #define L4_MISS_ENUM(name, sentence) L4_MISS_##name,
@@ -299,8 +302,9 @@ struct l4_control {
 	/* Line 3: written by the one who owns the clock, by a reload, and when nothing overflows any more. */
 	uint32_t now;              /* ms, modulo 2^32 */
 	uint32_t generation;       /* of the policy; its last bit is the half in force */
+	uint32_t mtu;              /* bytes of an IP packet that every arm takes; looked at each second */
 	uint8_t mark;              /* a bucket whose mark is this has overflowed; another one when all have not */
-	uint8_t reserved2[55];
+	uint8_t reserved2[51];
 	/* Line 4: written with each new flow. */
 	uint32_t used;             /* flow entries in use, or about to be */
 	uint32_t reserved3[15];
@@ -346,7 +350,7 @@ struct l4_queue {
 	uint32_t generation;
 	uint64_t reserved[7];
 };
-L4_ASSERT(sizeof(struct l4_queue) == 8 * 64, "a queue's counters share no line")
+L4_ASSERT(sizeof(struct l4_queue) == 9 * 64, "a queue's counters share no line")
 L4_ASSERT((int)L4_VERDICT_COUNT <= (int)L4_VERDICT_ROOM, "a counter for each verdict")
 L4_ASSERT((int)L4_MISS_COUNT <= (int)L4_MISS_ROOM, "a counter for each miss")
 

@@ -69,6 +69,7 @@ struct l4_headers {
 	bool fragment;
 	uint8_t icmp_type;
 	uint16_t icmp;             /* offset of the ICMP header of this IP version; 0: there is none */
+	uint32_t length;           /* of the IP packet, its header included */
 };
 
 L4_INLINE uint64_t l4_read64(const void *from)
@@ -198,6 +199,7 @@ L4_INLINE int l4_parse_v4(const uint8_t *data, const uint8_t *end, struct l4_hea
 		.protocol = ip.protocol,
 		.ttl = ip.ttl,
 		.fragment = (l4_ntohs(ip.frag_off) & L4_IS_FRAGMENT) != 0,
+		.length = total,
 	};
 	return headers->fragment ? L4_UNDECIDED :
 				   l4_parse_transport(data, at + length, end, total - length, headers);
@@ -271,6 +273,7 @@ L4_INLINE int l4_parse_v6(const uint8_t *data, const uint8_t *end, struct l4_hea
 		.protocol = ip[offsetof(struct ipv6hdr, nexthdr)],
 		.ttl = ip[offsetof(struct ipv6hdr, hop_limit)],
 		.v6 = true,
+		.length = (uint32_t)sizeof(struct ipv6hdr) + length,
 	};
 	/* Never on a wire (RFC 4291, section 2.5.5.2); its flow would have the key of an IPv4 one. */
 	if (l4_is_v4(headers->src) || l4_is_v4(headers->dst))

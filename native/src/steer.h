@@ -173,6 +173,9 @@ L4_INLINE int l4_verdict_of(struct l4_context *context)
 	int service = context->headers.l4 ? l4_service_of(context) : L4_NONE;
 	struct l4_values entry;
 
+	/* Before anything is noted. Which arm it leaves by, and how, Python finds out. */
+	if (l4_unlikely(context->headers.length > l4_load(&l4_control_of(context->tables)->mtu)))
+		return l4_miss_as(context, L4_MISS_TOO_LONG);
 	if (service < 0 && (!context->headers.l4 ||
 			    l4_address_is(context->tables, context->half, context->headers.dst, 0, L4_IS_VIP) >= 0))
 		return l4_without_service(context);

@@ -31,7 +31,13 @@ def _expected(step: dict[str, Any]) -> Outcome:
     """A frame that is not sent is left as it was."""
     frame = _bytes(step, "out") or _bytes(step, "frame")
     assert frame is not None
-    return Outcome(VERDICT_NAMES.index(step["verdict"]), frame, step.get("out_arm", -1))
+    made = tuple(map(bytes.fromhex, step.get("made", ())))
+    arm = -1 if step["verdict"].startswith("drop") else step.get("out_arm", -1)
+    return Outcome(VERDICT_NAMES.index(step["verdict"]), frame, arm, made)
+
+
+def _given(step: dict[str, Any]) -> tuple[bytes, int, int, int]:
+    return bytes.fromhex(step["frame"]), step["arm"], step.get("csum_start", 0), step.get("segment", 0)
 
 
 @pytest.mark.native
@@ -41,7 +47,7 @@ def test_vector(path: Path, executor: type[Executor]) -> None:
     story = _story(path)
     run = executor.named(story["tables"])
     for number, step in enumerate(story["step"], start=1):
-        outcome = run.run(bytes.fromhex(step["frame"]), step["arm"], step.get("csum_start", 0))
+        outcome = run.run(*_given(step))
         assert outcome == _expected(step), f"step {number}: {story['why']}"
 
 
@@ -51,13 +57,15 @@ def test_vector_in_the_loop_of_the_engines(path: Path) -> None:
     tables = tables_named(story["tables"])
     for number, step in enumerate(story["step"], start=1):
         before = list(tables.verdicts)
-        engine = ReplayEngine([bytes.fromhex(step["frame"])], step["arm"], step.get("csum_start", 0))
+        frame, *what = _given(step)
+        engine = ReplayEngine([frame], *what)
         forward(engine, tables, 0)
         verdicts = [
             n for n, a, b in zip(VERDICT_NAMES, before, tables.verdicts, strict=True) for _ in range(b - a)
         ]
         out = _bytes(step, "out")
-        sent = [] if out is None else [Sent(out, step["out_arm"])]
+        whole = [*map(bytes.fromhex, step.get("made", ()))] if out is None else [out]
+        sent = [Sent(each, step["out_arm"]) for each in whole]
         assert (verdicts, engine.sent) == ([step["verdict"]], sent), f"step {number}: {story['why']}"
 
 
@@ -68,7 +76,7 @@ def test_executors_leave_the_same_tables(path: Path) -> None:
     all_of_them = [executor.named(story["tables"]) for executor in EXECUTORS]
     for step in story["step"]:
         for each in all_of_them:
-            each.run(bytes.fromhex(step["frame"]), step["arm"], step.get("csum_start", 0))
+            each.run(*_given(step))
     reference, *others = (state(each.tables) for each in all_of_them)
     for each, left in zip(all_of_them[1:], others, strict=True):
         assert left == reference, each.name

@@ -8,6 +8,8 @@ The files are what the tests read.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,8 @@ class Story:
         out_arm: int = 0,
         csum_start: int = 0,
         note: str = "",
+        segment: int = 0,
+        made: Sequence[Packet | bytes] = (),
     ) -> Story:
         """Add a frame and what must become of it."""
         lines = ["[[step]]"]
@@ -156,6 +160,10 @@ class Story:
         lines += [f"arm = {arm}", f"frame = {_hex(bytes(frame))}", f'verdict = "{verdict}"']
         if csum_start:
             lines.append(f"csum_start = {csum_start}")
+        if segment:
+            lines.append(f"segment = {segment}")
+        if made:
+            lines += [f"out_arm = {out_arm}", f"made = [{', '.join(_hex(bytes(each)) for each in made)}]"]
         if out is not None:
             lines += [f"out_arm = {out_arm}", f"out = {_hex(bytes(out))}"]
         self.steps.append("\n".join(lines))
@@ -285,8 +293,8 @@ def _forwarding() -> list[Story]:
             "Larger than any Ethernet frame: whoever sends it on a wire cuts it.",
         )
         .step(first, "forward", nat(first), out_arm=1)
-        .step(partial_sum(large), "forward", nat_partial(large), out_arm=1, csum_start=L4)
-        .step(large, "forward", nat(large), out_arm=1),
+        .step(partial_sum(large), "forward", nat_partial(large), out_arm=1, csum_start=L4, segment=1448)
+        .step(large, "forward", nat(large), out_arm=1, segment=1448),
         Story("nat_options", "nat", "IP options are kept; the header's sum covers them.").step(
             options, "forward", nat(options), out_arm=1
         ),
@@ -604,6 +612,10 @@ def _limits() -> list[Story]:
 
 
 if __name__ == "__main__":
-    for story in _forwarding() + _schedulers() + _checksum_zero() + _refused() + _v6() + _echo() + _limits():
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from tests.vectors import sizes
+
+    made = [*_forwarding(), *_schedulers(), *_checksum_zero(), *_refused(), *_v6(), *_echo(), *_limits()]
+    for story in made + sizes.stories():
         story.write()
         print(story.name)

@@ -1,0 +1,154 @@
+"""What is too long for the link that it should leave by: it is cut, or its sender is told.
+
+RFC 791, section 3.2 says how a router cuts an IPv4 packet; RFC 1191 what it
+answers to one that must not be cut; RFC 8201 the same of IPv6, where no
+router cuts. An error comes from the VIP: it is the one address of ours that
+every client knows and accepts packets from, while the balancer's own may be
+private, filtered, or not there at all. A backend gets it from there too.
+
+Errors are limited as Linux limits its own (`icmp_msgs_per_sec`,
+`icmp_msgs_burst`): 1,000 a second, 50 at once. The MTU that is meant is the
+interface's; that of a route, or of a link further on, is told by a router
+there (icmp_errors.py).
+
+Lives here: that decision, and the frames that it makes. Must not live here:
+where a frame goes (steer.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import Final
+
+from l4raw.core.admit import martian
+from l4raw.core.decision import Decision
+from l4raw.core.rewrite import apply
+from l4raw.core.tables import Tables
+from l4raw.wire import ethernet, icmp, ipv4, ipv6, tcp, udp
+from l4raw.wire.abi import DROP_TOO_BIG, FRAGMENTED
+from l4raw.wire.checksum import ONES, add, checksum, fold, pseudo_header
+from l4raw.wire.headers import Frame, Headers
+
+_IP: Final = ethernet.LENGTH
+_U16: Final = Struct("!H")
+_OWN_TTL: Final = 64
+_CONTROL: Final = 0xC0
+"""Type of Service of an error: precedence 6 (RFC 1812, section 4.3.2.5)."""
+_COPIED: Final = 0x80
+_END, _NO_OPERATION = 0, 1
+"""Options of IPv4: RFC 791, section 3.1."""
+
+
+def fit(
+    frame: bytes | Frame, decision: Decision, arm: int, partial: bool, segment: int, tables: Tables
+) -> Decision:
+    """`decision`, which sends a frame that came in on `arm`; or what becomes of it, as it is too long.
+
+    `segment`: payload bytes of each segment of a super-frame, which is as long as they are; 0: it is none.
+    """
+    headers, mtu = decision.headers, tables.arms[decision.arm].mtu
+    assert headers is not None, "what is sent was read"
+    longest = _of_segment(frame, headers, segment) if segment and headers.l4 else headers.length
+    if longest <= mtu:
+        return decision
+    if len(headers.src) == 4 and not _u16(frame, _IP + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT:
+        return decision._replace(verdict=FRAGMENTED, made=tuple(_cut(frame, decision, partial, mtu)))
+    return _refused(frame, decision, arm, mtu, tables)
+
+
+def _of_segment(frame: bytes | Frame, headers: Headers, segment: int) -> int:
+    """Bytes of the IP packet that one segment of a super-frame becomes."""
+    own = frame[headers.l4 + tcp.OFFSET] >> 4 << 2 if headers.protocol == ipv4.TCP else udp.HEADER_LENGTH
+    return headers.l4 - _IP + own + segment
+
+
+def _cut(frame: bytes | Frame, decision: Decision, partial: bool, mtu: int) -> Iterator[bytes]:
+    """The frame, edited, as fragments of up to `mtu` bytes; a fragment can be cut again.
+
+    A super-frame is cut as the one packet that its header says it is: nobody else may segment it then.
+    """
+    headers = decision.headers
+    assert headers is not None, "what is sent was read"
+    whole = bytearray(frame[: _IP + headers.length])
+    apply(whole, decision.edits)
+    if partial:
+        _complete(whole, headers)
+    yield from fragments(bytes(whole), mtu)
+
+
+def _complete(frame: bytearray, headers: Headers) -> None:
+    """Complete a partial checksum: the field is part of what it covers, and has the pseudo-header's part."""
+    is_udp = headers.protocol == ipv4.UDP
+    at = headers.l4 + (udp.CHECKSUM if is_udp else tcp.CHECKSUM)
+    total = ~fold(add(frame[headers.l4 : _IP + headers.length])) & ONES
+    frame[at : at + 2] = _U16.pack(total or (udp.ZERO if is_udp else 0))
+
+
+def fragments(frame: bytes, mtu: int) -> Iterator[bytes]:
+    """An IPv4 frame without padding as fragments, the last of which is the shortest."""
+    header_length = (frame[_IP] & 0xF) * 4
+    header, body = frame[_IP : _IP + header_length], frame[_IP + header_length :]
+    place = _u16(header, ipv4.FRAGMENT)
+    room = (mtu - header_length) // ipv4.FRAGMENT_UNIT * ipv4.FRAGMENT_UNIT
+    for start in range(0, len(body), room):
+        part = body[start : start + room]
+        mine = bytearray(header)
+        if start:
+            _keep_copied(mine)
+        more = ipv4.MORE_FRAGMENTS if start + room < len(body) else 0
+        _U16.pack_into(mine, ipv4.TOTAL_LENGTH, header_length + len(part))
+        _U16.pack_into(mine, ipv4.FRAGMENT, (place | more) + start // ipv4.FRAGMENT_UNIT)
+        _U16.pack_into(mine, ipv4.CHECKSUM, 0)
+        _U16.pack_into(mine, ipv4.CHECKSUM, checksum(mine))
+        yield frame[:_IP] + mine + part
+
+
+def _keep_copied(header: bytearray) -> None:
+    """Options without the copied flag are in the first fragment only: others have no-operations there."""
+    at = ipv4.LENGTH
+    while at < len(header) and header[at] != _END:
+        size = 1 if header[at] == _NO_OPERATION or at + 1 == len(header) else max(2, header[at + 1])
+        if not header[at] & _COPIED:
+            end = min(at + size, len(header))
+            header[at:end] = bytes([_NO_OPERATION]) * (end - at)
+        at += size
+
+
+def _refused(frame: bytes | Frame, decision: Decision, arm: int, mtu: int, tables: Tables) -> Decision:
+    """Dropped. Its sender is told, unless no error may be sent about it: RFC 1812, section 4.3.2.7."""
+    headers = decision.headers
+    assert headers is not None, "what is sent was read"
+    is_error = headers.icmp and headers.icmp_type in icmp.ERRORS[4 if len(headers.src) == 4 else 6]
+    made: tuple[bytes, ...] = ()
+    if not is_error and not martian(headers, arm, tables) and tables.errors.take(tables.now):
+        vip = decision.service.service.vip if decision.service else headers.dst
+        make = _fragmentation_needed if len(headers.src) == 4 else _packet_too_big
+        packet = make(bytes(frame[_IP : _IP + headers.length]), vip, headers.src, mtu)
+        kind = frame[ethernet.TYPE : ethernet.LENGTH]
+        made = (headers.src_mac + tables.arms[arm].mac + bytes(kind) + packet,)
+    return decision._replace(verdict=DROP_TOO_BIG, edits=(), outer=b"", made=made, arm=arm)
+
+
+def _fragmentation_needed(packet: bytes, src: bytes, dst: bytes, mtu: int) -> bytes:
+    """RFC 1191, section 4: the next hop's MTU is in the last 16 bits. At most 576 bytes."""
+    quote = packet[: icmp.MOST[4] - ipv4.LENGTH - icmp.LENGTH]
+    message = bytearray(icmp.ERROR.pack(*icmp.FRAGMENTATION_NEEDED, 0, mtu) + quote)
+    _U16.pack_into(message, icmp.CHECKSUM, checksum(message))
+    start = (0x45, _CONTROL, ipv4.LENGTH + len(message), 0, ipv4.DONT_FRAGMENT, _OWN_TTL, ipv4.ICMP)
+    header = bytearray(ipv4.WHOLE_HEADER.pack(*start, 0, src, dst))
+    _U16.pack_into(header, ipv4.CHECKSUM, checksum(header))
+    return bytes(header + message)
+
+
+def _packet_too_big(packet: bytes, src: bytes, dst: bytes, mtu: int) -> bytes:
+    """RFC 4443, section 3.2. At most 1280 bytes (section 2.4 c); the checksum covers a pseudo-header."""
+    quote = packet[: icmp.MOST[6] - ipv6.LENGTH - icmp.LENGTH]
+    message = bytearray(icmp.ERROR.pack(*icmp.PACKET_TOO_BIG, 0, mtu) + quote)
+    total = checksum(message, pseudo_header(src, dst, ipv6.ICMPV6, len(message)))
+    _U16.pack_into(message, icmp.CHECKSUM, total)
+    return ipv6.WHOLE_HEADER.pack(6 << 28, len(message), ipv6.ICMPV6, _OWN_TTL, src, dst) + message
+
+
+def _u16(data: bytes | Frame, offset: int) -> int:
+    return int(_U16.unpack_from(data, offset)[0])

@@ -1,0 +1,93 @@
+"""A link behind the balancer that takes 1400 bytes: a large upload completes in every mode.
+
+The servers offer an MSS that is too large for it, as ones behind a tunnel do:
+so clients send packets that do not fit, and somebody has to tell them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from l4raw.netns import Log, Topology, dsr, nat
+from l4raw.netns.clients import make_file, sha256, upload
+from l4raw.netns.servers import Server, web
+
+from tests.integration.running import running
+
+pytestmark = pytest.mark.root
+
+Build = Callable[..., AbstractContextManager[Topology]]
+NARROW = 1400
+SIZE = 5_000_000
+CELLS = [(b, v, plane) for b in (dsr, nat) for v in (4, 6) for plane in ("raw", "af_xdp")]
+each_cell = pytest.mark.parametrize(
+    ("build", "version", "dataplane"),
+    [(partial(b, version=v), v, plane) for b, v, plane in CELLS],
+    ids=[f"{b.__name__}-v{v}-{plane}" for b, v, plane in CELLS],
+)
+
+
+@contextmanager
+def narrow(build: Build) -> Iterator[tuple[Topology, list[Server]]]:
+    """All links of the backends' segment take 1400 bytes; the servers offer what 1500 would."""
+    with build(2, log=Log(silent=True)) as network, ExitStack() as stack:
+        servers = [stack.enter_context(web(backend)) for backend in network.backends]
+        switch = next(host for host in network.hosts if host.name == "switch")
+        offered = 1440 if network.version == 6 else 1460
+        for backend in network.backends:
+            backend.ip(f"link set eth0 mtu {NARROW}")
+            switch.ip(f"link set {backend.name}-eth0 mtu {NARROW}")
+            route = backend.run(["ip", f"-{network.version}", "route", "show", "default"]).stdout
+            backend.ip(f"route replace {network_of_all(network)} via {route.split()[2]} advmss {offered}")
+        for host in filter(None, (network.balancer, network.router)):
+            host.ip(f"link set eth1 mtu {NARROW}")
+            switch.ip(f"link set {host.name}-eth1 mtu {NARROW}")
+        yield network, servers
+
+
+def network_of_all(network: Topology) -> str:
+    """Where a default route leads to."""
+    return "::/0" if network.version == 6 else "default"
+
+
+def posted(network: Topology, servers: list[Server], folder: Path) -> None:
+    """Upload a file, which must arrive at one of the servers as it is."""
+    make_file(folder / "large", SIZE)
+    upload(network.client, f"http://{network.vip_host}/upload/copy", folder / "large")
+    copies = [file for server in servers for file in server.uploads.iterdir()]
+    assert [sha256(file) for file in copies] == [sha256(folder / "large")]
+
+
+@each_cell
+def test_a_large_upload_through_a_narrow_egress(
+    build: Build, version: int, dataplane: str, tmp_path: Path
+) -> None:
+    with narrow(build) as (network, servers):
+        with running(network, network.config_toml(dataplane=dataplane)) as balancer:
+            posted(network, servers, tmp_path)
+            route = network.client.run(["ip", "route", "get", network.vip]).stdout
+            assert f"mtu {NARROW}" in route, "the client has learned it"
+        assert 1 <= balancer.verdict("drop_too_big") <= 200
+        assert balancer.lost == 0
+
+
+def test_an_mtu_that_changes_is_followed(tmp_path: Path) -> None:
+    """From 1500 to 1400 while it runs: within a second or so, the client is told."""
+    with nat(2, log=Log(silent=True)) as network, web(network.backends[0]) as server:
+        one = network.config_toml(dataplane="af_xdp").replace('name = "b2"', 'weight = 0, name = "b2"')
+        toml = one.replace('name = "b3"', 'weight = 0, name = "b3"')
+        network.backends[0].ip("route change default via 10.78.0.2 advmss 1460")
+        with running(network, toml) as balancer:
+            posted(network, [server], tmp_path)
+            network.balancer.ip(f"link set eth1 mtu {NARROW}")
+            until = time.monotonic() + 10
+            while "mtu" not in network.client.run(["ip", "route", "get", network.vip]).stdout:
+                assert time.monotonic() < until, "the client has not been told"
+                (server.uploads / "copy").unlink()
+                posted(network, [server], tmp_path)
+        assert balancer.verdict("drop_too_big") >= 1
