@@ -103,7 +103,7 @@ _HOST = (
         "L4R-307",
         "not enough memory",
         "all memory for flows is reserved at the start, so that it cannot run out under load.",
-        "lower flow_memory in [lb]: 64MiB hold 688,293 DSR flows",
+        "lower flow_memory in [lb]: 64MiB hold 678,350 DSR flows",
     ),
 )
 

@@ -35,7 +35,7 @@ CLIENT_MAC: Final = ethernet.parse_mac("02:c1:00:00:00:01")
 _ANY_LENGTH: Final = 1 << 17
 """An MTU: a capture holds super-frames, and does not say how they will be cut."""
 _FLOW_MEMORY: Final = 64 << 20
-"""Bytes at most: enough for 688,293 DSR flows of a capture."""
+"""Bytes at most: enough for 678,350 DSR flows of a capture."""
 _SYS: Final = Path("/sys/class/net")
 
 STATED, LOCAL, INFERRED, STAND_IN = "stated", "local", "inferred", "stand-in"

@@ -109,6 +109,9 @@ class Layout:
         self._write_control(arms, hash_key)
         entries = self.control.flow_entries
         self.at["marks"] = native.ffi.cast("uint8_t *", self.at["flows"] + entries)
+        # Marks take whole lines.
+        lines = -(-self.control.buckets // native.ffi.sizeof("struct l4_flow"))
+        self.at["tags"] = native.ffi.cast("uint32_t *", self.at["flows"] + entries + lines)
 
     def _point(self, field: str, element: str, memory: Memory) -> None:
         array = native.ffi.from_buffer(f"{element}[]", memory, require_writable=True)

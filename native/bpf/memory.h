@@ -19,6 +19,9 @@
 
 enum { L4_SUM_STEPS = 65536 / 16 };
 
+/* Words of tags, each a bucket's, in an element of the map of flows. */
+enum { L4_TAGS_IN_LINE = sizeof(struct l4_flow) / 4 };
+
 /* The verifier follows each try. */
 enum { L4_TRIES = 1 };
 
@@ -64,6 +67,14 @@ L4_INLINE bool l4_exchange_if(uint32_t *to, uint32_t expected, uint32_t value)
 	return __sync_val_compare_and_swap(to, expected, value) == expected;
 }
 
+/* clang 14 for BPF runs out of memory over __builtin_ctzll(). `word` has no bits but 0x8080808080808080. */
+L4_INLINE uint32_t l4_lowest_byte(uint64_t word)
+{
+	uint64_t below = ((word & -word) >> 7) - 1;
+
+	return (below & 0x0101010101010101ull) * 0x0101010101010101ull >> 56;
+}
+
 L4_INLINE bool l4_has(const uint8_t *start, const uint8_t *end, uint32_t size)
 {
 	return start + size <= end;
@@ -89,6 +100,17 @@ L4_INLINE uint8_t *l4_mark_at(const struct l4_tables *tables, uint32_t bucket)
 
 	(void)tables;
 	return line ? line + bucket % sizeof(struct l4_flow) : NULL;
+}
+
+/* The tags follow the marks. */
+L4_INLINE uint32_t *l4_tags_at(const struct l4_tables *tables, uint32_t bucket)
+{
+	uint32_t marks = (control.buckets + sizeof(struct l4_flow) - 1) / sizeof(struct l4_flow);
+	uint32_t index = control.flow_entries + marks + bucket / L4_TAGS_IN_LINE;
+	uint32_t *line = bpf_map_lookup_elem(&flows, &index);
+
+	(void)tables;
+	return line ? line + bucket % L4_TAGS_IN_LINE : NULL;
 }
 
 L4_INLINE const struct l4_policy *l4_policy_at(const struct l4_tables *tables, uint32_t half)

@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 6 };
+enum { L4_ABI_VERSION = 7 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -161,6 +161,7 @@ enum l4_flow_state {
  *   s = k[0] + k[1] w[0] + ... + k[10] w[9]      modulo 2^64
  *   h = (s ^ s >> 32) * 0x9E3779B97F4A7C15       modulo 2^64
  *   buckets: (h >> 32) * n >> 32 and (h & 0xffffffff) * n >> 32, n buckets
+ *   tag: h >> 32 & 0xff, or 1 for 0
  *
  *   0               16              32  34  36 37 38  40  42  44
  *   +---------------+---------------+---+---+--+--+---+---+---+----
@@ -363,6 +364,7 @@ struct l4_tables {
 	struct l4_control *control;
 	struct l4_flow *flows;
 	uint8_t *marks;            /* a byte a bucket, after the flows: control->mark, or no mark */
+	uint32_t *tags;            /* four bytes a bucket, after the marks: see l4_tag_of() */
 	uint32_t *stripes;         /* L4_STRIPES of them */
 	struct l4_next_hop *next_hops;
 	uint32_t *heads;           /* of the lists of learned next hops */

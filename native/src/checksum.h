@@ -19,6 +19,7 @@
 #define l4_join32(first, second) ((uint64_t)(second) << 32 | (first))
 #define l4_first32(word) ((uint32_t)(word))
 #define l4_second32(word) ((uint32_t)((word) >> 32))
+#define l4_little32(value) (value)
 #else
 #define l4_htons(value) ((uint16_t)(value))
 #define l4_ntohl(value) ((uint32_t)(value))
@@ -26,6 +27,7 @@
 #define l4_join32(first, second) ((uint64_t)(first) << 32 | (second))
 #define l4_first32(word) ((uint32_t)((word) >> 32))
 #define l4_second32(word) ((uint32_t)(word))
+#define l4_little32(value) __builtin_bswap32(value)
 #endif
 #define l4_ntohs(value) l4_htons(value)
 

@@ -43,9 +43,14 @@
  * The pair of a NAT flow is filled while both entries are locked, and only
  * then published: no reader ever sees a half of it that has no peer.
  *
+ * An entry's tag is written by whoever has the entry's lock: after it was
+ * taken, and before it is published; 0 when it is freed. So whoever finds no
+ * tag of a key has looked before that, and looks again under the stripe. A
+ * tag is only where to look: the entry tells.
+ *
  * The overflow area has one lock of its own: for whoever fills or frees an
  * entry there, because that sets marks of buckets, or says that they are none
- * any more. A bucket's mark is set before the entry it stands for is
+ * any more. A bucket's mark is likewise set before the entry it stands for is
  * published, so who finds no mark has looked before that, and looks again
  * under the stripe.
  *
@@ -146,27 +151,37 @@ L4_INLINE bool l4_unchanged(struct l4_flow *entry, uint32_t generation)
 	return l4_load(&entry->lock) == generation;
 }
 
-/* Index of the entry with this key among `count` from `start`, and its generation; or L4_NONE, or L4_BUSY. */
-L4_INLINE int64_t l4_find_among(const struct l4_tables *tables, uint32_t start, uint32_t count,
-				const struct l4_key *key, uint32_t *generation)
+/* `index` if that entry has this key, and its generation; or L4_NONE, or L4_BUSY. */
+L4_INLINE int64_t l4_find_at(const struct l4_tables *tables, uint32_t index, const struct l4_key *key,
+			     uint32_t *generation)
 {
-	uint32_t i, tries;
+	struct l4_flow *entry = l4_flow_at(tables, index);
+	uint32_t tries;
 
-	for (i = 0; i < count; i++) {
-		struct l4_flow *entry = l4_flow_at(tables, start + i);
-
-		if (!entry)
+	if (!entry)
+		return L4_NONE;
+	for (tries = 0; tries < L4_TRIES; tries++) {
+		*generation = l4_load_acquire(&entry->lock);
+		if (!l4_same_key(entry, key))
 			return L4_NONE;
-		for (tries = 0; tries < L4_TRIES; tries++) {
-			*generation = l4_load_acquire(&entry->lock);
-			if (!l4_same_key(entry, key))
-				break;
-			if (!(*generation & 1) && l4_unchanged(entry, *generation))
-				return start + i;
-			l4_relax();
-		}
-		if (l4_unlikely(tries == L4_TRIES))
-			return L4_BUSY;
+		if (!(*generation & 1) && l4_unchanged(entry, *generation))
+			return index;
+		l4_relax();
+	}
+	return L4_BUSY;
+}
+
+/* Likewise of the overflow block that starts at `start`. */
+L4_INLINE int64_t l4_find_in_block(const struct l4_tables *tables, uint32_t start, const struct l4_key *key,
+				   uint32_t *generation)
+{
+	uint32_t i;
+
+	for (i = 0; i < L4_OVERFLOW_SLOTS; i++) {
+		int64_t index = l4_find_at(tables, start + i, key, generation);
+
+		if (index != L4_NONE)
+			return index;
 	}
 	return L4_NONE;
 }
@@ -182,6 +197,48 @@ L4_INLINE struct l4_choice l4_buckets_of(const struct l4_tables *tables, uint64_
 	struct l4_choice choice = { l4_scale(hash >> 32, buckets), l4_scale(hash, buckets) };
 
 	return choice;
+}
+
+/* The tag of an entry whose key has this hash. */
+L4_INLINE uint8_t l4_tag_of(uint64_t hash)
+{
+	uint8_t tag = (uint8_t)(hash >> 32);
+
+	return tag ? tag : 1;
+}
+
+/* The tag's byte of an entry of the buckets. */
+L4_INLINE uint8_t *l4_tag_at(const struct l4_tables *tables, uint32_t index)
+{
+	uint32_t *tags = l4_tags_at(tables, index / L4_SLOTS);
+
+	return tags ? (uint8_t *)tags + index % L4_SLOTS : NULL;
+}
+
+/* Which of a bucket's entries have this tag, or are free (tag 0): 0x80 in the byte of each, the first one's last. */
+L4_INLINE uint32_t l4_tagged(const struct l4_tables *tables, uint32_t bucket, uint8_t tag)
+{
+	uint32_t *tags = l4_tags_at(tables, bucket);
+	/* Bytes of 0, where the tag is the wanted one. */
+	uint32_t other = tags ? l4_little32(l4_load(tags)) ^ tag * 0x01010101u : ~0u;
+
+	return ~(((other & 0x7f7f7f7f) + 0x7f7f7f7f) | other | 0x7f7f7f7f);
+}
+
+/* Those of both buckets whose tag is that of the hash: the second one's in the upper half. */
+L4_INLINE uint64_t l4_candidates(const struct l4_tables *tables, struct l4_choice bucket, uint64_t hash)
+{
+	uint8_t tag = l4_tag_of(hash);
+
+	return l4_tagged(tables, bucket.first, tag) | (uint64_t)l4_tagged(tables, bucket.second, tag) << 32;
+}
+
+/* Index of the first of the candidates, of which there are some. */
+L4_INLINE uint32_t l4_first_of(struct l4_choice bucket, uint64_t candidates)
+{
+	uint32_t slot = l4_lowest_byte(candidates);
+
+	return (slot < L4_SLOTS ? bucket.first : bucket.second) * L4_SLOTS + slot % L4_SLOTS;
 }
 
 /* Their first entries. */
@@ -210,20 +267,23 @@ L4_INLINE bool l4_is_marked(const struct l4_tables *tables, uint32_t bucket)
 L4_INLINE int64_t l4_find(const struct l4_tables *tables, const struct l4_key *key, uint32_t *generation)
 {
 	struct l4_choice bucket = l4_buckets_of(tables, key->hash), block;
-	int64_t index = l4_find_among(tables, bucket.first * L4_SLOTS, L4_SLOTS, key, generation);
+	uint64_t candidates = l4_candidates(tables, bucket, key->hash);
+	int64_t index;
+	uint32_t i;
 
-	if (index != L4_NONE)
-		return index;
-	index = l4_find_among(tables, bucket.second * L4_SLOTS, L4_SLOTS, key, generation);
-	if (index != L4_NONE)
-		return index;
+	for (i = 0; i < 2 * L4_SLOTS && candidates; i++) {
+		index = l4_find_at(tables, l4_first_of(bucket, candidates), key, generation);
+		if (index != L4_NONE)
+			return index;
+		candidates &= candidates - 1;
+	}
 	if (!l4_is_marked(tables, bucket.first) || !l4_is_marked(tables, bucket.second))
 		return L4_NONE;
 	block = l4_blocks_of(tables, key->hash);
-	index = l4_find_among(tables, block.first, L4_OVERFLOW_SLOTS, key, generation);
+	index = l4_find_in_block(tables, block.first, key, generation);
 	if (index != L4_NONE)
 		return index;
-	return l4_find_among(tables, block.second, L4_OVERFLOW_SLOTS, key, generation);
+	return l4_find_in_block(tables, block.second, key, generation);
 }
 
 /* Copy an entry as it was at one moment. False: it changed meanwhile, or is being written. */

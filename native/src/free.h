@@ -16,6 +16,7 @@
 struct l4_ending {
 	struct l4_flow *entry;
 	struct l4_flow *peer;
+	uint32_t index, peer_index;
 	uint32_t generation;       /* of the entry, when somebody decided that it goes */
 	uint32_t hop;              /* learned from the client; 0: none */
 	uint32_t backend;
@@ -55,6 +56,7 @@ L4_INLINE bool l4_see_ending(const struct l4_tables *tables, uint32_t index, str
 	ending->beyond = index >= in_buckets;
 	ending->peer = NULL;
 	if (peer) {
+		ending->peer_index = peer - 1;
 		ending->peer = l4_flow_at(tables, peer - 1);
 		if (!ending->peer)
 			return false;
@@ -96,8 +98,8 @@ L4_INLINE int l4_free_locked(const struct l4_tables *tables, struct l4_ending *e
 	if (result)
 		return result;
 	if (ending->peer)
-		l4_empty(ending->peer);
-	l4_empty(ending->entry);
+		l4_empty(tables, ending->peer_index, ending->peer);
+	l4_empty(tables, ending->index, ending->entry);
 	l4_unreserve(tables, ending->peer ? 2 : 1);
 	if (ending->beyond)
 		l4_uncount_overflow(tables, ending->beyond);
@@ -116,7 +118,7 @@ L4_INLINE int l4_free_locked(const struct l4_tables *tables, struct l4_ending *e
 L4_INLINE int l4_free_flow(const struct l4_tables *tables, uint32_t index, uint32_t generation, uint32_t most)
 {
 	struct l4_control *control = l4_control_of(tables);
-	struct l4_ending ending = { .entry = l4_flow_at(tables, index), .generation = generation };
+	struct l4_ending ending = { .entry = l4_flow_at(tables, index), .index = index, .generation = generation };
 	struct l4_traffic *traffic;
 	int result;
 

@@ -34,40 +34,76 @@ L4_INLINE void l4_publish(struct l4_flow *entry)
 	l4_store_release(&entry->lock, l4_load(&entry->lock) + 1);
 }
 
-/* How many of `count` entries from `start` are free, and which is the first. */
-L4_INLINE uint32_t l4_count_free(const struct l4_tables *tables, uint32_t start, uint32_t count, uint32_t *index)
+/* Take this entry if it is free. */
+L4_INLINE bool l4_take_if_free(struct l4_flow *entry)
+{
+	uint32_t generation = l4_load_acquire(&entry->lock);
+
+	/* In this order: an entry found free after its lock word was read is free when that is taken. */
+	return l4_load(&entry->state) == L4_FLOW_FREE && l4_take(entry, generation);
+}
+
+/* Bits of 0x80808080, counted. */
+L4_INLINE uint32_t l4_how_many(uint32_t flags)
+{
+	return (flags >> 7) * 0x01010101u >> 24;
+}
+
+/* Take the first free entry of the emptier of a key's buckets, and tag it. Its index, L4_FULL or L4_BUSY. */
+L4_INLINE int64_t l4_take_free(const struct l4_tables *tables, uint64_t hash)
+{
+	struct l4_choice bucket = l4_buckets_of(tables, hash);
+	uint32_t tries;
+
+	for (tries = 0; tries < L4_TRIES; tries++) {
+		uint64_t first = l4_tagged(tables, bucket.first, 0), second = l4_tagged(tables, bucket.second, 0);
+		bool of_second = l4_how_many((uint32_t)second) > l4_how_many((uint32_t)first);
+		uint32_t index = first | second ? l4_first_of(bucket, of_second ? second << 32 : first) : 0;
+		struct l4_flow *entry = l4_flow_at(tables, index);
+		uint8_t *tag = l4_tag_at(tables, index);
+
+		if (!(first | second) || !entry || !tag)
+			return L4_FULL;
+		if (l4_take_if_free(entry)) {
+			l4_store(tag, l4_tag_of(hash));
+			return index;
+		}
+		l4_relax();
+	}
+	return L4_BUSY;
+}
+
+/* How many entries of the overflow block from `start` are free, and which is the first. */
+L4_INLINE uint32_t l4_count_free(const struct l4_tables *tables, uint32_t start, uint32_t *index)
 {
 	uint32_t i, free = 0;
 
-	for (i = 0; i < count; i++) {
-		struct l4_flow *entry = l4_flow_at(tables, start + count - 1 - i);
+	for (i = 0; i < L4_OVERFLOW_SLOTS; i++) {
+		struct l4_flow *entry = l4_flow_at(tables, start + L4_OVERFLOW_SLOTS - 1 - i);
 
 		if (entry && l4_load(&entry->state) == L4_FLOW_FREE && !(l4_load(&entry->lock) & 1)) {
-			*index = start + count - 1 - i;
+			*index = start + L4_OVERFLOW_SLOTS - 1 - i;
 			free++;
 		}
 	}
 	return free;
 }
 
-/* Take the first free entry of the emptier of two runs of `count`. Its index, L4_FULL or L4_BUSY. */
-L4_INLINE int64_t l4_take_free(const struct l4_tables *tables, struct l4_choice start, uint32_t count)
+/* Take the first free entry of the emptier of a key's overflow blocks. Its index, L4_FULL or L4_BUSY. */
+L4_INLINE int64_t l4_take_free_in_blocks(const struct l4_tables *tables, uint64_t hash)
 {
-	uint32_t tries, generation, first = 0, second = 0;
+	struct l4_choice block = l4_blocks_of(tables, hash);
+	uint32_t tries, first = 0, second = 0;
 
 	for (tries = 0; tries < L4_TRIES; tries++) {
-		uint32_t of_first = l4_count_free(tables, start.first, count, &first);
-		uint32_t of_second = l4_count_free(tables, start.second, count, &second);
+		uint32_t of_first = l4_count_free(tables, block.first, &first);
+		uint32_t of_second = l4_count_free(tables, block.second, &second);
 		uint32_t index = of_second > of_first ? second : first;
 		struct l4_flow *entry = l4_flow_at(tables, index);
 
-		if (!of_first && !of_second)
+		if ((!of_first && !of_second) || !entry)
 			return L4_FULL;
-		if (!entry)
-			return L4_FULL;
-		generation = l4_load_acquire(&entry->lock);
-		/* In this order: an entry found free after its lock word was read is free when that is taken. */
-		if (l4_load(&entry->state) == L4_FLOW_FREE && l4_take(entry, generation))
+		if (l4_take_if_free(entry))
 			return index;
 	}
 	return L4_BUSY;
@@ -95,7 +131,7 @@ L4_INLINE int64_t l4_take_overflow(const struct l4_tables *tables, uint64_t hash
 
 	if (!first || !second || !l4_try_lock(&control->overflow_lock))
 		return L4_BUSY;
-	index = l4_take_free(tables, l4_blocks_of(tables, hash), L4_OVERFLOW_SLOTS);
+	index = l4_take_free_in_blocks(tables, hash);
 	if (index >= 0) {
 		l4_store_release(first, l4_load(&control->mark));
 		l4_store_release(second, l4_load(&control->mark));
@@ -108,9 +144,7 @@ L4_INLINE int64_t l4_take_overflow(const struct l4_tables *tables, uint64_t hash
 /* Take a free entry for a hash and fill it; it stays locked. Its index, L4_FULL or L4_BUSY. */
 L4_INLINE int64_t l4_place(const struct l4_tables *tables, uint64_t hash, const struct l4_flow *from)
 {
-	struct l4_choice bucket = l4_buckets_of(tables, hash);
-	struct l4_choice start = { bucket.first * L4_SLOTS, bucket.second * L4_SLOTS };
-	int64_t index = l4_take_free(tables, start, L4_SLOTS);
+	int64_t index = l4_take_free(tables, hash);
 	struct l4_flow *entry;
 
 	if (index == L4_FULL)
@@ -149,14 +183,19 @@ L4_INLINE void l4_unreserve(const struct l4_tables *tables, uint32_t entries)
 	l4_add(&l4_control_of(tables)->used, -entries);
 }
 
-/* Free a taken entry, and give it back. Its key stays and means nothing any more. */
-L4_INLINE void l4_empty(struct l4_flow *entry)
+/* Free the taken entry with this index, and give it back. Its key stays and means nothing any more. */
+L4_INLINE void l4_empty(const struct l4_tables *tables, uint32_t index, struct l4_flow *entry)
 {
+	uint8_t *tag = l4_tag_at(tables, index);
+
 	l4_store(&entry->state, (uint8_t)L4_FLOW_FREE);
 	l4_store(&entry->service, (uint16_t)0);
 	l4_store(&l4_words(entry)[5], (uint64_t)0);
 	l4_store(&l4_words(entry)[6], (uint64_t)0);
 	l4_store(&entry->packets, 0u);
+	/* The overflow area has no tags. */
+	if (tag)
+		l4_store(tag, (uint8_t)0);
 	l4_publish(entry);
 }
 
@@ -185,7 +224,7 @@ L4_INLINE void l4_take_back(const struct l4_tables *tables, uint32_t index, stru
 {
 	struct l4_control *control = l4_control_of(tables);
 
-	l4_empty(entry);
+	l4_empty(tables, index, entry);
 	if (index >= control->buckets * L4_SLOTS && l4_try_lock(&control->overflow_lock)) {
 		l4_uncount_overflow(tables, 1);
 		l4_unlock(&control->overflow_lock);

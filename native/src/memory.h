@@ -65,6 +65,12 @@ L4_INLINE void l4_relax(void)
 #endif
 }
 
+/* The number of the lowest byte of a word that is not 0. */
+L4_INLINE uint32_t l4_lowest_byte(uint64_t word)
+{
+	return (uint32_t)__builtin_ctzll(word) / 8;
+}
+
 /* Whether a frame that ends before `end` has `size` bytes at `start`; `start` is at most `end`. */
 L4_INLINE bool l4_has(const uint8_t *start, const uint8_t *end, uint32_t size)
 {
@@ -84,6 +90,12 @@ L4_INLINE struct l4_flow *l4_flow_at(const struct l4_tables *tables, uint32_t in
 L4_INLINE uint8_t *l4_mark_at(const struct l4_tables *tables, uint32_t bucket)
 {
 	return bucket < tables->control->buckets ? &tables->marks[bucket] : NULL;
+}
+
+/* The tags of a bucket's entries, one byte each, in the order of memory. */
+L4_INLINE uint32_t *l4_tags_at(const struct l4_tables *tables, uint32_t bucket)
+{
+	return bucket < tables->control->buckets ? &tables->tags[bucket] : NULL;
 }
 
 L4_INLINE uint32_t *l4_stripe_at(const struct l4_tables *tables, uint32_t index)

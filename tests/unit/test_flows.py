@@ -10,8 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from l4raw.core.flows import ENTRY, SIZE, FlowTable, buckets_in, bytes_for, flow_key
-from l4raw.core.hashing import hash_key
+from l4raw.core.flows import ENTRY, SIZE, FlowTable, buckets_in, bytes_for, flow_key, tag
+from l4raw.core.hashing import flow_hash, hash_key
 from l4raw.wire.abi import FULL
 
 KEY = hash_key(b"flows")
@@ -76,7 +76,7 @@ def test_no_insert_fails_while_flows_come_and_go_at_capacity(memory: int, seed: 
 
 def test_the_marks_go_when_nothing_overflows_any_more() -> None:
     """Else a table that was full once would look in two places for ever."""
-    table = FlowTable(bytearray(1 << 15), KEY)
+    table = FlowTable(bytearray(1 << 17), KEY)
     flows = {key: table.insert(key, 1, 1, 1, 0, 0) for key in keys(table.capacity)}
 
     def marked() -> int:
@@ -93,6 +93,18 @@ def test_the_marks_go_when_nothing_overflows_any_more() -> None:
         assert all(table.find(key) == index for key, index in flows.items())
         assert all(table.find(key) < 0 for key in over)
         flows.update({key: table.insert(key, 1, 1, 1, 0, 0) for key in over})
+
+
+def test_every_entry_in_use_has_a_tag_of_its_key_and_a_free_one_has_none() -> None:
+    table = FlowTable(bytearray(1 << 16), KEY)
+    flows = {key: table.insert(key, 1, 1, 1, 0, 0) for key in keys(table.capacity)}
+    for key in list(flows)[::3]:
+        table.delete(flows.pop(key))
+    expected = {index: tag(flow_hash(KEY, key)) for key, index in flows.items()}
+    start = (table.entries + table.overflow) * SIZE + -(-table.buckets // 64) * 64
+    tags = table.buffer[start : start + table.entries]
+    assert 0 not in expected.values() and len(set(expected.values())) > 100
+    assert list(tags) == [expected.get(index, 0) for index in range(table.entries)]
 
 
 def test_an_entry_that_is_used_again_has_another_generation() -> None:
