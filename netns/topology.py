@@ -32,6 +32,8 @@ CLIENTS = {4: ("10.77.0.", 24), 6: ("2001:db8:77::", 64)}
 """The client side: what its addresses begin with, and the prefix length."""
 BACKENDS = {4: ("10.78.0.", 24), 6: ("2001:db8:78::", 64)}
 """The backend side, where it is a subnet of its own."""
+FAR = {4: ("10.79.0.", 24), 6: ("2001:db8:79::", 64)}
+"""Behind a router of the backend side."""
 BALANCER_MAC = ("02:00:00:00:00:02", "02:00:00:00:00:03")
 """Of the balancer's eth0 and eth1."""
 ARMS = (1, 2)
@@ -48,7 +50,7 @@ class Topology:
     name: str
     """Unique: kind, process id and a running number."""
     mode: str
-    """dsr-l2 or nat, as in the configuration."""
+    """dsr-l2, nat or fullnat, as in the configuration."""
     client: Host
     balancer: Host
     backends: list[Host]
@@ -63,6 +65,8 @@ class Topology:
     vip: str = VIPS[4]
     version: int = 4
     """Of IP."""
+    snat: str = ""
+    """fullnat: the address that backends see."""
 
     @property
     def vip_host(self) -> str:
@@ -85,6 +89,7 @@ class Topology:
         dataplane: str = "raw",
         backend_port: int = 0,
         weights: Sequence[int] = (),
+        snat_ports: str = "1024-65535",
         lb: Mapping[str, object] | None = None,
     ) -> str:
         """The text of an l4raw.toml for this network.
@@ -92,7 +97,7 @@ class Topology:
         `services` are ports such as "80/tcp" (which is also the default),
         "53/udp" or "0/tcp" for every port. `backend_port` 0 leaves the port
         as the client asked (NAT only otherwise). `weights`: one a backend.
-        `lb`: further keys of [lb].
+        `snat_ports`: of the SNAT address. `lb`: further keys of [lb].
         """
         top = {"interfaces": self.interfaces, "dataplane": dataplane, **(lb or {})}
         lines = ["[lb]", *(f"{key} = {_toml(value)}" for key, value in top.items())]
@@ -107,6 +112,7 @@ class Topology:
                 f"vip = {_toml(f'{self.vip_host}:{port}/{protocol}')}",
                 f"mode = {_toml(self.mode)}",
                 f"scheduler = {_toml(scheduler)}",
+                *([f'snat = [{{ address = "{self.snat}", ports = "{snat_ports}" }}]'] if self.snat else []),
                 "backends = [",
             ]
             for host, weight in zip(self.backends, shares, strict=True):
@@ -157,6 +163,17 @@ class Builder:
         """An address on the backends' side, such as 10.78.0.11/24."""
         start, length = BACKENDS[self.version]
         return f"{start}{number}/{length}"
+
+    def far(self, number: int | str) -> str:
+        """An address behind a router of the backends' side, such as 10.79.0.11/24."""
+        start, length = FAR[self.version]
+        return f"{start}{number}/{length}"
+
+    @property
+    def far_subnet(self) -> str:
+        """Of those, such as 10.79.0.0/24."""
+        start, length = FAR[self.version]
+        return f"{start}0/{length}" if self.version == 4 else f"{start}/{length}"
 
     def segment(self, bridge: str, ports: Mapping[str, Link]) -> None:
         """Plug hosts into a bridge of the switch, by a veth pair each, and give them their addresses.

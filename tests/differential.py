@@ -40,8 +40,8 @@ class Tally(NamedTuple):
     frames: int
     completed: int
     """Frames that the helper was left to complete, and did."""
-    missed: int
-    """Frames that Python decided, because no look-up does."""
+    missed: dict[str, int]
+    """Frames that Python decided, by reason."""
 
 
 class Run:
@@ -74,7 +74,7 @@ class Run:
         named = Counter({VERDICT_NAMES[verdict]: count for verdict, count in verdicts.items()})
         sent, helper = verdicts[FORWARD] + verdicts[REPLY], self._others[0].tables
         assert isinstance(helper, SharedTables)
-        return Tally(named, sent, verdicts.total(), self._completed, helper.misses()["rule"])
+        return Tally(named, sent, verdicts.total(), self._completed, helper.misses())
 
     def _burst(self, size: int) -> list[int]:
         given: list[Given] = []
@@ -165,7 +165,7 @@ def main() -> None:
     tally = Run(seed).run(frames)
     print(
         f"{tally.frames} frames from seed {seed}, {tally.rewritten} sent, {tally.completed} completed, "
-        f"{tally.missed} missed"
+        f"missed: {tally.missed}"
     )
     for name in VERDICT_NAMES:
         print(f"{tally.verdicts[name]:8} {name}")

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from l4raw.core.flows import flow_key
 from l4raw.core.rewrite import apply, enclosed
 from l4raw.core.steer import steer
-from l4raw.core.tables import Tables
+from l4raw.core.tables import ServiceEntry, Tables
 from l4raw.engine import native
 from l4raw.engine.base import count
 from l4raw.engine.shared import SharedTables
@@ -154,9 +154,15 @@ class Bursts(Helper):
             src, dst, protocol = headers.src, headers.dst, headers.protocol
             service = policy.find(dst, headers.dport, protocol)
             key = flow_key(src, headers.sport, dst, headers.dport, protocol)
-            if service and service.ring.rule == RULE_LEAST and flows.find(key) < 0:
+            if service and self._may_miss(service) and flows.find(key) < 0:
                 return frames[:place]
         return frames
+
+    def _may_miss(self, service: ServiceEntry) -> bool:
+        """Whether a new flow of this service may be one that no look-up answers."""
+        flows = self.tables.flows
+        may_fill = flows.used + 2 * BURST > flows.capacity
+        return bool(service.ring.rule == RULE_LEAST or service.pool or (flows.resting and may_fill))
 
     def _burst(self, frames: Sequence[tuple[bytes, int, int]]) -> list[Outcome]:
         descriptors = self._ffi.new("struct l4_frame[]", BURST)
@@ -203,6 +209,7 @@ def state(tables: Tables) -> dict[str, object]:
     return {
         "flows": bytes(tables.flows.buffer),
         "used": len(tables.flows),
+        "resting": tables.flows.resting,
         "hops": [(hops.macs[i], hops.arms[i], hops.references(i)) for i in numbers],
         "hops in use": len(hops),
         "cursors": [tables.cursors[i] for i in range(len(tables.policy.by_number))],

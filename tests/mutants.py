@@ -49,6 +49,30 @@ MUTANTS = {
         "uint16_t port_be = backend->port_be ? backend->port_be : headers->dport_be;",
         "uint16_t port_be = headers->dport_be;",
     ),
+    "source of fullnat": Patch(
+        ADMIT,
+        "*reply_key = l4_reply_key(context, backend, address, port_be);",
+        "*reply_key = l4_reply_key(context, backend, context->headers.src, port_be);",
+    ),
+    "same port twice": Patch(ADMIT, "else if (index >= 0)\n\t\t\t\tindex = L4_REPLY_TAKEN;", ""),
+    "step of the walk": Patch(
+        ADMIT, "uint32_t step = 1 + l4_scale(value, service->snat_modulus - 1);", "uint32_t step = 1;"
+    ),
+    "walk without end": Patch(
+        ADMIT, "if (at >= service->snat_modulus)\n\t\t\tat -= service->snat_modulus;", ""
+    ),
+    "first range only": Patch(ADMIT, "i < L4_SNAT_RANGES && i < service->snat_ranges", "i < 1"),
+    "exhausted too early": Patch(
+        ADMIT,
+        "service->mode == L4_FULLNAT ? l4_miss_as(context, L4_MISS_PORTS) :",
+        "service->mode == L4_FULLNAT ? L4_DROP_SNAT_EXHAUSTED :",
+    ),
+    "rest gives no way": Patch(ADMIT, "l4_load(&l4_control_of(context->tables)->resting))", "0)"),
+    "lost turn": Patch(ADMIT, "if (verdict == L4_MISS && service->rule == L4_RULE_CURSOR)", "if (0)"),
+    "SNAT address as a client": Patch(
+        ADMIT, "source, 0, L4_IS_SNAT) >= 0 ||", "source, 0, L4_IS_VIP) >= 0 ||"
+    ),
+    "stray to the kernel": Patch(STEER, "return L4_DROP_SNAT_NO_FLOW;", "return L4_PASS_NOT_OURS;"),
     "flow of the burst": Patch(STEER, "\tif (context->flow == L4_NONE)\n\t\tl4_look(context);\n", ""),
     "state after FIN": Patch(FLOWS, "state == L4_FLOW_CLOSING ? L4_FLOW_CLOSING", "0 ? L4_FLOW_CLOSING"),
     "ports of a source hash": Patch(

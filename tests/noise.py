@@ -16,7 +16,7 @@ from struct import unpack_from
 from typing import NamedTuple
 
 from l4raw.core.hashing import HashKey, hash_key
-from l4raw.core.model import Acl, Backend, Mode, Scheduler, Service
+from l4raw.core.model import Acl, Backend, Mode, Scheduler, Service, Snat
 from l4raw.core.tables import NO_POLICY, Arm, Policy, Tables, Timeouts, compile_policy
 from l4raw.wire import ipv4, ipv6, tcp
 from l4raw.wire.abi import FORWARD
@@ -48,22 +48,29 @@ CLIENTS_V6 = tuple(ip(f"2001:db8:{77 + n % 3:x}:{n:x}::{10 + n:x}") for n in ran
 CLIENT_MACS = tuple(bytes([2, 0, 0, 0, 1, n]) for n in range(14))
 GOOD_MACS = 8
 """So many of the clients' MACs are used by most frames."""
+SNAT = tuple(ip(f"10.78.0.{n}") for n in (201, 202))
+SNAT_V6 = tuple(ip(f"2001:db8:78::{n}") for n in (201, 202))
 MARTIANS = tuple(
-    map(ip, ("0.1.2.3", "127.0.0.1", "224.0.0.9", "255.255.255.255", "10.77.0.100", "10.77.0.2"))
+    map(
+        ip,
+        ("0.1.2.3", "127.0.0.1", "224.0.0.9", "255.255.255.255", "10.77.0.100", "10.77.0.2", "10.78.0.201"),
+    )
 )
 MARTIANS_V6 = (
     *map(ip, ("::", "::1", "ff02::1", "fe80::1", "febf::1", "::ffff:10.77.0.1")),
     ip("2001:db8:77::64"),
     ip("2001:db8:77::2"),
+    SNAT_V6[0],
 )
-STRANGERS = tuple(map(ip, ("10.78.0.9", "192.0.2.1", "10.77.0.2")))
+STRANGERS = (*map(ip, ("10.78.0.9", "192.0.2.1", "10.77.0.2")), *SNAT)
+STRANGERS_V6 = (ip("2001:db8:78::9"), *SNAT_V6)
 
 B = tuple(Backend(f"b{i}", ip(f"10.78.0.{10 + i}")) for i in range(1, 7))
 B_V6 = tuple(Backend(f"s{i}", ip(f"2001:db8:78::{10 + i:x}")) for i in range(1, 5))
 LOST = Backend("lost", ip("10.78.0.77"))
 """Nobody ever tells its MAC."""
 
-DSR, NAT = Mode.DSR_L2, Mode.NAT
+DSR, NAT, FULLNAT = Mode.DSR_L2, Mode.NAT, Mode.FULLNAT
 MAGLEV, RR, MODULO = Scheduler.MAGLEV, Scheduler.RR, Scheduler.MODULO
 WRR, LC, WLC, SH, HRW = Scheduler.WRR, Scheduler.LC, Scheduler.WLC, Scheduler.SH, Scheduler.HRW
 QUICK = Timeouts(half_open=3_000, established=20_000, closing=2_000, udp=5_000)
@@ -88,6 +95,11 @@ SOME_V6 = Acl(
     deny=((ip("2001:db8:78::"), 48), (ip("2001:db8:77:6::"), 63)),
 )
 """Lists that let some clients in and others not, at every depth."""
+FEW = (Snat(SNAT[0], 1000, 1002),)
+"""A pool that is exhausted often."""
+MANY = (Snat(SNAT[1], 2000, 2000), Snat(SNAT[0], 1002, 1040), Snat(SNAT[1], 65_400, 65_535))
+"""Ranges of three sizes, one of which has ports of the other pool."""
+FEW_V6 = (Snat(SNAT_V6[0], 1, 2), Snat(SNAT_V6[1], 1, 1))
 
 ODD_FLAGS = (tcp.ACK, tcp.SYN | tcp.ACK, tcp.SYN | tcp.FIN, tcp.SYN | tcp.RST, tcp.RST, tcp.FIN, 0, 0xFF)
 """Of a segment that begins no connection."""
@@ -118,6 +130,11 @@ SERVICES = (
     Service("list", VIPS[0], 92, UDP, DSR, MODULO, B[:3], acl=SOME),
     Service("nat list", VIPS[1], 86, TCP, NAT, RR, B[:2], mss_clamp=1400, acl=Acl(deny=SOME.deny)),
     Service("list6", VIPS_V6[0], 81, TCP, DSR, RR, B_V6[:2], mss_clamp=1220, acl=SOME_V6),
+    Service("full", VIPS[1], 90, TCP, FULLNAT, MAGLEV, at_port(8090, *B[:3]), snat=FEW),
+    Service("full too", VIPS[1], 91, TCP, FULLNAT, RR, at_port(8090, *B[1:4]), snat=MANY),
+    Service("full fewest", VIPS[1], 92, UDP, FULLNAT, WLC, by_weight(1, 2, 3, port=8092), snat=MANY),
+    Service("full of ports", VIPS[0], 0, UDP, FULLNAT, SH, B[:2], snat=FEW),
+    Service("full6", VIPS_V6[1], 90, TCP, FULLNAT, MODULO, at_port(8090, *B_V6[:3]), snat=FEW_V6),
 )
 CHOICES = (
     SERVICES,
@@ -125,7 +142,7 @@ CHOICES = (
     tuple(
         replace(s, scheduler=WLC) if s.name == "often" else s
         for s in SERVICES
-        if s.name not in ("web", "one", "all dns")
+        if s.name not in ("web", "one", "all dns", "full too")
     ),
 )
 """What reloads switch between: the second loses a VIP; the third some services, and changes a scheduler."""
@@ -225,7 +242,8 @@ class Noise:
         is_v4 = len(service.vip) == 4
         martians, clients = (MARTIANS, CLIENTS) if is_v4 else (MARTIANS_V6, CLIENTS_V6)
         src = random.choice(martians) if random.random() < 0.03 else random.choice(clients)
-        dst = random.choice(STRANGERS) if is_v4 and random.random() < 0.03 else service.vip
+        strangers = STRANGERS if is_v4 else STRANGERS_V6
+        dst = random.choice(strangers) if random.random() < 0.03 else service.vip
         ports = 12 if service.name in ("one", "other") else 400
         of = Tuple5(src, random.randrange(1000, 1000 + ports), dst, port, service.protocol)
         # Of those that are rare, more: their clients' MACs run out.

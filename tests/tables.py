@@ -8,13 +8,13 @@ from typing import Protocol
 
 from l4raw.core.flows import FlowTable
 from l4raw.core.hashing import HashKey, hash_key
-from l4raw.core.model import Acl, Backend, Mode, Scheduler, Service
+from l4raw.core.model import Acl, Backend, Mode, Scheduler, Service, Snat
 from l4raw.core.next_hops import NextHops
 from l4raw.core.tables import Arm, Tables, compile_policy
 from l4raw.engine.layout import Sizes
 from l4raw.engine.memory import Allocate, anonymous
 from l4raw.engine.shared import SharedTables
-from l4raw.wire.abi import FLOW_FREE, MAGLEV_SLOTS, NEXT_HOPS
+from l4raw.wire.abi import FLOW_FREE, FLOW_RESTING, MAGLEV_SLOTS, NEXT_HOPS
 from l4raw.wire.ethernet import parse_mac
 from l4raw.wire.ipv4 import TCP, UDP
 
@@ -60,13 +60,24 @@ def service(
     vip: bytes = VIP,
     mss_clamp: int = 0,
     acl: Acl = EVERYBODY,
+    snat: tuple[Snat, ...] = (),
 ) -> Service:
-    """A service on the VIP."""
+    """A service on the VIP; fullnat has a pool if none is given."""
+    if mode is Mode.FULLNAT and not snat:
+        snat = (Snat(ip("10.78.0.201"), 1024, 65_535),)
     chosen = backends() if members is None else members
-    return Service(name, vip, port, protocol, mode, scheduler, chosen, mss_clamp, acl)
+    return Service(name, vip, port, protocol, mode, scheduler, chosen, mss_clamp, acl, snat)
 
 
-SLOTS = 8 * MAGLEV_SLOTS
+def fullnat(first: int, last: int, *, v6: bool = False, count: int = 2) -> list[Service]:
+    """Two services, for TCP and UDP, with one pool."""
+    address, make = ip("2001:db8:78::201" if v6 else "10.78.0.201"), backends_v6 if v6 else backends
+    snat, vip = (Snat(address, first, last),), VIP_V6 if v6 else VIP
+    web = service(Mode.FULLNAT, members=make(count, port=8080), vip=vip, snat=snat)
+    return [web, replace(web, name="dns", port=53, protocol=UDP, backends=make(count, port=5300))]
+
+
+SLOTS = 10 * MAGLEV_SLOTS
 allocate: Allocate = anonymous
 """Where shared tables get their memory."""
 
@@ -111,7 +122,7 @@ def counted(tables: Tables) -> list[int]:
     counts, flows = [0] * len(tables.backends), tables.flows
     for index in range(flows.entries + flows.overflow):
         entry = flows.read(index)
-        counts[entry.backend] += entry.state != FLOW_FREE and not entry.next_hop
+        counts[entry.backend] += entry.state not in (FLOW_FREE, FLOW_RESTING) and not entry.next_hop
     return counts
 
 
@@ -184,6 +195,14 @@ def tables_named(name: str, new: New = plain) -> Tables:
                 arms=2 if mode is Mode.NAT else 1,
                 new=new,
             )
+        case "fullnat":
+            return make_tables(fullnat(5000, 5000), arms=2, new=new)
+        case "fullnat-one-arm":
+            return make_tables(fullnat(5000, 5000), new=new)
+        case "fullnat-pool":
+            return make_tables(fullnat(1024, 65535), arms=2, new=new)
+        case "fullnat-v6":
+            return make_tables(fullnat(5000, 5000, v6=True), arms=2, new=new)
         case "nat-two-vips":
             one = backends(1, port=8080)
             return make_tables(

@@ -272,6 +272,7 @@ def record(number: int, outcome: Outcome, what_if: WhatIf) -> dict[str, Any]:
         "assumed_ring_seed": hints.seed_matters(outcome),
         "flow": None if decision.flow < 0 else {"entry": decision.flow, "known": pick is None},
         "pick": {**pick._asdict(), "text": render.pick_text(pick)} if pick else None,
+        "source": render.source_data(decision.source),
         "edits": [
             {"field": name, "offset": offset, "old": old.hex(), "new": new.hex()}
             for name, offset, old, new in decision.edits

@@ -89,7 +89,8 @@ class Foreground:
     def each_second(self, balancer: Balancer) -> None:
         """What is new, and the line that is redrawn, on a terminal only."""
         while balancer.conflicts:
-            self._conflict(balancer.arms[0].name, *balancer.conflicts.popleft())
+            self._conflict(balancer, *balancer.conflicts.popleft())
+        self._exhausted(balancer)
         if balancer.unresolved != self._unresolved:
             self._backends(self._unresolved, balancer.unresolved)
             self._unresolved = balancer.unresolved
@@ -110,14 +111,35 @@ class Foreground:
         if found:
             self.say(f"ARP for {', '.join(found)} is answered now: frames to there are sent")
 
-    def _conflict(self, interface: str, vip: bytes, mac: bytes) -> None:
+    def _exhausted(self, balancer: Balancer) -> None:
+        """New flows that got no address and port, by pool and backend. Called once a second."""
+        tables = balancer.tables
+        for number, refused in tables.ports.take_refused().items():
+            backend = tables.policy.backends[number]
+            service = tables.policy.by_number[backend.service] if backend else None
+            if backend is None or service is None or service.pool is None:
+                continue
+            name, pool = service.service.name, str(service.pool)
+            to = f"{backend.backend.name} {backend.backend}"
+            if self._state.json:
+                self._event(
+                    "snat_exhausted", service=name, pool=pool, backend=backend.backend.name, refused=refused
+                )
+            else:
+                flows = f"{refused} new flow{'' if refused == 1 else 's'}"
+                none = f"the SNAT pool {pool} has no port left for {to}"
+                self.say(f"warning: service {name}: {none}: {flows} refused")
+
+    def _conflict(self, balancer: Balancer, vip: bytes, mac: bytes) -> None:
         now = time.monotonic()
         if self._told.get((vip, mac), now) > now:
             return
         self._told[vip, mac] = now + _REMIND_S
+        is_snat = vip in balancer.tables.policy.snat
+        interface, kind = balancer.arms[-1 if is_snat else 0].name, "SNAT address" if is_snat else "VIP"
         problem = Problem(
             "L4R-207",
-            f"the host {format_mac(mac)} claims the VIP {ip_address(vip)} too",
+            f"the host {format_mac(mac)} claims the {kind} {ip_address(vip)} too",
             where=f"{interface}, {format_mac(mac)}",
         )
         self._warning(problem)

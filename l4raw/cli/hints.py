@@ -14,7 +14,6 @@ from l4raw.cli import fields, render
 from l4raw.control.whatif import INFERRED, NONE, PARTIAL, STAND_IN, WRONG, Outcome
 from l4raw.core import admit
 from l4raw.core.decision import Decision
-from l4raw.core.model import Mode
 from l4raw.core.ring import HASHES
 from l4raw.core.tables import Tables
 from l4raw.wire import abi, ipv4
@@ -69,7 +68,7 @@ def near(outcome: Outcome, tables: Tables) -> Iterator[str]:
             arm = tables.arms[outcome.arm]
             how = _HOW.get(outcome.macs_are[outcome.arm], "")
             yield f"near miss: {arm.name} has the MAC {format_mac(arm.mac)}{how}"
-        case abi.PASS_NOT_OURS:
+        case abi.PASS_NOT_OURS | abi.DROP_SNAT_NO_FLOW:
             yield _not_ours(outcome, headers, tables)
         case abi.DROP_MARTIAN:
             yield _martian(outcome, headers, tables)
@@ -99,7 +98,7 @@ def _services(vip: bytes, tables: Tables) -> list[str]:
 def _no_flow(decision: Decision, headers: Headers) -> str:
     assert decision.service is not None, "only a service's frame lacks a flow"
     service = decision.service.service
-    state = "its state" if service.mode is Mode.NAT else f"the turn of {service.scheduler}"
+    state = "its state" if service.mode.is_nat else f"the turn of {service.scheduler}"
     flags = render.flag_names(headers) or "none"
     return f"flow: unknown; flags {flags} do not open one, and {state} cannot be guessed in mid-stream"
 
@@ -110,6 +109,8 @@ def _not_ours(outcome: Outcome, headers: Headers, tables: Tables) -> str:
         text = f"near miss: it comes from backend {backend.backend.name}, but is no reply of a flow that was"
         seed = f"; with an {ASSUMED_SEED}, its flow may have got another backend here"
         return f"{text} seen before{seed if outcome.seed_assumed else ''}"
+    if headers.dst in tables.policy.snat:
+        return f"near miss: {ip_address(headers.dst)} is a SNAT address, which only backends send to"
     known = ", ".join(_some(str(ip_address(vip)) for vip in sorted(tables.policy.vips)))
     return f"near miss: {ip_address(headers.dst)} is no VIP; there is {known}"
 

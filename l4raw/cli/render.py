@@ -11,8 +11,9 @@ from ipaddress import ip_address
 from typing import Any
 
 from l4raw.core.decision import Decision
-from l4raw.core.model import Mode
+from l4raw.core.model import Mode, end
 from l4raw.core.ring import HASHES, Pick
+from l4raw.core.snat import Source
 from l4raw.core.tables import Tables, Traffic
 from l4raw.wire.abi import FORWARD, RULE_FLOW_HASH, RULE_LEAST, VERDICT_NAMES
 from l4raw.wire.ethernet import format_mac
@@ -103,6 +104,8 @@ def choice(decision: Decision, note: str = "") -> Iterator[str]:
         yield f"flow: new; {pick_text(decision.pick)}{name}"
     elif decision.flow >= 0:
         yield f"flow: known; entry {decision.flow}"
+    if decision.source is not None:
+        yield f"source: {source_text(decision.source)}"
     if decision.backend is not None:
         yield f"backend: {decision.backend.backend.name} {decision.backend.backend}{note}"
 
@@ -115,6 +118,23 @@ def fate(decision: Decision) -> Iterator[str]:
             yield "reply: goes from the backend to the client; it will not pass through this balancer"
         else:
             yield "reply: must pass through this balancer, which puts the VIP back as its source"
+
+
+def source_text(source: Source) -> str:
+    """How fullnat chose the address and port that the backend sees."""
+    which = "the first" if source.tried == 1 else f"number {source.tried}"
+    return (
+        f"{end(source.address, source.port)}, {which} of the {source.size} ports of the pool, in the order of"
+        " the flow's hash (with the flow table's own key), that is free for this backend"
+    )
+
+
+def source_data(source: Source | None) -> dict[str, Any] | None:
+    """The same for JSON."""
+    if source is None:
+        return None
+    address, text = str(ip_address(source.address)), source_text(source)
+    return {"address": address, "port": source.port, "tried": source.tried, "pool": source.size, "text": text}
 
 
 def pick_text(pick: Pick) -> str:

@@ -61,6 +61,19 @@ def vip_warnings(config: Config, interfaces: Sequence[Interface]) -> list[Proble
     return list(problems.values())
 
 
+def snat_warnings(config: Config, interfaces: Sequence[Interface]) -> list[Problem]:
+    """L4R-155 for each SNAT address that is in no subnet of the backends' interface, if it has any."""
+    problems: dict[bytes, Problem] = {}
+    arm = interfaces[-1]
+    for service in config.services:
+        for each in service.snat:
+            if outside := subnets_without(each.address, [arm]):
+                text = ip_address(each.address)
+                what = f"the SNAT address {text} is in no subnet of {arm.name}: {outside}"
+                problems.setdefault(each.address, Problem("L4R-155", what, f'service "{service.name}"'))
+    return list(problems.values())
+
+
 def subnets_without(vip: bytes, interfaces: Sequence[Interface]) -> str:
     """The subnets of the interfaces in words, if `vip` is in none of them; else nothing."""
     version = ip_address(vip).version

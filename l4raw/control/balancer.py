@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from l4raw.control import dataplane
-from l4raw.control.advice import vip_warnings
+from l4raw.control.advice import snat_warnings, vip_warnings
 from l4raw.control.errors import L4Error
 from l4raw.control.guard import Guard
-from l4raw.control.inspection import RESOLVE_S, vips
+from l4raw.control.inspection import RESOLVE_S
 from l4raw.control.instance import Instance, heal
 from l4raw.control.neighbours import Neighbours
 from l4raw.control.netlink import Interface, Netlink
 from l4raw.control.responder import Responders
 from l4raw.control.settings import Config
+from l4raw.control.vips import SNAT, VIP, snat_addresses, vips
 from l4raw.control.watch import Watch
 from l4raw.core.states import expire
 from l4raw.core.steer import steer
@@ -77,14 +78,14 @@ class Balancer:
         self._accept_ssh_loss, self._sample = accept_ssh_loss, sample
         self.unresolved: list[str] = []
         """Backends whose MAC address is not known, as it was a second ago at most."""
-        self.warnings = vip_warnings(config, interfaces)
+        self.warnings = vip_warnings(config, interfaces) + snat_warnings(config, interfaces)
         """What is valid and may still disappoint, on this host."""
         self.left: list[str] = []
         """After `close`: what could not be undone, a sentence each."""
         self.final_statistics: dict[str, Any] = {}
         """After `close`: the engine's own counters."""
         self.conflicts: deque[tuple[bytes, bytes]] = deque()
-        """VIPs that another host claims too, with its MAC; whoever tells it takes it out."""
+        """VIPs and SNAT addresses that another host claims too, with its MAC; who tells it takes it out."""
         self._interfaces = list(interfaces)
         self._run_dir = run_dir
         self._instance = Instance(name, run_dir)
@@ -157,7 +158,7 @@ class Balancer:
 
     def _start(self, step: Step) -> None:
         step(f"lock: instance {self.name}")
-        watch = Watch(self._interfaces, vips(self.config))
+        watch = Watch(self._interfaces, vips(self.config), snat_addresses(self.config))
         self._open.callback(watch.close)
         neighbours = Neighbours(self.tables.next_hops, self._interfaces, self.config.services)
         neighbours.start()
@@ -167,12 +168,12 @@ class Balancer:
         step(f"neighbours: {backends - len(self.unresolved)} of {backends} backends resolved")
         self._install(neighbours)
 
-        responder = Responders(self._interfaces[0], vips(self.config), self._conflict)
         self._neighbours = neighbours
-        self._checks = [watch.look, partial(self._take_mtus, watch), neighbours.check, responder.check]
+        self._checks = [watch.look, partial(self._take_mtus, watch), neighbours.check]
         if self.dataplane == dataplane.AF_XDP:
             self._checks.append(self._look_at_engine)
-        self._open.callback(responder.close)
+        of_vips = self._responder(0, vips(self.config), VIP)
+        of_snat = self._responder(-1, snat_addresses(self.config), SNAT)
         self._open.callback(self._guard.close)
         self._keep_kernel_out()
 
@@ -184,9 +185,18 @@ class Balancer:
             self._open.callback(self._close_engine)
             step(f"listen: packet sockets on {', '.join(arm.name for arm in self.arms)}")
         # Somebody may have come since `inspect` asked.
-        responder.probe(neighbours.owners, count=1)
-        responder.start()
-        step(f"{responder.names}: answering for {len(vips(self.config))} VIP(s) on {self.arms[0].name}")
+        for each in (of_vips, of_snat):
+            each.probe(neighbours.owners, count=1)
+        for each in (of_vips, of_snat):
+            each.start()
+            if each.names:
+                step(f"{each.names}: answering for {each.count} {each.kind}(s) on {each.interface}")
+
+    def _responder(self, arm: int, addresses: Sequence[bytes], kind: str) -> Responders:
+        responder = Responders(self._interfaces[arm], addresses, self._conflict, kind)
+        self._open.callback(responder.close)
+        self._checks.append(responder.check)
+        return responder
 
     def _install(self, neighbours: Neighbours) -> None:
         hops = {}

@@ -97,6 +97,12 @@ CONFIG = (
         "use 1 to 64 letters, digits, dots, dashes or underscores",
     ),
     Code(
+        "L4R-116",
+        "not a range of ports",
+        "a SNAT pool takes ports that follow each other, from the first to the last.",
+        'write ports = "1024-65535", or one port: ports = "5000"',
+    ),
+    Code(
         "L4R-130",
         "two services have the same name",
         "counters and commands find a service by its name.",
@@ -169,8 +175,7 @@ CONFIG = (
         "nat with one interface: clients near the backends get no answer",
         "a backend answers a client of its own subnet directly, not through the balancer. That reply still"
         " has the backend's address, and the client refuses it.",
-        'keep clients in another subnet, or use mode = "dsr-l2";'
-        " fullnat has no such condition, but is not in this version",
+        'keep clients in another subnet, or use mode = "dsr-l2" or "fullnat", which have no such condition',
         warning=True,
     ),
     Code(
@@ -184,7 +189,7 @@ CONFIG = (
     Code(
         "L4R-143",
         "a backend of another IP version than the VIP",
-        "a frame keeps its IP version: neither dsr-l2 nor nat translates one into the other.",
+        "a frame keeps its IP version: no mode translates one into the other.",
         "give the backend an address of the VIP's version, or make a second service",
     ),
     Code(
@@ -211,5 +216,45 @@ CONFIG = (
         "a network twice in an access list",
         "the longest prefix decides, and of two that are alike none is longer.",
         "keep one of them, in allow or in deny",
+    ),
+    Code(
+        "L4R-150",
+        "fullnat without a SNAT pool",
+        "fullnat gives each flow a source address and port of the balancer's own, so it must know which.",
+        'add snat = [{ address = "10.77.1.5" }], an address that nobody has, in the segment of the backends',
+    ),
+    Code(
+        "L4R-151",
+        "a SNAT pool in a mode that has none",
+        "the other modes leave the client's address and port as they are.",
+        'remove snat, or use mode = "fullnat"',
+    ),
+    Code(
+        "L4R-152",
+        "a SNAT address is also a VIP or a backend",
+        "l4raw answers ARP for it, so two machines would claim the address; and what comes to a VIP is a"
+        " client's, what comes to a SNAT address a backend's.",
+        "choose an address that nobody has",
+    ),
+    Code(
+        "L4R-153",
+        "two ranges of a SNAT pool overlap",
+        "a port that is there twice is one port: the pool would be smaller than it looks.",
+        "make one range of them, or separate them. Pools of two services may have the same ports",
+    ),
+    Code(
+        "L4R-154",
+        "a SNAT address of another IP version than the VIP",
+        "a frame keeps its IP version, and has one for source and destination.",
+        "use an address of the VIP's version, which is the backends' version too",
+    ),
+    Code(
+        "L4R-155",
+        "a SNAT address in no subnet of the backends' interface",
+        "l4raw answers ARP for a SNAT address, but only who is in its subnet asks for it there. Backends"
+        " elsewhere need a route that leads here.",
+        "correct the address if it is a typo; else give the backends' router a route to it, by an address of"
+        " this host",
+        warning=True,
     ),
 )

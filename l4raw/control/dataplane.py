@@ -102,13 +102,15 @@ def _sizes(config: Config, local: int) -> Sizes:
 
     services = len(config.services)
     backends = sum(len(service.backends) for service in config.services)
+    snats = sum(len(service.snat) for service in config.services)
     return Sizes(
         flow_memory=config.lb.flow_memory,
         services=min(SERVICES, services + 64),
         backends=min(BACKENDS, backends + 1024),
         ring_slots=(services + 4) * MAGLEV_SLOTS,
-        addresses=2 * services + local + 256,
         ranges=2 * sum(len(service.acl.allow + service.acl.deny) + 1 for service in config.services) + 256,
+        addresses=2 * services + snats + local + 256,
+        snats=snats + 64,
     )
 
 

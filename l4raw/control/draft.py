@@ -26,6 +26,15 @@ class DraftBackend:
 
 
 @dataclass(slots=True)
+class DraftSnat:
+    """A range of a SNAT pool; None: absent or wrong."""
+
+    loc: Loc
+    address: bytes | None
+    ports: tuple[int, int] | None
+
+
+@dataclass(slots=True)
 class DraftService:
     """A service; None: absent or wrong."""
 
@@ -37,7 +46,9 @@ class DraftService:
     mode: str | None
     scheduler: str | None
     has_backends: bool | None
+    has_snat: bool | None
     backends: list[DraftBackend] = field(default_factory=list)
+    snat: list[DraftSnat] = field(default_factory=list)
 
 
 class Draft:
@@ -68,7 +79,7 @@ class Draft:
 
     def _service(self, loc: Loc) -> DraftService:
         vip = self.get((*loc, "vip"))
-        backends = self._list((*loc, "backends"))
+        backends, snat = self._list((*loc, "backends")), self._list((*loc, "snat"))
         return DraftService(
             loc,
             label((*loc, "name"), self._raw),
@@ -77,7 +88,17 @@ class Draft:
             self.get((*loc, "mode")),
             self.get((*loc, "scheduler"), "maglev"),
             None if backends is None or self.get(loc) is None else bool(backends),
+            None if snat is None or self.get(loc) is None else bool(snat),
             [self._backend((*loc, "backends", index)) for index in range(len(backends or []))],
+            [self._snat((*loc, "snat", index)) for index in range(len(snat or []))],
+        )
+
+    def _snat(self, loc: Loc) -> DraftSnat:
+        address, ports = self.get((*loc, "address")), self.get((*loc, "ports"), values.SNAT_PORTS)
+        return DraftSnat(
+            loc,
+            None if address is None else values.address(address),
+            None if ports is None else values.port_range(ports),
         )
 
     def _backend(self, loc: Loc) -> DraftBackend:

@@ -60,7 +60,7 @@ def _named(noun: str, raw: Any, loc: Loc) -> str:
 def _last_word(loc: Loc) -> str:
     """The key that a place is about; an item of a list has the name of the list."""
     words = [str(part) for part in loc if isinstance(part, str)]
-    if isinstance(loc[-1], int) and words[-1] in ("service", "backends"):
+    if isinstance(loc[-1], int) and words[-1] in ("service", "backends", "snat"):
         return f"{words[-1]} #{loc[-1] + 1}"
     return words[-1]
 

@@ -2,8 +2,8 @@
 
 A raw socket receives a copy; the kernel has the original. On a host that
 forwards, the kernel would route that one too, or answer it with an ICMP error:
-for a frame to a VIP, and for a NAT reply that passes through on its way to
-the client. A netdev ingress chain of nftables runs before routing, so it can
+for a frame to a VIP or a SNAT address, and for a NAT reply that passes through
+on its way to the client. A netdev ingress chain of nftables runs before routing, so it can
 drop the original; and after the raw sockets that listen to all protocols
 (ETH_P_ALL) have their copy. One that is bound to ETH_P_IP would get nothing.
 
@@ -54,12 +54,12 @@ def table_name(instance: str) -> str:
 
 def rules(services: Iterable[Service]) -> list[str]:
     """The nft statements that drop what the services claim."""
-    vips: set[Address] = set()
+    own: set[Address] = set()
     backends: set[Address] = set()
     replies: set[tuple[str, Address, int]] = set()
     whole: set[tuple[str, Address]] = set()
     for service in services:
-        vips.add(ip_address(service.vip))
+        own.update(map(ip_address, (service.vip, *(each.address for each in service.snat))))
         if service.mode is not Mode.NAT:
             continue
         protocol = _PROTOCOLS[service.protocol]
@@ -72,7 +72,7 @@ def rules(services: Iterable[Service]) -> list[str]:
                 whole.add((protocol, address))
     lines = []
     for version, ip in _IP.items():
-        mine = [vip for vip in vips if vip.version == version]
+        mine = [each for each in own if each.version == version]
         if mine and version == 6:  # The responder's socket comes after this hook.
             discovery = "{ nd-neighbor-solicit, nd-neighbor-advert }"
             lines.append(f"ip6 daddr {_set(mine)} icmpv6 type {discovery} accept")

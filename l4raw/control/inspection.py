@@ -18,7 +18,7 @@ from l4raw.control.netlink import Interface, Netlink, require_up
 from l4raw.control.responder import Responders
 from l4raw.control.settings import Config
 from l4raw.control.ssh import require_ssh_safe
-from l4raw.control.vips import refuse_local
+from l4raw.control.vips import SNAT, VIP, refuse_local, snat_addresses, vips
 from l4raw.core.next_hops import NextHops
 
 RESOLVE_S: Final = 1.0
@@ -29,13 +29,15 @@ def inspect(config: Config, accept_ssh_loss: bool = False) -> list[Interface]:
     """Look at the host and the segment, change nothing. Facts about the interfaces, clients' side first.
 
     Raises what `up` can be refused for before it has begun: L4R-302 and L4R-303 for an interface that
-    is missing or down, L4R-203 for one that carries SSH, L4R-202 for a VIP that this host has and
-    L4R-201 for one that another has, L4R-305 for a backend out of reach, L4R-206 for a host that
+    is missing or down, L4R-203 for one that carries SSH, L4R-202 for a VIP or SNAT address that this host has
+    and L4R-201 for one that another has, L4R-305 for a backend out of reach, L4R-206 for a host that
     forwards without nft, L4R-301 without the rights, L4R-307 without the memory.
     """
     with Netlink() as netlink:
         interfaces = netlink.interfaces(config.lb.interfaces)
-        refuse_local(vips(config), netlink.local_addresses())
+        local = netlink.local_addresses()
+        refuse_local(vips(config), local)
+        refuse_local(snat_addresses(config), local, SNAT)
         for interface in interfaces:
             require_up(interface)
             # A raw socket only listens: what it hears still reaches the host.
@@ -46,8 +48,12 @@ def inspect(config: Config, accept_ssh_loss: bool = False) -> list[Interface]:
         netlink.require_admin()
     require_nft(config.lb.interfaces, config.services)
     _require_memory(config.lb.flow_memory)
-    with contextlib.closing(Responders(interfaces[0], vips(config))) as responder:
-        responder.probe(lambda: _owners(config, interfaces))
+    for interface, addresses, kind in (
+        (interfaces[0], vips(config), VIP),
+        (interfaces[-1], snat_addresses(config), SNAT),
+    ):
+        with contextlib.closing(Responders(interface, addresses, kind=kind)) as responder:
+            responder.probe(lambda: _owners(config, interfaces))
     return interfaces
 
 
@@ -65,8 +71,3 @@ def _require_memory(size: int) -> None:
         mmap.mmap(-1, size).close()
     except (OSError, OverflowError) as error:
         raise L4Error("L4R-307", what=f"no {size >> 20} MiB for the flow table", where="[lb]") from error
-
-
-def vips(config: Config) -> list[bytes]:
-    """The addresses to answer for, each once, in the order of the file."""
-    return list(dict.fromkeys(service.vip for service in config.services))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
-from l4raw.control import meaning_limits
+from l4raw.control import meaning_limits, meaning_snat
 from l4raw.control.draft import Draft, DraftBackend, DraftService
 from l4raw.control.source import Finding
 from l4raw.core.ring import turns
@@ -45,6 +45,7 @@ def check(draft: Draft) -> Iterator[Finding]:
     )
     yield from _vips_as_backends(draft)
     yield from _too_many(draft)
+    yield from meaning_snat.check(draft)
     for service in draft.services:
         yield from _backends(service)
         yield from _dsr_ports(service)
@@ -143,7 +144,7 @@ def _dsr_ports(service: DraftService) -> Iterator[Finding]:
 
 
 def _versions(service: DraftService) -> Iterator[Finding]:
-    """A frame's IP version stays what it is: neither dsr-l2 nor nat makes one of the other."""
+    """A frame's IP version stays what it is: no mode here makes one of the other."""
     if service.vip is None:
         return
     for backend in service.backends:

@@ -15,6 +15,7 @@ from l4raw.control.lock import INTERFACES
 from l4raw.control.netlink import Interface
 from l4raw.control.seed import FILE
 from l4raw.control.settings import Config
+from l4raw.control.vips import snat_addresses
 from l4raw.wire.ethernet import format_mac
 
 
@@ -36,14 +37,17 @@ def steps(
         backends = ", ".join(
             f"{b.name} {b}" + (f" weight {b.weight}" if b.weight != 1 else "") for b in service.backends
         )
-        text = f"{service.name} {service} {service.mode} {service.scheduler}: {backends}"
+        pool = f", as {', '.join(map(str, service.snat))}" if service.snat else ""
+        text = f"{service.name} {service} {service.mode} {service.scheduler}: {backends}{pool}"
         yield Step("service", text)
     yield Step("lock", f"{run_dir / instance}")
     for interface in interfaces:
         yield Step("lock", f"{run_dir / INTERFACES / interface_file(interface)}, for {interface.name}")
     for interface in interfaces:
         if wanted != RAW:
-            takes = "takes what is for a VIP, or a NAT reply (that it can is not tried before)"
+            takes = (
+                "takes what is for a VIP or SNAT address, or a NAT reply (that it can is not tried before)"
+            )
             yield Step("attach", f"XDP program on {interface.name}: {takes}")
         if wanted == AUTO:
             yield Step("or", f"where that cannot be, a packet socket on {interface.name}")
@@ -54,6 +58,12 @@ def steps(
         outside = subnets_without(vip, interfaces)
         far = f"; outside of {outside}: needs a route here" if outside else ""
         yield Step("ARP" if len(vip) == 4 else "ND", f"{ip_address(vip)} is at {mac}, on {name}{far}")
+    for address in snat_addresses(config):
+        mac, name = format_mac(interfaces[-1].mac), interfaces[-1].name
+        outside = subnets_without(address, interfaces[-1:])
+        far = f"; outside of {outside}: needs a route here" if outside else ""
+        kind = "ARP" if len(address) == 4 else "ND"
+        yield Step(kind, f"SNAT address {ip_address(address)} is at {mac}, on {name}{far}")
     if why_needed(config.lb.interfaces, config.services):
         yield Step("nft", f"table netdev {table_name(instance)}: the kernel's copy of our frames is dropped")
     if config.lb.ring_seed is None and not (state_dir / FILE).exists():

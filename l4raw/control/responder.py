@@ -1,7 +1,7 @@
-"""The VIPs on the client's segment: probe, announce, answer, watch for another owner.
+"""The VIPs on the clients' segment, the SNAT addresses on the backends': probe, announce, answer, watch.
 
-No interface of the host has a VIP as its address (the kernel would answer
-clients itself), so nobody answers ARP or neighbour solicitations for it unless
+No interface of the host has one as its address (the kernel would answer
+itself), so nobody answers ARP or neighbour solicitations for it unless
 this module does. One AF_PACKET socket for each IP version, which receives
 nothing else, the same for every dataplane.
 
@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 from l4raw.control import arp, nd
 from l4raw.control.errors import L4Error
 from l4raw.control.netlink import Interface
-from l4raw.control.vips import owned
+from l4raw.control.vips import VIP, owned
 from l4raw.engine.raw import PACKET_IGNORE_OUTGOING, SOL_PACKET, attach_filter
 from l4raw.wire import ethernet, ipv6
 from l4raw.wire.nd import OFFSET, group_of
@@ -70,14 +70,19 @@ class Responder:
         interface: Interface,
         vips: Iterable[bytes],
         conflict: Conflict | None = None,
+        kind: str = VIP,
     ) -> None:
-        """Opens the socket; sends nothing. Raises L4R-301 without CAP_NET_RAW, L4R-306 if it fails."""
+        """Opens the socket; sends nothing. `kind`: what the addresses are, in words.
+
+        Raises L4R-301 without CAP_NET_RAW, L4R-306 if it fails.
+        """
         self._interface = interface
         self._protocol = protocol
         self.name = protocol.name
         self._mac = interface.mac
         self._vips = frozenset(vips)
         self._conflict = conflict
+        self._kind = kind
         self._quiet_until: dict[bytes, float] = {}
         self._end: int | None = None
         """Writing end of a pipe; closing it ends the thread."""
@@ -129,7 +134,7 @@ class Responder:
             found = self._protocol.says.claim(*heard) or self._protocol.says.rival(*heard)
             if found:
                 vip, mac = found
-                raise owned(self._protocol.name, self._interface.name, vip, mac, owners())
+                raise owned(self._protocol.name, self._interface.name, vip, mac, owners(), self._kind)
 
     def _announce(self) -> None:
         for vip in self._vips:
@@ -190,15 +195,22 @@ class Responder:
 class Responders:
     """Those of both IP versions, as one."""
 
-    def __init__(self, interface: Interface, vips: Iterable[bytes], conflict: Conflict | None = None) -> None:
+    def __init__(
+        self,
+        interface: Interface,
+        vips: Iterable[bytes],
+        conflict: Conflict | None = None,
+        kind: str = VIP,
+    ) -> None:
         """One for each version that is among the VIPs. Raises as `Responder`."""
         self._all: list[Responder] = []
         by_length = {4: ARP, 16: ND}
         wanted = list(vips)
+        self.kind, self.count, self.interface = kind, len(wanted), interface.name
         try:
             for length, protocol in by_length.items():
                 if mine := [vip for vip in wanted if len(vip) == length]:
-                    self._all.append(Responder(protocol, interface, mine, conflict))
+                    self._all.append(Responder(protocol, interface, mine, conflict, kind))
         except BaseException:
             self.close()
             raise

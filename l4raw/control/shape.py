@@ -87,19 +87,27 @@ class Timeouts(Table):
     udp: _Timeout = _DEFAULTS.udp
 
 
+class Snat(Table):
+    """One of `snat`: an address, and which of its ports."""
+
+    address: Annotated[bytes, text(values.address)]
+    ports: Annotated[tuple[int, int], text(values.port_range)] = values.port_range(values.SNAT_PORTS)
+
+
 class Service(Table):
     """[[service]]."""
 
-    later = frozenset({"flows", "full", "affinity", "all_down", "snat", "tunnel", "check"})
+    later = frozenset({"flows", "full", "affinity", "all_down", "tunnel", "check"})
 
     name: _Name
     vip: Annotated[values.Vip, text(values.vip)]
-    mode: Annotated[str, _words(MODES, "dsr-ipip", "dsr-gue", "fullnat", "proxy")]
+    mode: Annotated[str, _words(MODES, "dsr-ipip", "dsr-gue", "proxy")]
     scheduler: Annotated[str, _words(SCHEDULERS)] = "maglev"
     backends: list[Backend] = Field(default_factory=list)
     timeouts: Timeouts = Field(default_factory=Timeouts)
     mss_clamp: Annotated[int, number(lambda value: values.whole_number(value, *MSS_RANGE))] = 0
     acl: Acl = Field(default_factory=Acl)
+    snat: list[Snat] = Field(default_factory=list)
 
 
 class Lb(Table):
@@ -129,5 +137,6 @@ def table_at(loc: tuple[str | int, ...]) -> type[Table]:
         ("service", "timeouts"): Timeouts,
         ("service", "backends"): Backend,
         ("service", "acl"): Acl,
+        ("service", "snat"): Snat,
     }
     return models.get(words, Table)

@@ -18,7 +18,11 @@ PROTOCOLS = {"tcp": 6, "udp": 17}
 
 MAX_PORT = 65535
 
+SNAT_PORTS = "1024-65535"
+"""Of a SNAT address, if nothing else is said: all but those that only root's programs use."""
+
 _VIP = re.compile(r"(?P<address>\[[^\]]*\]|[^:/]*):(?P<port>[0-9]+)/(?P<protocol>\w+)")
+_PORTS = re.compile(r"(?P<first>[0-9]{1,9})(-(?P<last>[0-9]{1,9}))?")
 _QUANTITY = re.compile(r"(?P<number>[0-9]+) ?(?P<unit>[A-Za-z]+)")
 _SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
@@ -172,10 +176,23 @@ def vip(text: str) -> Vip:
 
 
 def port(value: int) -> int:
-    """The port of a backend. Raises Refused L4R-111."""
+    """A port of a backend or a SNAT address. Raises Refused L4R-111."""
     if not 1 <= value <= MAX_PORT:
         raise Refused("L4R-111", f"port {value} is not in 1 to {MAX_PORT}", "use a port from 1 to 65535")
     return value
+
+
+def port_range(text: str) -> tuple[int, int]:
+    """First and last port of `1024-65535`, or of `5000` alone. Raises Refused: L4R-111, L4R-116."""
+    match = _PORTS.fullmatch(text)
+    if match is None:
+        raise Refused("L4R-116", f'"{text}" is not FIRST-LAST, two ports')
+    first, last = int(match["first"]), int(match["last"] or match["first"])
+    for each in (first, last):
+        port(each)
+    if first > last:
+        raise Refused("L4R-116", f'"{text}" ends before it begins', f'write "{last}-{first}"')
+    return first, last
 
 
 def size(text: str, lowest: str, highest: str) -> int:

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 
 from l4raw.control.errors import L4Error
 from l4raw.control.netlink import Interface, family_of
-from l4raw.control.vips import refuse_local
+from l4raw.control.vips import SNAT, refuse_local
 from l4raw.wire.ethernet import format_mac
 
 _SIOCGIFMTU, _SIOCGIFHWADDR = 0x8921, 0x8927  # linux/sockios.h
@@ -26,22 +26,25 @@ _ANY_PORT = 9
 
 
 class Watch:
-    """The interfaces and VIPs of a running balancer."""
+    """The interfaces, VIPs and SNAT addresses of a running balancer."""
 
-    def __init__(self, interfaces: Sequence[Interface], vips: Iterable[bytes]) -> None:
+    def __init__(
+        self, interfaces: Sequence[Interface], vips: Iterable[bytes], snat: Iterable[bytes] = ()
+    ) -> None:
         """Opens a socket, in the caller's network namespace."""
         self._interfaces = tuple(interfaces)
-        self._vips = tuple(vips)
+        self._vips, self._snat = tuple(vips), tuple(snat)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
     def look(self) -> None:
-        """Raises L4R-306 for an interface that is gone or has another MAC, L4R-202 for a VIP that is local.
+        """Raises L4R-306 for an interface that is gone or has another MAC, L4R-202 for a local address.
 
         A deleted interface is not told by the sockets that were bound to it, nor is a new MAC.
         """
         for interface in self._interfaces:
             self._require_same(interface)
         refuse_local(self._vips, {vip: "lo" for vip in self._vips if _is_local(vip)})
+        refuse_local(self._snat, {each: "lo" for each in self._snat if _is_local(each)}, SNAT)
 
     def _require_same(self, interface: Interface) -> None:
         try:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from l4raw.core.flows import flow_key
+from l4raw.core.resting import make_room
 from l4raw.core.ring import HASHES, Pick
+from l4raw.core.snat import Pool, Source
 from l4raw.core.states import first
 from l4raw.core.tables import BackendEntry, ServiceEntry, Tables
 from l4raw.wire import ipv4, tcp
@@ -23,6 +25,7 @@ from l4raw.wire.abi import (
     DROP_NO_BACKEND,
     DROP_NO_FLOW,
     DROP_REPLY_KEY_TAKEN,
+    DROP_SNAT_EXHAUSTED,
     DROP_TTL,
     FORWARD,
     REPLY_TAKEN,
@@ -44,6 +47,7 @@ UNSPECIFIED: Final = "is ::, the unspecified address"
 OF_ONE_LINK: Final = "is a link-local address, which means nothing behind the balancer"
 OF_A_GROUP: Final = "is a multicast or reserved address"
 IS_VIP: Final = "is a VIP"
+IS_SNAT: Final = "is a SNAT address"
 IS_LOCAL: Final = "is an address of this host"
 MAC_OF_NONE: Final = "is no address of one interface"
 OWN_MAC: Final = "is the balancer's own"
@@ -56,6 +60,7 @@ class Admission(NamedTuple):
     verdict: Verdict
     flow: int = -1
     pick: Pick | None = None
+    source: Source | None = None
 
 
 def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables: Tables) -> Admission:
@@ -84,20 +89,25 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
     if tables.next_hops.macs[backend.next_hop] is None:
         return Admission(DROP_NEXT_HOP_UNKNOWN, pick=pick)
 
-    insert = _insert_pair if is_nat else _insert_one
-    verdict, flow = insert(headers, key, arm, backend, tables)
+    source = None
+    if service.pool:
+        verdict, flow, source = _insert_from_pool(headers, key, arm, service.pool, backend, tables)
+    elif is_nat:
+        verdict, flow = _insert_pair(headers, key, arm, (headers.src, headers.sport), backend, tables)
+    else:
+        verdict, flow = _insert_one(headers, key, arm, backend, tables)
     if flow == TAKEN:  # only in a table that others write too: one of them was faster, and has counted it
         return Admission(FORWARD, tables.flows.find(key), pick)
     if verdict == FORWARD:
         tables.backends[backend.number].flows += 1
-    return Admission(verdict, flow, pick)
+    return Admission(verdict, flow, pick, source)
 
 
 def martian(headers: Headers, arm: int, tables: Tables) -> str | None:
     """Why no client can have this source (RFC 1812, section 5.3.7; RFC 4291, section 2); None: one can.
 
     A reply would go to a group of machines, to nobody, or to ourselves: see
-    below; our own addresses and VIPs; a group MAC (IEEE 802.3, clause 3.2.3),
+    below; our own addresses, VIPs and SNAT addresses; a group MAC (IEEE 802.3, clause 3.2.3),
     none, our own.
     """
     src, mac = headers.src, headers.src_mac
@@ -105,6 +115,8 @@ def martian(headers: Headers, arm: int, tables: Tables) -> str | None:
         return reason
     if src in tables.policy.vips:
         return IS_VIP
+    if src in tables.policy.snat:
+        return IS_SNAT
     if src in tables.local:
         return IS_LOCAL
     if not is_unicast(mac):
@@ -141,21 +153,26 @@ def _insert_one(
     headers: Headers, key: bytes, arm: int, backend: BackendEntry, tables: Tables
 ) -> tuple[Verdict, int]:
     """DSR: the client's direction is all that passes here."""
+    if not make_room(tables, 1):
+        return DROP_FLOWS_FULL, -1
     state = first(headers.protocol)
     flow = tables.flows.insert(key, state, backend.service, backend.number, 0, tables.now)
     return (FORWARD, flow) if flow >= 0 or flow == TAKEN else (DROP_FLOWS_FULL, -1)
 
 
 def _insert_pair(
-    headers: Headers, key: bytes, arm: int, backend: BackendEntry, tables: Tables
+    headers: Headers, key: bytes, arm: int, source: tuple[bytes, int], backend: BackendEntry, tables: Tables
 ) -> tuple[Verdict, int]:
-    """NAT: an entry for each direction, each naming the other; replies go where this frame came from."""
+    """NAT: an entry for each direction, each naming the other; replies go where this frame came from.
+
+    `source` is what the backend sees: the client, or an address and port of a SNAT pool.
+    """
     flows, state, now = tables.flows, first(headers.protocol), tables.now
     port = backend.backend.port or headers.dport
-    reply_key = flow_key(backend.backend.address, port, headers.src, headers.sport, headers.protocol)
+    reply_key = flow_key(backend.backend.address, port, *source, headers.protocol)
     if flows.find(reply_key) >= 0:
         return DROP_REPLY_KEY_TAKEN, -1
-    if flows.used + 2 > flows.capacity:
+    if not make_room(tables, 2):
         return DROP_FLOWS_FULL, -1
     client_hop = tables.next_hops.learn(arm, headers.src_mac)
     if not client_hop:
@@ -167,3 +184,21 @@ def _insert_pair(
             return FORWARD, flow
         return DROP_REPLY_KEY_TAKEN if flow == REPLY_TAKEN else DROP_FLOWS_FULL, -1
     return FORWARD, flow
+
+
+def _insert_from_pool(
+    headers: Headers, key: bytes, arm: int, pool: Pool, backend: BackendEntry, tables: Tables
+) -> tuple[Verdict, int, Source | None]:
+    """fullnat: the same with the first source of the flow's walk through the pool that nobody has."""
+    ports, place = (
+        tables.ports,
+        (backend.service, backend.backend.address, backend.backend.port or headers.dport),
+    )
+    if not ports.is_exhausted(*place, tables.now):
+        for tried, source in enumerate(pool.walk(tables.flows.hash(key)), start=1):
+            verdict, flow = _insert_pair(headers, key, arm, source, backend, tables)
+            if verdict != DROP_REPLY_KEY_TAKEN:
+                return verdict, flow, Source(*source, tried, pool.size)
+        ports.exhausted(*place)
+    ports.refuse(backend.number)
+    return DROP_SNAT_EXHAUSTED, -1, None

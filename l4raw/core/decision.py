@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from l4raw.core.rewrite import Edit
 from l4raw.core.ring import Pick
+from l4raw.core.snat import Source
 from l4raw.core.tables import BackendEntry, ServiceEntry
 from l4raw.wire.abi import SENT, VERDICT_NAMES, VERDICT_SENTENCES, Verdict
 from l4raw.wire.headers import Headers
@@ -35,6 +36,8 @@ class Decision(NamedTuple):
     made: tuple[bytes, ...] = ()
     """Frames of our own making. Those of a frame that is sent go out in its place, as its fragments do;
     those of one that is dropped are an answer to it, as a reset or an ICMP error is."""
+    source: Source | None = None
+    """How a new fullnat flow got its source; None: it is no such flow."""
 
     @property
     def forwarded(self) -> bool:

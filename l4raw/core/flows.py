@@ -132,12 +132,18 @@ class FlowTable:
         self.overflow = overflow_in(self.buckets)
         self.capacity = self.entries * CAPACITY_PERCENT // 100
         self.used = 0
+        self.resting = 0
+        """How many of them rest."""
         self._swept = 0
         self._overflowed = 0
         self._mark = FIRST_MARK
         self._marks = (self.entries + self.overflow) * SIZE
         self._tags = self._marks + _lines(self.buckets)
         self._hash_key = hash_key
+
+    def hash(self, key: bytes) -> int:
+        """The 64 bits by which this 37-byte key is found."""
+        return flow_hash(self._hash_key, key)
 
     def find(self, key: bytes) -> int:
         """Index of the entry with this 37-byte key, or -1."""
@@ -237,6 +243,10 @@ class FlowTable:
         """Make two entries the two directions of one flow."""
         _U32.pack_into(self.buffer, index * SIZE + _PEER, other + 1)
         _U32.pack_into(self.buffer, other * SIZE + _PEER, index + 1)
+
+    def note_resting(self, count: int) -> None:
+        """How many entries rest now: see resting.py, which knows."""
+        self.resting = count
 
     def touch(self, index: int, state: int, now: int, packets: int) -> None:
         """Note the state, the time in ms, and how many frames the flow has had (modulo 2^32)."""

@@ -27,11 +27,13 @@ class Mode(StrEnum):
     """Rewrite the two MAC addresses; the backend owns the VIP and answers the client itself."""
     NAT = "nat"
     """Rewrite the destination; the backend routes its replies back through the balancer."""
+    FULLNAT = "fullnat"
+    """Rewrite the source too: the backend answers an address of the balancer, wherever it is."""
 
     @property
     def is_nat(self) -> bool:
         """Whether both directions pass the balancer, each with an entry of its own."""
-        return self is Mode.NAT
+        return self in (Mode.NAT, Mode.FULLNAT)
 
 
 class Scheduler(StrEnum):
@@ -84,6 +86,19 @@ class Acl:
 
 
 @dataclass(frozen=True, slots=True)
+class Snat:
+    """An address and some of its ports, for the source of what fullnat sends to a backend."""
+
+    address: bytes
+    first: int
+    last: int
+    """Both ports included."""
+
+    def __str__(self) -> str:
+        return f"{end(self.address, self.first)}-{self.last}"
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A VIP, a port and a protocol, and who answers there."""
 
@@ -99,6 +114,8 @@ class Service:
     mss_clamp: int = 0
     """TCP: the largest MSS that passes, in bytes; 0: any."""
     acl: Acl = Acl()
+    snat: tuple[Snat, ...] = ()
+    """The pool of a fullnat service; no port is in two of them."""
 
     def __str__(self) -> str:
         protocol = {6: "tcp", 17: "udp"}.get(self.protocol, str(self.protocol))

@@ -9,9 +9,19 @@ from __future__ import annotations
 
 from typing import Final
 
+from l4raw.core.flows import Entry
+from l4raw.core.resting import rest, wake
 from l4raw.core.tables import Tables
 from l4raw.wire import ipv4, tcp
-from l4raw.wire.abi import FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_FREE, FLOW_HALF_OPEN, FLOW_STATES, FLOW_UDP
+from l4raw.wire.abi import (
+    FLOW_CLOSING,
+    FLOW_ESTABLISHED,
+    FLOW_FREE,
+    FLOW_HALF_OPEN,
+    FLOW_RESTING,
+    FLOW_STATES,
+    FLOW_UDP,
+)
 
 _WRAP: Final = 0xFFFF_FFFF
 
@@ -50,14 +60,15 @@ NEXT_STATE: Final = tuple(
 def expire(tables: Tables, budget: int) -> int:
     """Look at the next `budget` entries and free the flows that were silent too long; returns how many flows.
 
-    Called often with a small budget, so that no pause grows with the table.
+    Ports that have rested long enough are free again, as many at most. Called often with a small
+    budget, so that no pause grows with the table.
     """
     flows = tables.flows
     freed = 0
     for index in flows.sweep(budget):
         entry = flows.read(index)
-        if entry.state == FLOW_FREE:
-            continue  # freed a moment ago, with its peer
+        if entry.state in (FLOW_FREE, FLOW_RESTING):
+            continue  # freed a moment ago, with its peer; or wake() frees it
         state, silent = entry.state, tables.now - entry.last_seen & _WRAP
         if entry.peer:
             peer = flows.read(entry.peer - 1)
@@ -66,5 +77,15 @@ def expire(tables: Tables, budget: int) -> int:
         service = tables.policy.by_number[entry.service]
         assert service is not None, "an entry names a service of the policy"
         if silent > service.timeouts[state]:
-            freed += tables.free(index, entry.lock)
+            replies = _reply_key(tables, index, entry) if service.pool else b""
+            if tables.free(index, entry.lock):
+                freed += 1
+                if replies:
+                    rest(tables, replies, entry.service, entry.backend)
+    wake(tables, budget)
     return freed
+
+
+def _reply_key(tables: Tables, index: int, entry: Entry) -> bytes:
+    """The key of the direction to the client, which has a next hop."""
+    return tables.flows.key(index if entry.next_hop else entry.peer - 1)

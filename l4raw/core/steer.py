@@ -21,6 +21,7 @@ from l4raw.core.decision import Decision
 from l4raw.core.flows import flow_key
 from l4raw.core.mss import clamp
 from l4raw.core.mtu import fit
+from l4raw.core.snat import stray
 from l4raw.core.states import FIN_SYN_RST, NEXT_STATE
 from l4raw.core.tables import Tables
 from l4raw.wire import icmp, tcp
@@ -34,7 +35,6 @@ from l4raw.wire.abi import (
     ECHO,
     FORWARD,
     PASS_ND,
-    PASS_NOT_OURS,
     PASS_OTHER_MAC,
     REPLY,
     SENT,
@@ -79,9 +79,9 @@ def _to_vip(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decisi
         return Decision(DROP_NO_SERVICE, headers)
 
     key = flow_key(headers.src, headers.sport, headers.dst, headers.dport, headers.protocol)
-    flow, pick = flows.find(key), None
+    flow, pick, source = flows.find(key), None, None
     if flow < 0:
-        verdict, flow, pick = admit(headers, key, arm, service, tables)
+        verdict, flow, pick, source = admit(headers, key, arm, service, tables)
         if flow < 0:
             chosen = policy.backends[pick.backend] if pick else None
             return Decision(verdict, headers, service, chosen, pick=pick)
@@ -102,7 +102,7 @@ def _to_vip(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decisi
         edits = _as_flipped(headers, own_mac, mac, flows.ends(entry.peer - 1), partial)
     else:
         edits = rewrite.dsr_l2(headers, own_mac, mac)
-    return Decision(FORWARD, headers, service, backend, flow, pick, edits, backend.arm)
+    return Decision(FORWARD, headers, service, backend, flow, pick, edits, backend.arm, source=source)
 
 
 def _without_ports(headers: Headers, arm: int, tables: Tables) -> Decision:
@@ -118,20 +118,20 @@ def _without_ports(headers: Headers, arm: int, tables: Tables) -> Decision:
 
 
 def _from_backend(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decision:
-    """Not to a VIP: the reply of a NAT flow if its full key is known, else none of our business."""
+    """Not to a VIP: the reply of a NAT flow if its full key is known, else a stray."""
     flows, hops = tables.flows, tables.next_hops
     if not headers.l4:
-        return Decision(PASS_NOT_OURS, headers)
+        return Decision(stray(headers, tables.policy.snat), headers)
     flow = flows.find(flow_key(headers.src, headers.sport, headers.dst, headers.dport, headers.protocol))
     if flow < 0:
-        return Decision(PASS_NOT_OURS, headers)
+        return Decision(stray(headers, tables.policy.snat), headers)
     entry = flows.read(flow)
     service, backend = tables.policy.by_number[entry.service], tables.policy.backends[entry.backend]
     assert backend is not None, "the policy keeps what a flow names"
     mac, out = hops.macs[entry.next_hop], hops.arms[entry.next_hop]
-    # mac: it is a client's entry, whose VIP the policy has lost. arm: nobody but backends sends replies.
+    # mac: a client's entry, whose VIP the policy has lost, or a port at rest. arm: only backends reply.
     if mac is None or arm != backend.arm:
-        return Decision(PASS_NOT_OURS, headers)
+        return Decision(stray(headers, tables.policy.snat), headers)
     if headers.ttl <= 1:  # RFC 1812 section 5.3.1, RFC 8200 section 3
         return Decision(DROP_TTL, headers, service, backend, flow)
     flows.touch(flow, NEXT_STATE[entry.state][headers.flags & FIN_SYN_RST], tables.now, entry.packets + 1)

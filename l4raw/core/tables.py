@@ -17,12 +17,14 @@ from l4raw.core.flows import FlowTable
 from l4raw.core.model import Backend, Service
 from l4raw.core.next_hops import NextHops
 from l4raw.core.ring import Ring, build
+from l4raw.core.snat import Pool, Ports, pool_of
 from l4raw.wire.abi import (
     BACKENDS,
     FLOW_CLOSING,
     FLOW_ESTABLISHED,
     FLOW_FREE,
     FLOW_HALF_OPEN,
+    FLOW_RESTING,
     FLOW_STATES,
     FLOW_UDP,
     SERVICES,
@@ -67,6 +69,8 @@ class ServiceEntry(NamedTuple):
     timeouts: tuple[int, ...]
     """By flow state, in ms."""
     acl: Ranges = EVERYBODY
+    pool: Pool | None = None
+    """Of a fullnat service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class Policy:
     """Services, those of earlier policies included: their flows may live on."""
     backends: tuple[BackendEntry | None, ...]
     """By number, likewise."""
+    snat: frozenset[bytes] = frozenset()
+    """All SNAT addresses."""
 
     def find(self, vip: bytes, port: int, protocol: int) -> ServiceEntry | None:
         """The service of a destination: the one that names the port, else the one for every port."""
@@ -135,6 +141,8 @@ class Tables:
     """By number of the service: turns taken so far, modulo 2^32; lc, wlc: the slot after the last one."""
     errors: Bucket = field(default_factory=Bucket)
     """How many ICMP errors of our own may be sent."""
+    ports: Ports = field(default_factory=Ports)
+    """Of the pools of fullnat services."""
 
     def total_verdicts(self) -> list[int]:
         """Frames by verdict, of everybody who decides."""
@@ -156,7 +164,7 @@ class Tables:
         return self.next_hops.macs[entry.next_hop] is None, self.current_flows(backend)
 
     def free(self, index: int, lock: int) -> bool:
-        """End the flow of this entry, if `lock` still is the entry's lock word; whether it did.
+        """End the flow of this entry, or its port's rest, if `lock` still is its lock word; whether it did.
 
         Both entries go before the hop does: who finds one of them meanwhile must not find another's hop.
         """
@@ -170,7 +178,7 @@ class Tables:
             flows.delete(each)
         for hop in filter(None, hops):
             self.next_hops.release(hop)
-        self.backends[entry.backend].ended += 1
+        self.backends[entry.backend].ended += entry.state != FLOW_RESTING
         return True
 
     def set_mtu(self, arm: int, mtu: int) -> None:
@@ -184,6 +192,7 @@ class Tables:
         self.backends.extend(Traffic() for _ in range(len(policy.backends) - len(self.backends)))
         self.cursors.extend(0 for _ in range(len(policy.by_number) - len(self.cursors)))
         self.policy = policy
+        self.ports.forget()
 
 
 def compile_policy(
@@ -215,11 +224,13 @@ def compile_policy(
             members.append((place, backend))
         ring = build(service.scheduler, members, seed)
         limits = _by_state((timeouts or {}).get(service.name, Timeouts()))
-        entry = ServiceEntry(number, service, ring, limits, compile_acl(service.acl))
+        entry = ServiceEntry(number, service, ring, limits, compile_acl(service.acl), pool_of(service.snat))
         by_number[number] = table[service.vip, service.port, service.protocol] = entry
     if len(by_number) > SERVICES or len(backends) > BACKENDS:
         raise OverflowError(f"more than {SERVICES - 1} services or {BACKENDS - 1} backends")
-    return Policy(table, frozenset(s.vip for s in services), tuple(by_number), tuple(backends))
+    vips = frozenset(service.vip for service in services)
+    snat = frozenset(each.address for service in services for each in service.snat)
+    return Policy(table, vips, tuple(by_number), tuple(backends), snat)
 
 
 _Key = TypeVar("_Key")

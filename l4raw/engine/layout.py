@@ -44,7 +44,9 @@ class Sizes:
     ring_slots: int = 16 * MAGLEV_SLOTS
     """Of all services together."""
     addresses: int = 256
-    """Services, VIPs and addresses of our own, together."""
+    """Services, VIPs, SNAT addresses and addresses of our own, together."""
+    snats: int = 64
+    """Ranges of SNAT pools, of all services together."""
     next_hops: int = NEXT_HOPS
     ranges: int = 256
     """Of all access lists together: at most two a prefix, and one a list."""
@@ -84,6 +86,7 @@ def _tables(sizes: Sizes) -> tuple[_Table, ...]:
         _Table("places", "struct l4_place", HALVES * (sizes.places + PROBES - 1)),
         _Table("services", "struct l4_service", HALVES * sizes.services),
         _Table("backends", "struct l4_backend", HALVES * sizes.backends),
+        _Table("snats", "struct l4_snat", HALVES * sizes.snats),
         _Table("rings", "uint16_t", HALVES * sizes.ring_slots),
         _Table("ranges", "struct l4_range", HALVES * sizes.ranges),
         _Table("queue", "struct l4_queue", sizes.writers),
@@ -129,6 +132,7 @@ class Layout:
         control.backend_limit = sizes.backends
         control.place_limit = sizes.places + PROBES - 1
         control.ring_limit = sizes.ring_slots
+        control.snat_limit = sizes.snats
         control.hop_limit = sizes.next_hops
         control.head_limit = sizes.next_hops
         control.queue_limit = sizes.queues

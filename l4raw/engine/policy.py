@@ -18,9 +18,9 @@ from l4raw.core.model import Mode
 from l4raw.core.tables import BackendEntry, Policy, ServiceEntry
 from l4raw.engine import native
 from l4raw.engine.layout import Layout, write_key
-from l4raw.wire.abi import DSR_L2, IS_OWN, IS_VIP, NAT, PROBES
+from l4raw.wire.abi import DSR_L2, FULLNAT, IS_OWN, IS_SNAT, IS_VIP, NAT, PROBES
 
-_MODES: Final = {Mode.DSR_L2: DSR_L2, Mode.NAT: NAT}
+_MODES: Final = {Mode.DSR_L2: DSR_L2, Mode.NAT: NAT, Mode.FULLNAT: FULLNAT}
 _ATTEMPTS: Final = 1000
 """Hash keys tried for the lookup; at a load of a quarter the first few do."""
 
@@ -37,6 +37,7 @@ class Address(NamedTuple):
 def write_half(layout: Layout, half: int, policy: Policy, local: frozenset[bytes]) -> None:
     """Fill a half that nobody reads. Raises `OverflowError`, naming what is too many."""
     _write_services(layout, half, policy)
+    _write_pools(layout, half, policy)
     _write_backends(layout, half, policy.backends)
     _write_addresses(layout, half, list(_addresses(policy, local)))
     header = layout.at["policies"][half]
@@ -97,6 +98,21 @@ def _write_acl(layout: Layout, half: int, acl: Ranges, start: int) -> int:
     return len(acl.starts)
 
 
+def _write_pools(layout: Layout, half: int, policy: Policy) -> None:
+    limit = layout.sizes.snats
+    pools = [(entry.number, entry.pool) for entry in policy.services.values() if entry.pool]
+    _require("SNAT ranges", sum(len(pool.ranges) for _, pool in pools), limit)
+    start = 0
+    for number, pool in pools:
+        service = layout.at["services"][half * layout.sizes.services + number]
+        service.snat_start, service.snat_ranges = start, len(pool.ranges)
+        service.snat_ports, service.snat_modulus = pool.size, pool.modulus
+        for each, before in zip(pool.ranges, pool.starts, strict=True):
+            to = layout.at["snats"][half * limit + start]
+            to.address, to.port, to.start = mapped(each.address), each.first, before
+            start += 1
+
+
 def _write_backends(layout: Layout, half: int, backends: tuple[BackendEntry | None, ...]) -> None:
     limit = layout.sizes.backends
     _require("backends", len(backends), limit)
@@ -112,13 +128,15 @@ def _addresses(policy: Policy, local: frozenset[bytes]) -> Iterable[Address]:
         yield Address(vip, port, protocol, entry.number)
     for vip in sorted(policy.vips):
         yield Address(vip, 0, IS_VIP, 0)
+    for address in sorted(policy.snat):
+        yield Address(address, 0, IS_SNAT, 0)
     for address in sorted(local):
         yield Address(address, 0, IS_OWN, 0)
 
 
 def _write_addresses(layout: Layout, half: int, addresses: list[Address]) -> None:
     sizes = layout.sizes
-    _require("services, VIPs and addresses", len(addresses), sizes.addresses)
+    _require("services, VIPs, SNAT and own addresses", len(addresses), sizes.addresses)
     for attempt in range(_ATTEMPTS):
         key = hash_key(b"lookup %d" % attempt)
         places = _placed(addresses, key, sizes.places)

@@ -53,6 +53,10 @@ class SharedFlows(FlowTable):
     def used(self, value: int) -> None:
         assert value == 0, "the helper counts"
 
+    def note_resting(self, count: int) -> None:
+        """How many of them rest now; the helper reads it."""
+        self.resting = self._control.resting = count
+
     def find(self, key: bytes) -> int:
         """Index of the entry with this 37-byte key, or -1."""
         entry = native.ffi.from_buffer(_ENTRY, key.ljust(ENTRY.size))
@@ -135,10 +139,6 @@ def _mac(hop: Any) -> bytes | None:
     return where[:6] if where[7] else None
 
 
-def _arm(hop: Any) -> int:
-    return int(hop.arm)
-
-
 class SharedNextHops(NextHops):
     """The next hops, through the helper."""
 
@@ -146,7 +146,7 @@ class SharedNextHops(NextHops):
         super().__init__(layout.sizes.next_hops)
         self._hops, self._control, self._view = layout.at["next_hops"], layout.control, view
         self.macs = _Hops(layout, _mac)
-        self.arms = _Hops(layout, _arm)
+        self.arms = _Hops(layout, lambda hop: int(hop.arm))
 
     def pin(self, arm: int, mac: bytes | None = None) -> int:
         """A hop that stays. Raises `OverflowError` when the table is full: a set-up error, not a frame's."""

@@ -12,7 +12,7 @@ from typing import Final, NewType
 Verdict = NewType("Verdict", int)
 """What became of a frame. An index into VERDICT_NAMES and VERDICT_SENTENCES."""
 
-ABI_VERSION: Final = 7
+ABI_VERSION: Final = 8
 
 # enum l4_limit
 BURST: Final = 64
@@ -29,6 +29,8 @@ HASH_WORDS: Final = 10
 SENT: Final = 4
 HALVES: Final = 2
 PROBES: Final = 4
+SNAT_RANGES: Final = 16
+PORT_TRIES: Final = 16
 STRIPES: Final = 1024
 VERDICT_ROOM: Final = 48
 MISS_ROOM: Final = 16
@@ -49,7 +51,7 @@ PASS_OTHER_MAC: Final = Verdict(5)
 PASS_NOT_OURS: Final = Verdict(6)
 """neither for a VIP nor a reply of a flow: the kernel's business"""
 PASS_ND: Final = Verdict(7)
-"""to a VIP: neighbour discovery, which the responder answers (RFC 4861)"""
+"""to a VIP or a SNAT address: neighbour discovery, which the responder answers (RFC 4861)"""
 DROP_SHORT: Final = Verdict(8)
 """ends before its headers do"""
 DROP_IP_VERSION: Final = Verdict(9)
@@ -88,23 +90,29 @@ DROP_FLOWS_FULL: Final = Verdict(25)
 """the flow table is full"""
 DROP_REPLY_KEY_TAKEN: Final = Verdict(26)
 """its replies would look like those of another flow"""
-DROP_TTL: Final = Verdict(27)
+DROP_SNAT_EXHAUSTED: Final = Verdict(27)
+"""no address and port of the service's SNAT pool is free for this backend"""
+DROP_SNAT_NO_FLOW: Final = Verdict(28)
+"""to a SNAT address, but no reply of a known flow"""
+DROP_TTL: Final = Verdict(29)
 """TTL would reach zero (RFC 1812 5.3.1)"""
-DROP_TOO_BIG: Final = Verdict(28)
+DROP_TOO_BIG: Final = Verdict(30)
 """too long for the next link and not to be fragmented: its sender is told (RFC 1191, RFC 8201)"""
-DROP_OVERFLOW: Final = Verdict(29)
+DROP_OVERFLOW: Final = Verdict(31)
 """left to Python, for which as many were waiting as may"""
-DROP_TX: Final = Verdict(30)
+DROP_TX: Final = Verdict(32)
 """the egress interface did not take it: its queue is full, or it is down"""
-VERDICT_COUNT: Final = 31
+VERDICT_COUNT: Final = 33
 
 # enum l4_miss
 MISS_BUSY: Final = 0
 MISS_CHANGED: Final = 1
 MISS_RULE: Final = 2
 MISS_TOO_LONG: Final = 3
-MISS_SAMPLE: Final = 4
-MISS_COUNT: Final = 5
+MISS_PORTS: Final = 4
+MISS_REST: Final = 5
+MISS_SAMPLE: Final = 6
+MISS_COUNT: Final = 7
 
 MISS: Final = 255
 
@@ -120,6 +128,7 @@ REPLY_TAKEN: Final = -5
 # enum l4_mode
 DSR_L2: Final = 0
 NAT: Final = 1
+FULLNAT: Final = 2
 
 # enum l4_rule
 RULE_FLOW_HASH: Final = 0
@@ -133,10 +142,12 @@ FLOW_HALF_OPEN: Final = 1
 FLOW_ESTABLISHED: Final = 2
 FLOW_CLOSING: Final = 3
 FLOW_UDP: Final = 4
-FLOW_STATES: Final = 5
+FLOW_RESTING: Final = 5
+FLOW_STATES: Final = 6
 
 # enum l4_address_use
 IS_VIP: Final = 0
+IS_SNAT: Final = 254
 IS_OWN: Final = 255
 
 VERDICT_NAMES: Final[tuple[str, ...]] = (
@@ -167,6 +178,8 @@ VERDICT_NAMES: Final[tuple[str, ...]] = (
     "drop_next_hops_full",
     "drop_flows_full",
     "drop_reply_key_taken",
+    "drop_snat_exhausted",
+    "drop_snat_no_flow",
     "drop_ttl",
     "drop_too_big",
     "drop_overflow",
@@ -182,7 +195,7 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "neither IPv4 nor IPv6: the kernel's business",
     "addressed to another machine's MAC",
     "neither for a VIP nor a reply of a flow: the kernel's business",
-    "to a VIP: neighbour discovery, which the responder answers (RFC 4861)",
+    "to a VIP or a SNAT address: neighbour discovery, which the responder answers (RFC 4861)",
     "ends before its headers do",
     "EtherType and version field say different things (RFC 1812 5.2.2)",
     "IHL below 5, or longer than the packet (RFC 791 3.1)",
@@ -202,6 +215,8 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "no room to remember one more client next hop",
     "the flow table is full",
     "its replies would look like those of another flow",
+    "no address and port of the service's SNAT pool is free for this backend",
+    "to a SNAT address, but no reply of a known flow",
     "TTL would reach zero (RFC 1812 5.3.1)",
     "too long for the next link and not to be fragmented: its sender is told (RFC 1191, RFC 8201)",
     "left to Python, for which as many were waiting as may",
@@ -214,6 +229,8 @@ MISS_NAMES: Final[tuple[str, ...]] = (
     "changed",
     "rule",
     "too_long",
+    "ports",
+    "rest",
     "sample",
 )
 """By miss, in lower case: as the counters are named."""
@@ -223,6 +240,8 @@ MISS_SENTENCES: Final[tuple[str, ...]] = (
     "the flow's entry, or its peer, changed while it was read",
     "how its service picks a backend is no look-up here",
     "longer than what every arm takes: it is refused or cut",
+    "the first ports that its flow tries are taken, but its pool has others",
+    "the flow table is full, but ports that rest can give way",
     "a person asked to see the next frames",
 )
 """By miss: what a person is told."""

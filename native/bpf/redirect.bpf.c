@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /* Redirect what is the balancer's to its AF_XDP sockets; everything else goes on to the kernel.
  *
- * The balancer's is: what is addressed to a VIP, fragments and other protocols
- * included, because the helper counts what it drops; and a frame whose full
+ * The balancer's is: what is addressed to a VIP or a SNAT address, fragments
+ * and other protocols included, because the helper counts what it drops; and a frame whose full
  * key is that of a NAT flow's reply. So ARP, neighbour discovery, SSH and this
  * host's own connections are the kernel's, also one to the port of a backend's
  * service.
@@ -136,11 +136,12 @@ int l4raw_redirect(struct xdp_md *context)
 		read = read_v6((const void *)(ethernet + 1), end, &packet);
 	else
 		return XDP_PASS;
-	/* Neighbour discovery for a VIP is the responder's, which has a packet socket. */
+	/* Neighbour discovery for an address of ours is the responder's, which has a packet socket. */
 	if (!read || packet.discovery)
 		return XDP_PASS;
 	if (l4_address_is(NULL, control.generation & 1, packet.dst, 0, L4_IS_VIP) < 0 &&
-	    (arm != last || !is_reply(&packet, end)))
+	    (arm != last || !is_reply(&packet, end)) &&
+	    l4_address_is(NULL, control.generation & 1, packet.dst, 0, L4_IS_SNAT) < 0)
 		return XDP_PASS;
 	if (context->rx_queue_index >= QUEUES)
 		return XDP_PASS;

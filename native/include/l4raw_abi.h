@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 7 };
+enum { L4_ABI_VERSION = 8 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -50,6 +50,8 @@ enum l4_limit {
 	L4_SENT = 4,               /* verdicts below it: the frame was sent */
 	L4_HALVES = 2,             /* of what a policy replaces: one is read, one is written */
 	L4_PROBES = 4,             /* places of the lookup that can hold a key, one after the other */
+	L4_SNAT_RANGES = 16,       /* of one service: an address and ports that follow each other */
+	L4_PORT_TRIES = 16,        /* places in a walk through a pool; then it is a miss */
 	L4_STRIPES = 1024,         /* locks for the insertion of a flow, by the hash of its key */
 	L4_VERDICT_ROOM = 48,      /* counters of verdicts in struct l4_queue */
 	L4_MISS_ROOM = 16,         /* and of misses */
@@ -70,7 +72,7 @@ enum l4_limit {
 	_(PASS_NOT_IP, "neither IPv4 nor IPv6: the kernel's business") \
 	_(PASS_OTHER_MAC, "addressed to another machine's MAC") \
 	_(PASS_NOT_OURS, "neither for a VIP nor a reply of a flow: the kernel's business") \
-	_(PASS_ND, "to a VIP: neighbour discovery, which the responder answers (RFC 4861)") \
+	_(PASS_ND, "to a VIP or a SNAT address: neighbour discovery, which the responder answers (RFC 4861)") \
 	_(DROP_SHORT, "ends before its headers do") \
 	_(DROP_IP_VERSION, "EtherType and version field say different things (RFC 1812 5.2.2)") \
 	_(DROP_IP_HEADER_LENGTH, "IHL below 5, or longer than the packet (RFC 791 3.1)") \
@@ -90,6 +92,8 @@ enum l4_limit {
 	_(DROP_NEXT_HOPS_FULL, "no room to remember one more client next hop") \
 	_(DROP_FLOWS_FULL, "the flow table is full") \
 	_(DROP_REPLY_KEY_TAKEN, "its replies would look like those of another flow") \
+	_(DROP_SNAT_EXHAUSTED, "no address and port of the service's SNAT pool is free for this backend") \
+	_(DROP_SNAT_NO_FLOW, "to a SNAT address, but no reply of a known flow") \
 	_(DROP_TTL, "TTL would reach zero (RFC 1812 5.3.1)") \
 	_(DROP_TOO_BIG, "too long for the next link and not to be fragmented: its sender is told (RFC 1191, RFC 8201)") \
 	_(DROP_OVERFLOW, "left to Python, for which as many were waiting as may") \
@@ -107,6 +111,8 @@ enum l4_verdict { L4_VERDICTS(L4_VERDICT_ENUM) L4_VERDICT_COUNT };
 	_(CHANGED, "the flow's entry, or its peer, changed while it was read") \
 	_(RULE, "how its service picks a backend is no look-up here") \
 	_(TOO_LONG, "longer than what every arm takes: it is refused or cut") \
+	_(PORTS, "the first ports that its flow tries are taken, but its pool has others") \
+	_(REST, "the flow table is full, but ports that rest can give way") \
 	_(SAMPLE, "a person asked to see the next frames")
 
 #define L4_MISS_ENUM(name, sentence) L4_MISS_##name,
@@ -125,7 +131,7 @@ enum l4_none {
 	L4_REPLY_TAKEN = -5,       /* that of the other direction is */
 };
 
-enum l4_mode { L4_DSR_L2, L4_NAT };
+enum l4_mode { L4_DSR_L2, L4_NAT, L4_FULLNAT };
 
 /* How a new flow picks a slot of its service's ring. */
 enum l4_rule {
@@ -145,6 +151,7 @@ enum l4_flow_state {
 	L4_FLOW_ESTABLISHED,       /* TCP: a second segment, without SYN */
 	L4_FLOW_CLOSING,           /* TCP: a FIN or RST */
 	L4_FLOW_UDP,
+	L4_FLOW_RESTING,           /* no flow: the reply key of one that has ended, so that its port is not used yet */
 	L4_FLOW_STATES
 };
 
@@ -222,7 +229,11 @@ struct l4_service {
 	uint32_t ring_size;        /* slots; 0: no backend takes new flows */
 	uint32_t acl_start;        /* first range in the array of its half */
 	uint32_t acl_size;         /* ranges; 0: everybody may open flows */
-	uint32_t reserved[6];
+	uint32_t snat_start;       /* fullnat: first range in the SNAT array of its half */
+	uint32_t snat_ranges;      /* of the pool */
+	uint32_t snat_ports;       /* of all ranges */
+	uint32_t snat_modulus;     /* the least prime that is not below snat_ports */
+	uint32_t reserved[2];
 };
 L4_ASSERT(sizeof(struct l4_service) == 64, "service")
 
@@ -239,6 +250,15 @@ struct l4_range {
 };
 L4_ASSERT(sizeof(struct l4_range) == 24, "range of an access list")
 
+/* A range of a pool: see l4raw/core/snat.py. */
+struct l4_snat {
+	uint8_t address[16];
+	uint32_t start;            /* ports in the ranges before it */
+	uint16_t port;             /* the first one */
+	uint16_t reserved;
+};
+L4_ASSERT(sizeof(struct l4_snat) == 24, "range of a SNAT pool")
+
 /* The multipliers of l4raw/core/hashing.py; and what the words that all IPv4 keys share add up to, k[0] included. */
 struct l4_hash_key {
 	uint64_t k[11];
@@ -250,14 +270,14 @@ L4_ASSERT(sizeof(((struct l4_hash_key *)0)->k) == 8 * (L4_HASH_WORDS + 1), "a mu
 /*
  * What an address is to us: one place of the lookup. A service is found by
  * its VIP, port and protocol; a VIP by itself by port 0 and L4_IS_VIP; an
- * address of our own by port 0 and L4_IS_OWN. No
- * service can have those two protocols (0: IPv6's hop-by-hop options; 255:
- * reserved).
+ * address of our own by port 0 and L4_IS_OWN; a SNAT address by port 0 and
+ * L4_IS_SNAT. No service can have those protocols (0: IPv6's hop-by-hop
+ * options; 254 and 255: for experiments, and reserved).
  *
  * Python chooses the key of the hash so that each of them is found in one of
  * the L4_PROBES places from its hash on; the first unused one ends a search.
  */
-enum l4_address_use { L4_IS_VIP = 0, L4_IS_OWN = 255 };
+enum l4_address_use { L4_IS_VIP = 0, L4_IS_SNAT = 254, L4_IS_OWN = 255 };
 
 struct l4_place {
 	uint8_t address[16];
@@ -299,7 +319,8 @@ struct l4_control {
 	uint32_t queue_limit;
 	uint8_t arms[2][8];        /* MAC addresses of our own; the last two bytes are 0 */
 	uint32_t range_limit;
-	uint32_t reserved0[9];
+	uint32_t snat_limit;
+	uint32_t reserved0[8];
 	/* Line 3: written by the one who owns the clock, by a reload, and when nothing overflows any more. */
 	uint32_t now;              /* ms, modulo 2^32 */
 	uint32_t generation;       /* of the policy; its last bit is the half in force */
@@ -308,7 +329,8 @@ struct l4_control {
 	uint8_t reserved2[51];
 	/* Line 4: written with each new flow. */
 	uint32_t used;             /* flow entries in use, or about to be */
-	uint32_t reserved3[15];
+	uint32_t resting;          /* how many of them rest; written by Python alone */
+	uint32_t reserved3[14];
 	/* Line 5: written with each flow of the overflow area. */
 	uint32_t overflow_lock;
 	uint32_t overflowed;       /* its entries in use */
@@ -376,6 +398,7 @@ struct l4_tables {
 	struct l4_backend *backends;
 	uint16_t *rings;
 	struct l4_range *ranges;
+	struct l4_snat *snats;
 	/* This queue's. */
 	struct l4_queue *queue;
 	struct l4_traffic *traffic; /* by number of the backend */

@@ -2,8 +2,9 @@
 /*
  * A new flow gets its backend and its entry, or a verdict says why not: the
  * twin of l4raw/core/admit.py. Nothing is half done: whatever is refused, or
- * missed, leaves flows and next hops as they were; of a cursor, a turn is lost,
- * and of a client's hop a reference, if its lock was held all the time.
+ * missed, leaves flows and next hops as they were; of a cursor, a turn is lost if
+ * another thread took one too, and of a client's hop a reference, if its lock
+ * was held all the time.
  *
  * Include memory.h first, or BPF's equivalent.
  */
@@ -46,6 +47,7 @@ L4_INLINE bool l4_is_martian(const struct l4_context *context)
 	    l4_same_mac(mac, l4_own_mac(context->tables, context->arm)))
 		return true;
 	return l4_address_is(context->tables, context->half, source, 0, L4_IS_VIP) >= 0 ||
+	       l4_address_is(context->tables, context->half, source, 0, L4_IS_SNAT) >= 0 ||
 	       l4_address_is(context->tables, context->half, source, 0, L4_IS_OWN) >= 0;
 }
 
@@ -62,16 +64,19 @@ L4_INLINE bool l4_is_hash(uint32_t rule)
 	return rule == L4_RULE_FLOW_HASH || rule == L4_RULE_SOURCE_HASH;
 }
 
-/* The slot of the service's ring for this flow, below its size, which is not 0. */
-L4_INLINE uint32_t l4_slot_of(const struct l4_context *context, const struct l4_service *service, uint32_t *cursor)
+/* The slot of the service's ring for this flow, below its size, which is not 0. `turn`: of the cursor, if it counts. */
+L4_INLINE uint32_t l4_slot_of(const struct l4_context *context, const struct l4_service *service, uint32_t *cursor,
+			      uint32_t *turn)
 {
 	const struct l4_policy *policy = l4_policy_at(context->tables, context->half);
 	const struct l4_headers *headers = &context->headers;
 	/* The client's address in both places, and nothing else of the flow. */
 	const uint64_t of_source[4] = { headers->src[0], headers->src[1], headers->src[0], headers->src[1] };
 
-	if (service->rule == L4_RULE_CURSOR)
-		return l4_add(cursor, 1u) % service->ring_size;
+	if (service->rule == L4_RULE_CURSOR) {
+		*turn = l4_add(cursor, 1u);
+		return *turn % service->ring_size;
+	}
 	if (!policy)
 		return 0;
 	if (service->rule == L4_RULE_SOURCE_HASH)
@@ -117,16 +122,17 @@ L4_INLINE int64_t l4_insert_one(struct l4_context *context, const struct l4_back
 	return index;
 }
 
-/* The key of a NAT flow's replies: from the backend, at the port it listens on. */
-L4_INLINE struct l4_key l4_reply_key(const struct l4_context *context, const struct l4_backend *backend)
+/* The key of a NAT flow's replies: from the backend, at the port it listens on, to the source that it saw. */
+L4_INLINE struct l4_key l4_reply_key(const struct l4_context *context, const struct l4_backend *backend,
+				     const uint64_t *source, uint16_t sport_be)
 {
 	const struct l4_headers *headers = &context->headers;
 	uint16_t port_be = backend->port_be ? backend->port_be : headers->dport_be;
 
 	const uint64_t from[2] = { l4_read64(backend->address), l4_read64(backend->address + 8) };
 
-	return l4_make_key(&l4_control_of(context->tables)->key, from, headers->src,
-			   l4_ports(port_be, headers->sport_be), headers->protocol);
+	return l4_make_key(&l4_control_of(context->tables)->key, from, source, l4_ports(port_be, sport_be),
+			   headers->protocol);
 }
 
 /* Between l4_begin() and l4_end() of a NAT flow. `verdict` says what index < 0 means, if it is not L4_BUSY. */
@@ -155,37 +161,114 @@ L4_INLINE int64_t l4_insert_reserved(struct l4_context *context, const struct l4
 	return index;
 }
 
-/* Remember a NAT flow: an entry for each direction; replies go where this frame came from. As l4_insert_one(). */
+/*
+ * Remember a NAT flow: an entry for each direction; replies go where this
+ * frame came from. As l4_insert_one(); or L4_REPLY_TAKEN.
+ */
 L4_INLINE int64_t l4_insert_pair(struct l4_context *context, const struct l4_backend *backend, uint32_t number,
-				 int *verdict)
+				 const struct l4_key *reply_key, int *verdict)
 {
 	const struct l4_tables *tables = context->tables;
-	struct l4_key reply_key = l4_reply_key(context, backend);
 	struct l4_flow image = l4_image(context, &context->key, backend, number);
-	struct l4_flow reply = l4_image(context, &reply_key, backend, number);
-	int64_t index = l4_begin(tables, &context->key, &reply_key);
+	struct l4_flow reply = l4_image(context, reply_key, backend, number);
+	int64_t index = l4_begin(tables, &context->key, reply_key);
 
 	if (index)
 		return index;
 	image.packets = 1;
 	index = L4_FULL;
 	if (l4_reserve(tables, 2)) {
-		index = l4_insert_reserved(context, &reply_key, &image, &reply, verdict);
+		index = l4_insert_reserved(context, reply_key, &image, &reply, verdict);
 		if (index < 0)
 			l4_unreserve(tables, 2);
 	}
-	l4_end(tables, &context->key, &reply_key);
+	l4_end(tables, &context->key, reply_key);
 	return index;
 }
 
+/* The address and port of a pool that have this number: Pool.end() in l4raw/core/snat.py. */
+L4_INLINE bool l4_source_at(const struct l4_context *context, const struct l4_service *service, uint32_t number,
+			    uint64_t *address, uint16_t *port_be)
+{
+	const struct l4_snat *range = NULL;
+	uint32_t i;
+
+	for (i = 0; i < L4_SNAT_RANGES && i < service->snat_ranges; i++) {
+		const struct l4_snat *next = l4_snat_at(context->tables, context->half, service->snat_start + i);
+
+		if (!next || next->start > number)
+			break;
+		range = next;
+	}
+	if (!range)
+		return false;
+	l4_copy(address, range->address, sizeof(range->address));
+	*port_be = l4_htons((uint16_t)(range->port + (number - range->start)));
+	return true;
+}
+
+/*
+ * The same for fullnat, from the first address and port of the flow's walk
+ * through the pool whose reply key is absent: Pool.walk() in l4raw/core/snat.py.
+ * L4_REPLY_TAKEN: it is none of the first L4_PORT_TRIES.
+ */
+L4_INLINE int64_t l4_insert_from_pool(struct l4_context *context, const struct l4_service *service,
+				      const struct l4_backend *backend, uint32_t number, struct l4_key *reply_key,
+				      int *verdict)
+{
+	uint64_t value = l4_spread(context->key.hash), address[2];
+	uint32_t at = l4_scale(value >> 32, service->snat_modulus);
+	uint32_t step = 1 + l4_scale(value, service->snat_modulus - 1);
+	uint32_t tries, generation;
+	uint16_t port_be;
+	int64_t index;
+
+	for (tries = 0; tries < L4_PORT_TRIES; tries++) {
+		if (at < service->snat_ports) {
+			if (!l4_source_at(context, service, at, address, &port_be))
+				return L4_BUSY;
+			*reply_key = l4_reply_key(context, backend, address, port_be);
+			/* Without its stripe first, as most are taken when the pool fills. */
+			index = l4_find(context->tables, reply_key, &generation);
+			if (index == L4_NONE)
+				index = l4_insert_pair(context, backend, number, reply_key, verdict);
+			else if (index >= 0)
+				index = L4_REPLY_TAKEN;
+			if (index != L4_REPLY_TAKEN)
+				return index;
+		}
+		at += step;
+		if (at >= service->snat_modulus)
+			at -= service->snat_modulus;
+	}
+	return L4_REPLY_TAKEN;
+}
+
+/* Remember a new flow as the mode of its service has it. `reply_key` is set where replies pass here too. */
+L4_INLINE int64_t l4_remember(struct l4_context *context, const struct l4_service *service,
+			      const struct l4_backend *backend, uint32_t number, struct l4_key *reply_key,
+			      int *verdict)
+{
+	if (service->mode == L4_FULLNAT)
+		return l4_insert_from_pool(context, service, backend, number, reply_key, verdict);
+	if (service->mode != L4_NAT)
+		return l4_insert_one(context, backend, number);
+	*reply_key = l4_reply_key(context, backend, context->headers.src, context->headers.sport_be);
+	return l4_insert_pair(context, backend, number, reply_key, verdict);
+}
+
 /* The verdict for an entry that could not be made. */
-L4_INLINE int l4_refuse(struct l4_context *context, int64_t why, int when_full)
+L4_INLINE int l4_refuse(struct l4_context *context, const struct l4_service *service, int64_t why, int when_full)
 {
 	if (why == L4_BUSY)
 		return l4_miss_as(context, L4_MISS_BUSY);
 	if (why == L4_TAKEN)
 		return l4_miss_as(context, L4_MISS_CHANGED);
-	return why == L4_REPLY_TAKEN ? L4_DROP_REPLY_KEY_TAKEN : when_full;
+	if (why == L4_REPLY_TAKEN)
+		return service->mode == L4_FULLNAT ? l4_miss_as(context, L4_MISS_PORTS) : L4_DROP_REPLY_KEY_TAKEN;
+	if (when_full == L4_DROP_FLOWS_FULL && l4_load(&l4_control_of(context->tables)->resting))
+		return l4_miss_as(context, L4_MISS_REST);
+	return when_full;
 }
 
 /* Send it to the backend with this number by that hop. */
@@ -199,15 +282,12 @@ L4_INLINE int l4_to_backend(struct l4_context *context, const struct l4_backend 
 }
 
 /* What NAT makes of the frame of a new flow: the reply's key with source and destination exchanged. */
-L4_INLINE void l4_nat_to(struct l4_context *context, const struct l4_backend *backend)
+L4_INLINE void l4_nat_to(struct l4_context *context, const struct l4_key *reply_key)
 {
-	const struct l4_headers *headers = &context->headers;
-
 	context->nat = true;
-	l4_copy(context->src, headers->src, sizeof(context->src));
-	l4_copy(context->dst, backend->address, sizeof(context->dst));
-	context->ports_be =
-		l4_ports(headers->sport_be, backend->port_be ? backend->port_be : headers->dport_be);
+	l4_copy(context->dst, &reply_key->addresses[0], sizeof(context->dst));
+	l4_copy(context->src, &reply_key->addresses[2], sizeof(context->src));
+	context->ports_be = reply_key->ports << 16 | reply_key->ports >> 16;
 }
 
 /* admit(): choose a backend for a new flow and remember the choice, or end with the verdict that refuses it. */
@@ -220,8 +300,10 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 	struct l4_traffic *traffic;
 	const uint16_t *slot;
 	struct l4_where hop;
-	uint32_t number;
+	uint32_t number, turn = 0;
+	struct l4_key reply_key;
 	int64_t index;
+	bool is_nat;
 	int when_full = L4_DROP_FLOWS_FULL;
 
 	if (!service || !cursor)
@@ -231,16 +313,17 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 		return L4_DROP_MARTIAN;
 	if (!l4_may_open(context, service))
 		return L4_DROP_ACL;
-	if (service->mode == L4_NAT && context->headers.ttl <= 1)
+	is_nat = service->mode == L4_NAT || service->mode == L4_FULLNAT;
+	if (is_nat && context->headers.ttl <= 1)
 		return L4_DROP_TTL;
 	if (service->rule >= L4_RULE_LEAST)
 		return l4_miss_as(context, L4_MISS_RULE);
 	/* In mid-stream a hash still finds the backend; NAT's state and a cursor's place are lost. */
-	if (!l4_opens(&context->headers) && (service->mode == L4_NAT || !l4_is_hash(service->rule)))
+	if (!l4_opens(&context->headers) && (is_nat || !l4_is_hash(service->rule)))
 		return L4_DROP_NO_FLOW;
 	if (!service->ring_size)
 		return L4_DROP_NO_BACKEND;
-	slot = l4_ring_at(tables, context->half, service->ring_start + l4_slot_of(context, service, cursor));
+	slot = l4_ring_at(tables, context->half, service->ring_start + l4_slot_of(context, service, cursor, &turn));
 	number = slot ? *slot : 0;
 	backend = l4_backend_at(tables, context->half, number);
 	traffic = l4_traffic_at(tables, number);
@@ -251,16 +334,19 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 	if (!hop.known)
 		return L4_DROP_NEXT_HOP_UNKNOWN;
 
-	if (service->mode == L4_NAT)
-		index = l4_insert_pair(context, backend, number, &when_full);
-	else
-		index = l4_insert_one(context, backend, number);
-	if (index < 0)
-		return l4_refuse(context, index, when_full);
+	index = l4_remember(context, service, backend, number, &reply_key, &when_full);
+	if (index < 0) {
+		int verdict = l4_refuse(context, service, index, when_full);
+
+		/* Python takes the turn again, unless another thread has taken one meanwhile: then this one is lost. */
+		if (verdict == L4_MISS && service->rule == L4_RULE_CURSOR)
+			l4_exchange_if(cursor, turn + 1, turn);
+		return verdict;
+	}
 	context->flow = index;
 	l4_count_up(&traffic->flows, 1);
-	if (service->mode == L4_NAT)
-		l4_nat_to(context, backend);
+	if (is_nat)
+		l4_nat_to(context, &reply_key);
 	return l4_to_backend(context, backend, number, hop);
 }
 

@@ -20,6 +20,7 @@ struct l4_ending {
 	uint32_t generation;       /* of the entry, when somebody decided that it goes */
 	uint32_t hop;              /* learned from the client; 0: none */
 	uint32_t backend;
+	uint8_t state;             /* enum l4_flow_state */
 	uint32_t beyond;           /* how many of its entries are in the overflow area */
 };
 
@@ -49,8 +50,8 @@ L4_INLINE bool l4_see_ending(const struct l4_tables *tables, uint32_t index, str
 {
 	uint32_t in_buckets = l4_control_of(tables)->buckets * L4_SLOTS;
 	uint32_t peer = l4_load(&ending->entry->peer);
-	uint8_t state = l4_load(&ending->entry->state);
 
+	ending->state = l4_load(&ending->entry->state);
 	ending->backend = l4_load(&ending->entry->backend);
 	ending->hop = l4_load(&ending->entry->next_hop);
 	ending->beyond = index >= in_buckets;
@@ -65,7 +66,7 @@ L4_INLINE bool l4_see_ending(const struct l4_tables *tables, uint32_t index, str
 		if (!ending->hop)
 			ending->hop = l4_load(&ending->peer->next_hop);
 	}
-	return state != L4_FLOW_FREE && l4_unchanged(ending->entry, ending->generation);
+	return ending->state != L4_FLOW_FREE && l4_unchanged(ending->entry, ending->generation);
 }
 
 /*
@@ -138,7 +139,8 @@ L4_INLINE int l4_free_flow(const struct l4_tables *tables, uint32_t index, uint3
 	if (ending.beyond)
 		l4_unlock(&control->overflow_lock);
 	traffic = l4_traffic_at(tables, ending.backend);
-	if (!result && traffic)
+	/* A port at rest is no flow: that one was counted when it ended. */
+	if (!result && traffic && ending.state != L4_FLOW_RESTING)
 		l4_count_up(&traffic->ended, 1);
 	return result;
 }

@@ -158,6 +158,13 @@ L4_INLINE const struct l4_range *l4_range_at(const struct l4_tables *tables, uin
 	return index < limit ? &tables->ranges[(size_t)half * limit + index] : NULL;
 }
 
+L4_INLINE const struct l4_snat *l4_snat_at(const struct l4_tables *tables, uint32_t half, uint32_t range)
+{
+	uint32_t limit = tables->control->snat_limit;
+
+	return range < limit ? &tables->snats[(size_t)half * limit + range] : NULL;
+}
+
 /* This thread's counters; nobody else writes them. */
 L4_INLINE struct l4_queue *l4_queue_of(const struct l4_tables *tables)
 {

@@ -12,7 +12,7 @@
  * the other with the next stage's memory on its way, and BPF can run them in
  * turn. They do no more than look things up in tables that Python wrote;
  * where that does not suffice the frame is a miss, unchanged here, and so are the
- * tables, but for a turn of a cursor.
+ * tables, but for a turn of a cursor that two threads took at once.
  *
  * Include memory.h first, or BPF's equivalent.
  */
@@ -114,6 +114,19 @@ L4_INLINE int l4_go_on(struct l4_context *context, const struct l4_values *entry
 	return l4_to_backend(context, backend, entry->backend, hop);
 }
 
+/* To no VIP, and no reply: stray() in l4raw/core/snat.py. */
+L4_INLINE int l4_stray(const struct l4_context *context)
+{
+	const struct l4_headers *headers = &context->headers;
+	uint8_t type = headers->icmp_type;
+
+	if (l4_address_is(context->tables, context->half, headers->dst, 0, L4_IS_SNAT) < 0)
+		return L4_PASS_NOT_OURS;
+	if (!headers->l4 && headers->v6 && headers->icmp && type >= L4_FIRST_DISCOVERY && type <= L4_LAST_DISCOVERY)
+		return L4_PASS_ND;
+	return L4_DROP_SNAT_NO_FLOW;
+}
+
 /* Not to a VIP: the reply of a NAT flow, since its full key is known; it goes where the client's frame came from. */
 L4_INLINE int l4_go_back(struct l4_context *context, const struct l4_values *entry)
 {
@@ -121,9 +134,9 @@ L4_INLINE int l4_go_back(struct l4_context *context, const struct l4_values *ent
 	struct l4_where hop = l4_where_is(context->tables, entry->next_hop);
 	const struct l4_backend *backend = l4_backend_at(context->tables, context->half, entry->backend);
 
-	/* A client's entry, whose VIP the policy has lost; and nobody but backends sends replies. */
+	/* A client's entry, whose VIP the policy has lost, or a port at rest; and nobody but backends sends replies. */
 	if (!entry->next_hop || !hop.known || !backend || backend->arm != context->arm)
-		return L4_PASS_NOT_OURS;
+		return l4_stray(context);
 	context->backend = entry->backend;
 	if (context->headers.ttl <= 1) /* RFC 1812 section 5.3.1 */
 		return L4_DROP_TTL;
@@ -159,7 +172,7 @@ L4_INLINE int l4_without_service(struct l4_context *context)
 	const struct l4_headers *headers = &context->headers;
 
 	if (l4_address_is(context->tables, context->half, headers->dst, 0, L4_IS_VIP) < 0)
-		return L4_PASS_NOT_OURS;
+		return l4_stray(context);
 	if (headers->l4)
 		return L4_DROP_NO_SERVICE;
 	if (headers->fragment)
@@ -185,7 +198,7 @@ L4_INLINE int l4_verdict_of(struct l4_context *context)
 	if (context->flow == L4_BUSY)
 		return l4_miss_as(context, L4_MISS_BUSY);
 	if (context->flow == L4_NONE)
-		return service < 0 ? L4_PASS_NOT_OURS : l4_admit(context, (uint32_t)service);
+		return service < 0 ? l4_stray(context) : l4_admit(context, (uint32_t)service);
 	if (!l4_recall(context, &entry))
 		return l4_miss_as(context, L4_MISS_CHANGED);
 	context->service = entry.service;

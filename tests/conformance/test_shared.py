@@ -126,8 +126,8 @@ def test_a_flow_that_a_queue_has_made_meanwhile_is_one_flow(
     assert decision.forwarded and decision.backend is not None and decision.backend.backend.name == "b2"
     assert [tables.current_flows(i) for i in range(4)] == counted(tables) == [0, 0, 1, 0]
     assert sum(tables.total_traffic(i).flows for i in range(4)) == 1
-    assert len(tables.flows) == (2 if mode is Mode.NAT else 1)
-    assert sum(map(tables.next_hops.references, range(len(tables.next_hops.macs)))) == (mode is Mode.NAT)
+    assert len(tables.flows) == (2 if mode.is_nat else 1)
+    assert sum(map(tables.next_hops.references, range(len(tables.next_hops.macs)))) == mode.is_nat
 
 
 @pytest.mark.parametrize("mode", Mode)

@@ -59,6 +59,7 @@ TABLES_OF_FILE: dict[str, type[BaseModel]] = {
     "`[lb]`": shape.Lb,
     "`[[service]]`": shape.Service,
     "`backends`": shape.Backend,
+    "`snat`": shape.Snat,
     "`timeouts`": shape.Timeouts,
     "`acl`": shape_limits.Acl,
 }
@@ -93,11 +94,14 @@ def accepted(title: str, key: str | None, value: str) -> object:
         "`[lb]`": {"interfaces": '["eth1"]'},
         "`[[service]]`": {"name": '"web"', "vip": '"10.77.0.100:80/tcp"', "mode": '"nat"'},
         "`backends`": {"name": '"b1"', "address": '"10.77.1.11"'},
+        "`snat`": {"address": '"10.77.1.5"'},
         "`timeouts`": {},
         "`acl`": {},
     }
     if key:
         parts[title][key] = value
+    if "`snat`" in (title, f"`{key}`"):
+        parts["`[[service]]`"]["mode"] = '"fullnat"'
 
     def inline(part: dict[str, str]) -> str:
         return "{ " + ", ".join(f"{name} = {text}" for name, text in part.items()) + " }"
@@ -106,6 +110,8 @@ def accepted(title: str, key: str | None, value: str) -> object:
     service.setdefault("backends", f"[{inline(parts['`backends`'])}]")
     for name in ("timeouts", "acl"):
         service.setdefault(name, inline(parts[f"`{name}`"]))
+    if title == "`snat`":
+        service["snat"] = f"[{inline(parts[title])}]"
     lines = ["[lb]", *(f"{name} = {text}" for name, text in parts["`[lb]`"].items()), "[[service]]"]
     lines += [f"{name} = {text}" for name, text in service.items()]
     return parse_config("\n".join(lines), Path("docs/configuration.md")).config

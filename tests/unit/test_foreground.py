@@ -11,6 +11,9 @@ import pytest
 
 from l4raw.cli.foreground import Foreground
 from l4raw.cli.state import State
+from l4raw.core.snat import Ports
+from l4raw.core.tables import NO_POLICY
+from tests.tables import fullnat, make_tables
 
 VIP = bytes([10, 77, 0, 100])
 ONE, OTHER = bytes.fromhex("0200000000aa"), bytes.fromhex("0200000000bb")
@@ -24,7 +27,9 @@ def test_a_conflict_is_told_once_for_each_host_and_again_after_a_while(
     conflicts: deque[tuple[bytes, bytes]] = deque()
     balancer = cast(
         "Any",
-        SimpleNamespace(conflicts=conflicts, arms=[SimpleNamespace(name="eth0")], unresolved=[]),
+        SimpleNamespace(
+            conflicts=conflicts, arms=[SimpleNamespace(name="eth0")], unresolved=[], tables=no_tables()
+        ),
     )
     foreground = Foreground(State())
 
@@ -44,6 +49,11 @@ def test_a_conflict_is_told_once_for_each_host_and_again_after_a_while(
     assert told(ONE) == 1
 
 
+def no_tables() -> Any:
+    """As much of tables as is looked at here."""
+    return SimpleNamespace(ports=Ports(), policy=NO_POLICY)
+
+
 def running(unresolved: list[str]) -> Any:
     """As much of a balancer as is looked at here."""
     arm = SimpleNamespace(name="eth0")
@@ -57,6 +67,7 @@ def running(unresolved: list[str]) -> Any:
         arms=[arm],
         unresolved=unresolved,
         warnings=[],
+        tables=no_tables(),
     )
 
 
@@ -118,3 +129,25 @@ def test_what_to_try_comes_after_ready(capsys: pytest.CaptureFixture[str]) -> No
         Foreground(state).ready(running([]))
         printed = capsys.readouterr()
         assert (printed.err, printed.out.count("ready")) == (expected, 1)
+
+
+def test_an_exhausted_pool_is_named_with_how_many_were_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Once a second, which is how often each_second() is called."""
+    balancer, tables = running([]), make_tables(fullnat(5000, 5015))
+    balancer.tables = tables
+    for state, expected in (
+        (
+            State(),
+            "warning: service web: the SNAT pool 10.78.0.201:5000-5015 has no port left for"
+            " b2 10.78.0.12:8080: 2 new flows refused\n",
+        ),
+        (State(json=True), '"refused": 2'),
+    ):
+        tables.ports.refuse(2)
+        tables.ports.refuse(2)
+        foreground = Foreground(state)
+        foreground.each_second(balancer)
+        said = capsys.readouterr()
+        assert expected in said.out + said.err
+        foreground.each_second(balancer)
+        assert capsys.readouterr() == ("", "")

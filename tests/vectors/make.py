@@ -37,6 +37,9 @@ CLIENT, VIP, B1, B2 = "10.77.0.1", "10.77.0.100", "10.78.0.11", "10.78.0.12"
 OUR_ADDRESSES = ("10.77.0.2", "10.78.0.2", "192.168.9.1")
 CLIENT_V6, VIP_V6, B1_V6, B2_V6 = "2001:db8:77::1", "2001:db8:77::100", "2001:db8:78::b", "2001:db8:78::c"
 """Of the arms and of another interface."""
+SNAT, SNAT_V6, SNAT_PORT = "10.78.0.201", "2001:db8:78::201", 5000
+POOL_PORTS = (40541, 19548, 19130)
+"""Of the larger pool, in the order of the tests' table key: for three flows."""
 L4 = 34
 """Offset of the TCP or UDP header where there are no IP options."""
 
@@ -95,6 +98,28 @@ def nat_reply(frame: Packet, sport: int = 80, mac: str = CLIENT_MAC, own: str = 
     out[IP].src, out[IP].ttl = VIP, out[IP].ttl - 1
     l4 = out[TCP] if TCP in out else out[UDP]
     l4.sport = sport
+    del out[IP].chksum, l4.chksum
+    return Ether(bytes(out))
+
+
+def fullnat(frame: Packet, port: int = SNAT_PORT, **to: Any) -> Packet:
+    """What fullnat must make of a request: nat, and the source is the balancer's."""
+    out = nat(frame, **to)
+    out[IP].src = SNAT
+    l4 = out[TCP] if TCP in out else out[UDP]
+    l4.sport = port
+    del out[IP].chksum
+    if not (UDP in out and frame[UDP].chksum == 0):
+        del l4.chksum
+    return Ether(bytes(out))
+
+
+def fullnat_reply(frame: Packet, sport: int = 80, dport: int = 41022, own: str = OUR_MAC) -> Packet:
+    """What fullnat must make of a reply."""
+    out = nat_reply(frame, sport, own=own)
+    out[IP].dst = CLIENT
+    l4 = out[TCP] if TCP in out else out[UDP]
+    l4.dport = dport
     del out[IP].chksum, l4.chksum
     return Ether(bytes(out))
 
@@ -327,6 +352,86 @@ def _schedulers() -> list[Story]:
     unknown = fixed(to_vip(TCP(sport=9, dport=80, flags="A")))
     fewest.step(unknown, "drop_no_flow", note="and nobody knows where this one went")
     return [turns, one, rows, fewest]
+
+
+def _fullnat() -> list[Story]:
+    """One SNAT address with one port: what two backends share, and one has once only."""
+    first, second, third = (fixed(to_vip(syn(sport=41022 + number))) for number in range(3))
+    answer = TCP(sport=8080, dport=SNAT_PORT, flags="SA", seq=5, ack=1001)
+    reply = fixed(from_backend(answer, dst=SNAT))
+    reply_b2 = fixed(from_backend(answer, src=B2, mac=B2_MAC, dst=SNAT))
+    one_arm = fixed(from_backend(answer, dst=SNAT, own=OUR_MAC))
+    dns = fixed(to_vip(UDP(sport=5353, dport=53) / Raw(b"query")))
+    zero = fixed(to_vip(UDP(sport=5354, dport=53, chksum=0) / Raw(b"query")))
+    told = fixed(from_backend(UDP(sport=5300, dport=SNAT_PORT) / Raw(b"answer"), dst=SNAT))
+    partial = partial_sum(fullnat(first))
+    stray = Story(
+        "fullnat_strays", "fullnat", "To a SNAT address, and of no flow: the kernel must not answer it."
+    )
+    stray.step(reply, "drop_snat_no_flow", arm=1, note="before there is a flow")
+    stray.step(first, "forward", fullnat(first), out_arm=1)
+    stray.step(reply_b2, "drop_snat_no_flow", arm=1, note="another backend")
+    stray.step(
+        fixed(from_backend(answer, dst=SNAT, own=OUR_MAC)), "drop_snat_no_flow", note="from the clients' side"
+    )
+    stray.step(fixed(from_backend(ICMP(), dst=SNAT)), "drop_snat_no_flow", arm=1, note="a ping")
+    stray.step(
+        fixed(from_backend(answer, dst=SNAT, flags="MF")), "drop_snat_no_flow", arm=1, note="a fragment"
+    )
+    stray.step(fixed(to_vip(syn(), src=SNAT)), "drop_martian", note="no client has the address")
+    stray.step(fixed(from_backend(answer, dst=SNAT, ttl=1)), "drop_ttl", arm=1)
+    many = Story(
+        "fullnat_pool", "fullnat-pool", "64,512 ports: each flow begins its walk where its hash says."
+    )
+    for frame, port in zip((first, second, third), POOL_PORTS, strict=True):
+        to = {"dst": B2, "mac": B2_MAC} if frame is second else {}
+        many.step(frame, "forward", fullnat(frame, port, **to), out_arm=1)
+    return [
+        Story(
+            "fullnat_there_and_back",
+            "fullnat",
+            "Both ends are rewritten, both ways; one port for each backend.",
+        )
+        .step(first, "forward", fullnat(first), out_arm=1)
+        .step(second, "forward", fullnat(second, dst=B2, mac=B2_MAC), out_arm=1, note="b2, and the same port")
+        .step(reply, "reply", fullnat_reply(reply), arm=1)
+        .step(reply_b2, "reply", fullnat_reply(reply_b2, dport=41023), arm=1)
+        .step(third, "drop_snat_exhausted", note="b1 again")
+        .step(first, "forward", fullnat(first), out_arm=1, note="a known flow goes on"),
+        Story("fullnat_udp", "fullnat", "Of UDP the same port is another one.")
+        .step(dns, "forward", fullnat(dns, dport=5300), out_arm=1)
+        .step(zero, "forward", fullnat(zero, dst=B2, dport=5300, mac=B2_MAC), out_arm=1, note="no checksum")
+        .step(told, "reply", fullnat_reply(told, sport=53, dport=5353), arm=1),
+        Story("fullnat_one_arm", "fullnat-one-arm", "In and out through the same interface.")
+        .step(first, "forward", fullnat(first, own=OUR_MAC))
+        .step(one_arm, "reply", fullnat_reply(one_arm)),
+        Story("fullnat_partial", "fullnat", "A partial sum covers the addresses, both of which change.")
+        .step(partial_sum(first), "forward", partial, out_arm=1, csum_start=L4)
+        .step(partial_sum(reply), "reply", partial_sum(fullnat_reply(reply)), arm=1, csum_start=L4),
+        stray,
+        many,
+        *_fullnat_v6(),
+    ]
+
+
+def _fullnat_v6() -> list[Story]:
+    first = fixed(to_vip_v6(syn()))
+    out = nat_v6(first)
+    out[IPv6].src, out[TCP].sport = SNAT_V6, SNAT_PORT
+    del out[TCP].chksum
+    reply = fixed(from_backend_v6(TCP(sport=8080, dport=SNAT_PORT, flags="SA", seq=5, ack=1001), dst=SNAT_V6))
+    back = nat_reply_v6(reply)
+    back[IPv6].dst, back[TCP].dport = CLIENT_V6, 41022
+    del back[TCP].chksum
+    asked = fixed(from_backend_v6(ICMPv6ND_NS(tgt=SNAT_V6), dst=SNAT_V6, hlim=255))
+    return [
+        Story("fullnat_v6", "fullnat-v6", "The same for IPv6; neighbour discovery is the responder's.")
+        .step(first, "forward", Ether(bytes(out)), out_arm=1)
+        .step(reply, "reply", Ether(bytes(back)), arm=1)
+        .step(asked, "pass_nd", arm=1)
+        .step(fixed(from_backend_v6(ICMPv6EchoRequest(), dst=SNAT_V6)), "drop_snat_no_flow", arm=1)
+        .step(fixed(to_vip_v6(syn(), src=SNAT_V6)), "drop_martian"),
+    ]
 
 
 def _pad(frame: Packet) -> bytes:
@@ -615,7 +720,16 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
     from tests.vectors import sizes
 
-    made = [*_forwarding(), *_schedulers(), *_checksum_zero(), *_refused(), *_v6(), *_echo(), *_limits()]
+    made = [
+        *_forwarding(),
+        *_schedulers(),
+        *_checksum_zero(),
+        *_refused(),
+        *_v6(),
+        *_echo(),
+        *_limits(),
+        *_fullnat(),
+    ]
     for story in made + sizes.stories():
         story.write()
         print(story.name)
