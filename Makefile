@@ -9,6 +9,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest
 JOBS ?= auto
+FUZZ_SECONDS ?= 600
+FUZZ_SEED ?= 1
 PREFIX ?= /opt/l4raw
 BIN ?= /usr/local/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -18,7 +20,7 @@ export PIP_ROOT_USER_ACTION := ignore
 NATIVE := $(wildcard native/*.py native/include/*.h native/*/*.[ch])
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build install uninstall test test-long test-unprivileged bench lint abi clean build-packages test-packages long-packages force
+.PHONY: help demo build install uninstall test test-long test-unprivileged fuzz bench lint abi clean build-packages test-packages long-packages force
 
 # apt refuses to run twice at once.
 .NOTPARALLEL:
@@ -44,6 +46,10 @@ test-long: long-packages $(VENV)/.installed ## the tests that take minutes (root
 test-unprivileged: $(VENV)/.installed ## the tests that need no root; run as root, they run as nobody
 	.ci/as-ordinary-user $(PYTEST) -n $(JOBS) -p no:cacheprovider tests/unit tests/conformance tests/unprivileged
 
+# What is found, and the corpus, are in build/fuzz; the next run begins with that corpus.
+fuzz: $(VENV)/.installed ## coverage-guided fuzzing of the C helper: FUZZ_SECONDS=600
+	$(RUN) -m tests.fuzz.run $(FUZZ_SECONDS) $(FUZZ_SEED)
+
 bench: test-packages $(VENV)/.installed ## figures, with the machine and the versions (root)
 	status=0; $(RUN) -m tests.bench.run || status=$$?; $(RUN) -m tests.bench.af_xdp || status=$$?; exit $$status
 
@@ -54,9 +60,9 @@ lint: $(VENV)/.installed ## ruff, mypy --strict, the C compiler's warnings
 	@rm -rf $(VENV)/typing && mkdir -p $(VENV)/typing/l4raw
 	@ln -s $(CURDIR)/l4raw/* $(CURDIR)/netns $(VENV)/typing/l4raw/ && ln -s $(CURDIR)/tests $(CURDIR)/native $(VENV)/typing/
 	cd $(VENV)/typing && MYPYPATH=native ../bin/python -m mypy --strict --config-file $(CURDIR)/pyproject.toml l4raw tests native/*.py
-	$(CC) -std=c11 -Wall -Wextra -Wpedantic -Wconversion -Werror -Inative/include -Inative/xdp \
+	$(CC) -std=c11 -Wall -Wextra -Wpedantic -Wconversion -Werror -Inative/include -Inative/src -Inative/xdp \
 		$$(pkg-config --cflags libxdp libbpf) -fsyntax-only \
-		-x c native/include/*.h native/src/*.c native/xdp/*.h native/xdp/*.c tests/bench/*.h tests/bench/*.c
+		-x c native/include/*.h native/src/*.c native/xdp/*.h native/xdp/*.c tests/bench/*.h tests/bench/*.c tests/fuzz/*.h tests/fuzz/*.c
 	$(RUN) native/build_bpf.py $(VENV)/bpf
 
 abi: $(VENV)/.installed ## write l4raw/wire/abi.py from native/include/l4raw_abi.h
