@@ -29,12 +29,18 @@ class Tuple5(NamedTuple):
 
 
 def build(
-    of: Tuple5, macs: tuple[bytes, bytes], flags: int = tcp.ACK, ttl: int = 64, body: bytes = b""
+    of: Tuple5,
+    macs: tuple[bytes, bytes],
+    flags: int = tcp.ACK,
+    ttl: int = 64,
+    body: bytes = b"",
+    seq: int = 1,
+    ack: int = 2,
 ) -> bytearray:
     """A frame with right checksums; `macs`: destination, source."""
     src, sport, dst, dport, protocol = of
     if protocol == TCP:
-        segment = bytearray(pack("!HHIIBBHHH", sport, dport, 1, 2, 5 << 4, flags, 512, 0, 0) + body)
+        segment = bytearray(pack("!HHIIBBHHH", sport, dport, seq, ack, 5 << 4, flags, 512, 0, 0) + body)
         field = tcp.CHECKSUM
     else:
         segment = bytearray(pack("!HHHH", sport, dport, 8 + len(body), 0) + body)
@@ -143,6 +149,16 @@ def _segment_of_v6(frame: bytes | bytearray) -> Segment | None:
     src, dst, _ = ends_of(frame)
     sums = pseudo_header(src, dst, ipv4.IpProto(protocol), length)
     return Segment(l4, l4 + (16 if protocol == TCP else 6), length, sums)
+
+
+def tuple_of(frame: bytes | bytearray) -> Tuple5 | None:
+    """Both ends of a frame; None: it has no ports, or is not whole."""
+    found = segment_of(frame)
+    if found is None:
+        return None
+    src, dst, protocol = ends_of(frame)
+    sport, dport = unpack_from("!HH", frame, found.l4)
+    return Tuple5(src, sport, dst, dport, protocol)
 
 
 def make_partial(frame: bytearray) -> int:

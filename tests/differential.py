@@ -1,8 +1,9 @@
 """The same frames, one after the other, on every executor: any difference fails.
 
-Each round is a burst of up to 64 frames, and then something that is no
-frame: time passes, flows expire, a MAC is lost or found, a policy replaces
-another. Four run side by side, each over tables of its own: the reference;
+Half of them are noise (noise.py), half belong to whole conversations
+(lives.py). Each round is a burst of up to 64 frames, and then something that
+is no frame: time passes, or leaps, flows expire, a MAC is lost or found, a
+policy replaces another. Four run side by side, each over tables of its own: the reference;
 `l4_steer`; `l4_steer_burst`; and the reference over the tables that the
 helper shares, which is what a miss meets.
 
@@ -13,23 +14,33 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from l4raw.core.states import expire
-from l4raw.core.tables import Policy
+from l4raw.core.tables import Policy, Tables
 from l4raw.engine import native
 from l4raw.engine.shared import SharedTables
 from l4raw.wire.abi import BURST, CSUM_DETECT, FORWARD, REPLY, SENT, VERDICT_NAMES
 from tests.crafted import completed
 from tests.executors import Bursts, Executor, Helper, Outcome, OverShared, Reference, state
+from tests.lives import Lives
 from tests.noise import B, Given, Noise, make_policies, make_world
 
+START_MS = (1 << 32) - 20_000
+"""The clock starts shortly before it wraps; later a leap takes it there again."""
 COMPARED_EVERY = 50
 """Rounds between two comparisons of all tables."""
 
 
 class Difference(AssertionError):
     """Two executors did not agree."""
+
+
+class Source(Protocol):
+    """Where frames come from."""
+
+    def frame(self) -> Given: ...
+    def heard(self, outcome: Outcome) -> None: ...
 
 
 class Tally(NamedTuple):
@@ -48,8 +59,9 @@ class Run:
     """A run over `frames` frames from a seed."""
 
     def __init__(self, seed: int, module: Any = native, margin: bytes | None = None) -> None:
-        self._noise = Noise(seed)
-        self._random = self._noise.random
+        noise = Noise(seed)
+        self._random = noise.random
+        self._sources: tuple[Source, ...] = (noise, Lives(self._random))
         self._policies = make_policies()
         self._reference = Reference(make_world(Reference.new))
         self._others: list[Executor] = [
@@ -57,8 +69,10 @@ class Run:
             Bursts(make_world(Bursts.new), module, margin),
             OverShared(make_world(OverShared.new)),
         ]
-        self._install(self._policies[0])
         self._completed = 0
+        self._install(self._policies[0])
+        for tables in self._all_tables():
+            tables.now = START_MS
 
     def run(self, frames: int) -> Tally:
         """Steer `frames` frames or a few more on all of them. Raises `Difference`."""
@@ -80,7 +94,9 @@ class Run:
         given: list[Given] = []
         expected: list[Outcome] = []
         for _ in range(size):
-            each, outcome = self._ask_reference(self._noise.frame())
+            source = self._random.choice(self._sources)
+            each, outcome = self._ask_reference(source.frame())
+            source.heard(outcome)
             given.append(each)
             expected.append(outcome)
         for executor in self._others:
@@ -99,7 +115,6 @@ class Run:
             outcome = self._reference.run(whole, each.arm, 0)
             self._completed += outcome.verdict < SENT and whole != each.frame
             each = each._replace(csum_start=CSUM_DETECT)
-        self._noise.heard(outcome)
         return each, outcome
 
     def _as_told(self, executor: Executor, each: Given) -> Given:
@@ -110,15 +125,14 @@ class Run:
 
     def _event(self) -> None:
         random, chance = self._random, self._random.random()
-        all_tables = [each.tables for each in (self._reference, *self._others)]
         now = self._reference.tables.now + random.choice((0, 0, 1, 5, 30))
         if chance < 0.002:
-            now += 30_000
+            now += 30_000 if random.random() < 0.8 else random.randrange(1 << 32)
         budget = random.choice((0, 16, 200, 4000))
         hop = random.randrange(1, len(B) + 1)
         mac = None if chance < 0.035 else bytes([2, 0, 0, 0, 0, B[hop - 1].address[3]])
         freed = set()
-        for tables in all_tables:
+        for tables in self._all_tables():
             tables.now = now & 0xFFFF_FFFF
             freed.add(expire(tables, budget))
             if 0.03 < chance < 0.2:
@@ -129,8 +143,11 @@ class Run:
             self._install(random.choice((*self._policies[:1] * 4, *self._policies[1:])))
 
     def _install(self, policy: Policy) -> None:
-        for each in (self._reference, *self._others):
-            each.tables.install(policy)
+        for tables in self._all_tables():
+            tables.install(policy)
+
+    def _all_tables(self) -> list[Tables]:
+        return [each.tables for each in (self._reference, *self._others)]
 
     def _compare_tables(self) -> None:
         want = state(self._reference.tables)
@@ -161,7 +178,8 @@ def explain(executor: Executor, each: Given, want: Outcome, have: Outcome) -> st
 
 def main() -> None:
     """Run, and print what it consisted of."""
-    frames, seed = (int(each) for each in [*sys.argv[1:], "200000", "1"][:2])
+    given = [int(each) for each in sys.argv[1:3]]
+    frames, seed = [*given, *(200_000, 1)[len(given) :]]
     tally = Run(seed).run(frames)
     print(
         f"{tally.frames} frames from seed {seed}, {tally.rewritten} sent, {tally.completed} completed, "
