@@ -16,7 +16,7 @@ from tests.variants import Patch, sanitizer_library
 
 SECONDS = 5
 PATIENCE = 60
-REACHED_PERCENT = 65
+REACHED_PERCENT = 60
 """Of all blocks. The others wait for another thread, or are bounds that no index passes."""
 
 BROKEN = {

@@ -113,7 +113,9 @@ static void check_entry(const struct l4_tables *tables, uint32_t index)
 
 	if (entry->state >= L4_FLOW_STATES)
 		finding("entry %u is in state %u", index, entry->state);
-	if ((entry->state == L4_FLOW_UDP) != (entry->protocol == 17))
+	if (entry->state == L4_FLOW_RESTING && (entry->peer || entry->next_hop))
+		finding("entry %u rests, and is of a flow", index);
+	if (entry->state != L4_FLOW_RESTING && (entry->state == L4_FLOW_UDP) != (entry->protocol == 17))
 		finding("entry %u has a state of another protocol", index);
 	if (!entry->backend || entry->backend >= policy->backends || !entry->service ||
 	    entry->service >= policy->services)
@@ -130,7 +132,7 @@ static void check_flows(const struct l4_tables *tables, uint32_t *references)
 {
 	const struct l4_control *control = tables->control;
 	static uint32_t flows[L4_BACKENDS + 1];
-	uint32_t used = 0, overflowed = 0;
+	uint32_t used = 0, overflowed = 0, resting = 0;
 
 	memset(flows, 0, control->backend_limit * sizeof(flows[0]));
 	for (uint32_t i = 0; i < control->flow_entries; i++) {
@@ -144,7 +146,9 @@ static void check_flows(const struct l4_tables *tables, uint32_t *references)
 		used++;
 		overflowed += i >= control->buckets * L4_SLOTS;
 		/* One entry of a flow has a hop, and the other one, or the only one, has none. */
-		if (entry->next_hop)
+		if (entry->state == L4_FLOW_RESTING)
+			resting++;
+		else if (entry->next_hop)
 			references[entry->next_hop]++;
 		else
 			flows[entry->backend]++;
@@ -154,6 +158,8 @@ static void check_flows(const struct l4_tables *tables, uint32_t *references)
 			finding("backend %u has %u flows, and others are counted", i, flows[i]);
 	if (used != control->used || used > control->flow_capacity)
 		finding("%u entries are in use of %u, %u are counted", used, control->flow_capacity, control->used);
+	if (resting != control->resting)
+		finding("%u entries rest, %u are counted", resting, control->resting);
 	if (overflowed != control->overflowed)
 		finding("%u entries overflowed, %u are counted", overflowed, control->overflowed);
 }

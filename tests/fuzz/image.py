@@ -18,7 +18,7 @@ from tests.tables import SLOTS
 
 FLOW_MEMORY = 4096
 """Some 40 flows of DSR: one input can fill it."""
-CONSTANT = ("policies", "places", "services", "backends", "rings", "ranges")
+CONSTANT = ("policies", "places", "services", "backends", "rings", "ranges", "snats")
 """What a policy writes, and nobody else."""
 
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What Python does with tables between frames: through the helper, and with arguments that Python could give. */
+#include <arpa/inet.h>
 #include <string.h>
 
 #include "fuzz.h"
@@ -18,17 +19,35 @@ static int64_t used_entry(const struct l4_tables *tables, uint32_t n)
 	return L4_NONE;
 }
 
+/* As rest() in l4raw/core/resting.py: the port of a flow that has ended is not used again at once. */
+static void rest(const struct l4_tables *tables, const struct l4_flow *reply)
+{
+	struct l4_flow resting = *reply;
+
+	resting.state = L4_FLOW_RESTING;
+	resting.next_hop = 0;
+	resting.last_seen = tables->control->now;
+	resting.packets = 0;
+	tables->control->resting += l4_flow_put(tables, &resting, NULL) >= 0;
+}
+
 static void free_flow(const struct l4_tables *tables, uint32_t index)
 {
-	uint32_t used = tables->control->used;
-	struct l4_flow entry;
+	uint32_t used = tables->control->used, half = tables->control->generation & 1;
+	struct l4_flow entry, peer = { 0 };
+	const struct l4_service *service;
 
-	if (l4_flow_read(tables, index, &entry))
+	if (l4_flow_read(tables, index, &entry) || (entry.peer && l4_flow_read(tables, entry.peer - 1, &peer)))
 		finding("an entry that nobody writes cannot be read");
 	if (l4_flow_free(tables, index, entry.lock + 2) != L4_NONE || tables->control->used != used)
 		finding("a flow was freed that somebody saw in another life");
 	if (l4_flow_free(tables, index, entry.lock) || tables->control->used != used - (entry.peer ? 2 : 1))
 		finding("a flow that nobody writes was not freed, or not both of its entries");
+	service = &tables->services[half * tables->control->service_limit + entry.service];
+	if (entry.state == L4_FLOW_RESTING)
+		tables->control->resting--;
+	else if (service->mode == L4_FULLNAT)
+		rest(tables, entry.next_hop ? &entry : &peer);
 }
 
 void table_free(const struct l4_tables *tables, uint32_t n)
@@ -66,6 +85,21 @@ static void count_flow(const struct l4_tables *tables, uint32_t backend, int64_t
 	tables->traffic[backend].flows += index >= 0;
 }
 
+/* The n-th of the service's pool is where the backend's replies go. */
+static void choose_port(const struct l4_tables *tables, const struct l4_service *service, uint32_t n,
+			struct l4_flow *reply)
+{
+	const struct l4_snat *ranges = &tables->snats[(tables->control->generation & 1) * tables->control->snat_limit +
+						      service->snat_start];
+	uint32_t i = 0;
+
+	n %= service->snat_ports;
+	while (i + 1 < service->snat_ranges && ranges[i + 1].start <= n)
+		i++;
+	memcpy(reply->dst, ranges[i].address, sizeof(reply->dst));
+	reply->dport_be = htons((uint16_t)(ranges[i].port + n - ranges[i].start));
+}
+
 /* As after a miss: the flow of a frame that was given, to some backend. */
 void table_put(const struct l4_tables *tables, const uint8_t *frame, uint32_t size, const uint8_t *choices)
 {
@@ -86,15 +120,19 @@ void table_put(const struct l4_tables *tables, const uint8_t *frame, uint32_t si
 	flow.service = backend->service;
 	flow.backend = (uint16_t)number;
 	flow.last_seen = tables->control->now;
-	if (service->mode != L4_NAT) {
+	if (service->mode != L4_NAT && service->mode != L4_FULLNAT) {
 		count_flow(tables, number, l4_flow_put(tables, &flow, NULL));
 		return;
 	}
 	reply = flow;
 	memcpy(reply.src, backend->address, 16);
 	memcpy(reply.dst, flow.src, 16);
-	reply.sport_be = backend->port_be ? backend->port_be : flow.dport_be;
 	reply.dport_be = flow.sport_be;
+	reply.sport_be = backend->port_be ? backend->port_be : flow.dport_be;
+	if (service->mode == L4_FULLNAT && !service->snat_ports)
+		return; /* the policy in force has no such service any more */
+	if (service->mode == L4_FULLNAT)
+		choose_port(tables, service, number + mac, &reply);
 	/* Python has no such service, and asks for both before it puts them. */
 	if (is_v4(flow.src) != is_v4(backend->address) || !memcmp(&flow, &reply, KEY_SIZE) ||
 	    l4_flow_find(tables, &reply) >= 0)
@@ -113,7 +151,7 @@ void table_touch(const struct l4_tables *tables, uint32_t n, uint32_t state, uin
 {
 	int64_t index = used_entry(tables, n);
 
-	if (index < 0)
+	if (index < 0 || tables->flows[index].state == L4_FLOW_RESTING)
 		return;
 	state = tables->flows[index].protocol == 17 ? L4_FLOW_UDP : 1 + state % L4_FLOW_CLOSING;
 	l4_flow_touch(tables, (uint32_t)index, (uint8_t)state, tables->control->now, packets);
