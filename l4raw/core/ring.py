@@ -23,6 +23,8 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b, shake_256
+from heapq import merge
+from itertools import count, islice
 from math import gcd, log
 from struct import iter_unpack
 from typing import Final, NamedTuple
@@ -140,31 +142,40 @@ def maglev(backends: Sequence[tuple[int, Backend]], seed: bytes, size: int = MAG
 
     Each backend has its own permutation of the slots (`offset`, then steps
     of `skip`; `size` is prime, so every slot is reached) and takes, in turn,
-    the next of its slots that is still free. A backend of weight w takes w
-    turns in a round, as the section's last paragraph suggests. A backend is
-    known by its address and port, so that a new name moves no flow.
+    the next of its slots that is still free. Weights: see `in_turn`. A backend
+    is known by its address and port, so that a new name moves no flow.
     """
-    if not backends:
-        return array("H")
-    common = gcd(*(backend.weight for _, backend in backends))
-    turns = [(position, backend.weight // common) for position, (_, backend) in enumerate(backends)]
+    slots = array("H", bytes(2 * size if backends else 0))
     walks = [_permutation(backend, seed, size) for _, backend in backends]
-    slots = array("H", bytes(2 * size))
+    nexts = [offset for offset, _ in walks]
     taken = bytearray(size)
-    left = size
-    while True:
-        for position, weight in turns:
-            index = backends[position][0]
-            slot, skip = walks[position]
-            for _ in range(weight):
-                while taken[slot]:
-                    slot = (slot + skip) % size
-                taken[slot] = 1
-                slots[slot] = index
-                left -= 1
-                if not left:
-                    return slots
-            walks[position] = slot, skip
+    for position in islice(in_turn([backend.weight for _, backend in backends]), size):
+        slot, skip = nexts[position], walks[position][1]
+        while taken[slot]:
+            slot = (slot + skip) % size
+        taken[slot] = 1
+        slots[slot] = backends[position][0]
+        nexts[position] = slot
+    return slots
+
+
+def in_turn(weights: Sequence[int]) -> Iterator[int]:
+    """Positions without end, each as often as its weight and spread evenly; nothing for no weights.
+
+    Turn k of weight w is due at (k + phase) / w, where the phase is from 0 to
+    1 by position. That hardly depends on who else is there: when one goes, the
+    others take turns in nearly the same order, and keep nearly all of their
+    slots. (The paper's section 3.4 suggests w turns at a time. Then a last,
+    partial round goes to the first few: of 200 with weights of 99 and 100, one
+    less moved 20 % of the slots.)
+    """
+    room = len(weights)
+
+    def due(position: int, weight: int) -> Iterator[tuple[float, int]]:
+        phase = (position + 0.5) / room
+        return (((turn + phase) / weight, position) for turn in count())
+
+    return (position for _, position in merge(*(due(p, w) for p, w in enumerate(weights))))
 
 
 def _permutation(backend: Backend, seed: bytes, size: int) -> tuple[int, int]:

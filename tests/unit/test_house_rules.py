@@ -23,7 +23,9 @@ LAYERS = ("wire", "core", "engine", "control", "cli")
 
 WIRE_MAY_IMPORT = {"__future__", "struct", "enum", "typing", "dataclasses", "ipaddress"}
 # mmap: the type of a buffer that a flow table is given; none is opened there.
-CORE_MAY_IMPORT = WIRE_MAY_IMPORT | {"hashlib", "math", "array", "bisect", "collections.abc", "mmap"}
+CORE_MAY_IMPORT = WIRE_MAY_IMPORT | {
+    *("hashlib", "math", "array", "bisect", "heapq", "itertools", "collections.abc", "mmap"),
+}
 
 OTHERS_CODE = {
     "wire": set(),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
+from fractions import Fraction
 from hashlib import blake2b
 
 import pytest
@@ -15,7 +15,7 @@ from l4raw.wire.abi import MAGLEV_SLOTS
 from tests.tables import ip
 
 SMALL = [3, 1, 1, 1, 3, 2, 2]
-SMALL_WEIGHTED = [3, 2, 1, 1, 1, 2, 1]
+SMALL_WEIGHTED = [3, 1, 1, 1, 1, 2, 2]
 HRW_ROWS = [3, 1, 2, 1, 1, 3, 2, 2, 2, 2, 1, 2]
 
 
@@ -44,13 +44,38 @@ def test_maglev_gives_each_backend_its_even_share() -> None:
 def test_maglev_shares_follow_the_weights(weights: list[int]) -> None:
     counts = shares(weights)
     for index, weight in enumerate(weights, start=1):
-        assert abs(counts[index] - MAGLEV_SLOTS * weight / sum(weights)) <= weight + 1
+        assert abs(counts[index] - MAGLEV_SLOTS * weight / sum(weights)) <= 1
 
 
 def test_weight_zero_takes_no_new_flow() -> None:
     for scheduler in Scheduler:
         ring = build(scheduler, numbered([1, 0, 1]), b"seed")
         assert set(ring.slots) == {1, 3}
+
+
+WEIGHTS = {
+    "alike": lambda n: [1] * n,
+    "1 to 10": lambda n: [1 + 7 * i % 10 for i in range(n)],
+    "1 to 100": lambda n: [1 + 37 * i % 100 for i in range(n)],
+    "one of 99, else 100": lambda n: [99] + [100] * (n - 1),
+    "half of 100, half of 1": lambda n: [100] * (n // 2) + [1] * (n - n // 2),
+}
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("count", [3, 10, 50, 200])
+def test_maglev_without_one_backend_moves_two_in_a_hundred_of_the_others_slots_at_most(
+    count: int, weights: str
+) -> None:
+    """NSDI'16 section 5.3. The first, the last, one in the middle, the lightest and the heaviest."""
+    each = WEIGHTS[weights](count)
+    backends = numbered(each)
+    before = maglev(backends, b"seed")
+    for gone in {0, count // 2, count - 1, each.index(min(each)), each.index(max(each))}:
+        after = maglev(backends[:gone] + backends[gone + 1 :], b"seed")
+        others = [(a, b) for a, b in zip(before, after, strict=True) if a != gone + 1]
+        assert gone + 1 not in after
+        assert sum(a != b for a, b in others) <= 0.02 * len(others)
 
 
 def test_losing_one_of_ten_backends_moves_few_other_flows() -> None:
@@ -88,10 +113,11 @@ def test_a_small_ring_as_the_papers_section_3_4_builds_it(weights: list[int], sl
         skip = int.from_bytes(digest[8:], "big") % (size - 1) + 1
         walks.append(iter([(offset + j * skip) % size for j in range(size)]))
     expected: dict[int, int] = {}
-    for turn in itertools.cycle([i for i, weight in enumerate(weights) for _ in range(weight)]):
-        if len(expected) == size:
-            break
-        expected[next(slot for slot in walks[turn] if slot not in expected)] = turn + 1
+    # Turn k of weight w, that of position p of n, is at (k + (p + 1/2) / n) / w.
+    phase = [Fraction(2 * position + 1, 2 * len(weights)) for position in range(len(weights))]
+    due = [((turn + phase[i]) / w, i) for i, w in enumerate(weights) for turn in range(size)]
+    for _, position in sorted(due)[:size]:
+        expected[next(slot for slot in walks[position] if slot not in expected)] = position + 1
     assert list(maglev(backends, b"seed", size)) == [expected[slot] for slot in range(size)] == slots
 
 
