@@ -13,6 +13,6 @@ from .fullnat import fullnat
 from .host import CommandError, Host, NamespaceError
 from .nat import nat
 from .process import Log
-from .topology import Topology
+from .topology import NO_CHECK, Topology
 
-__all__ = ["CommandError", "Host", "Log", "NamespaceError", "Topology", "dsr", "fullnat", "nat"]
+__all__ = ["NO_CHECK", "CommandError", "Host", "Log", "NamespaceError", "Topology", "dsr", "fullnat", "nat"]

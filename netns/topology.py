@@ -37,6 +37,8 @@ FAR = {4: ("10.79.0.", 24), 6: ("2001:db8:79::", 64)}
 BALANCER_MAC = ("02:00:00:00:00:02", "02:00:00:00:00:03")
 """Of the balancer's eth0 and eth1."""
 ARMS = (1, 2)
+NO_CHECK = {"type": "none"}
+"""For `check`: what is on the wire is the traffic alone, and backends without a server stay."""
 MAX_BACKENDS = 80
 """b1 is .11 and the client side's VIP .100 stays free."""
 
@@ -90,6 +92,7 @@ class Topology:
         backend_port: int = 0,
         weights: Sequence[int] = (),
         snat_ports: str = "1024-65535",
+        check: Mapping[str, object] | None = None,
         lb: Mapping[str, object] | None = None,
     ) -> str:
         """The text of an l4raw.toml for this network.
@@ -97,7 +100,8 @@ class Topology:
         `services` are ports such as "80/tcp" (which is also the default),
         "53/udp" or "0/tcp" for every port. `backend_port` 0 leaves the port
         as the client asked (NAT only otherwise). `weights`: one a backend.
-        `snat_ports`: of the SNAT address. `lb`: further keys of [lb].
+        `snat_ports`: of the SNAT address. `check`: how backends are checked, such as NO_CHECK.
+        `lb`: further keys of [lb].
         """
         top = {"interfaces": self.interfaces, "dataplane": dataplane, **(lb or {})}
         lines = ["[lb]", *(f"{key} = {_toml(value)}" for key, value in top.items())]
@@ -113,6 +117,7 @@ class Topology:
                 f"mode = {_toml(self.mode)}",
                 f"scheduler = {_toml(scheduler)}",
                 *([f'snat = [{{ address = "{self.snat}", ports = "{snat_ports}" }}]'] if self.snat else []),
+                *([f"check = {_toml(check)}"] if check else []),
                 "backends = [",
             ]
             for host, weight in zip(self.backends, shares, strict=True):
@@ -272,4 +277,6 @@ def _quiet_sysctls(forward: bool, version: int) -> dict[str, int | str]:
 
 def _toml(value: object) -> str:
     """A TOML value. JSON writes strings, integers, booleans and lists of them the same way."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{key} = {_toml(each)}' for key, each in value.items())} }}"
     return json.dumps(value)

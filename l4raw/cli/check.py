@@ -56,6 +56,8 @@ def _count(number: int, noun: str) -> str:
 
 
 def _data(loaded: Loaded) -> dict[str, Any]:
+    from l4raw.control.checks import describe
+
     return {
         "file": str(loaded.path),
         "found_by": loaded.found_by,
@@ -67,6 +69,7 @@ def _data(loaded: Loaded) -> dict[str, Any]:
                 "vip": str(service),
                 "mode": str(service.mode),
                 "scheduler": str(service.scheduler),
+                "check": describe(service, loaded.config.checks.get(service.name)),
                 "backends": [
                     {"name": backend.name, "address": str(backend), "weight": backend.weight}
                     for backend in service.backends

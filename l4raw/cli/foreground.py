@@ -25,6 +25,7 @@ from l4raw.wire.ethernet import format_mac
 
 if TYPE_CHECKING:
     from l4raw.control.balancer import Balancer
+    from l4raw.control.standing import Event
     from l4raw.core.decision import Decision
 
 SCHEMA: Final = "l4raw.up/1"
@@ -91,6 +92,8 @@ class Foreground:
         while balancer.conflicts:
             self._conflict(balancer, *balancer.conflicts.popleft())
         self._exhausted(balancer)
+        while balancer.health_events:
+            self._health(balancer.health_events.popleft())
         if balancer.unresolved != self._unresolved:
             self._backends(self._unresolved, balancer.unresolved)
             self._unresolved = balancer.unresolved
@@ -110,6 +113,12 @@ class Foreground:
             )
         if found:
             self.say(f"ARP for {', '.join(found)} is answered now: frames to there are sent")
+
+    def _health(self, event: Event) -> None:
+        if self._state.json:
+            self._event("health", **event._asdict())
+        else:
+            self.say(str(event))
 
     def _exhausted(self, balancer: Balancer) -> None:
         """New flows that got no address and port, by pool and backend. Called once a second."""

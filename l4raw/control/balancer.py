@@ -19,17 +19,20 @@ from l4raw.control import dataplane
 from l4raw.control.advice import snat_warnings, vip_warnings
 from l4raw.control.errors import L4Error
 from l4raw.control.guard import Guard
+from l4raw.control.health import Health
 from l4raw.control.inspection import RESOLVE_S
 from l4raw.control.instance import Instance, heal
 from l4raw.control.neighbours import Neighbours
 from l4raw.control.netlink import Interface, Netlink
 from l4raw.control.responder import Responders
 from l4raw.control.settings import Config
+from l4raw.control.standing import Event
+from l4raw.control.vip_probe import VipProbe
 from l4raw.control.vips import SNAT, VIP, snat_addresses, vips
 from l4raw.control.watch import Watch
 from l4raw.core.states import expire
 from l4raw.core.steer import steer
-from l4raw.core.tables import Arm, Tables, compile_policy
+from l4raw.core.tables import Arm, Policy, Tables, compile_policy
 from l4raw.engine.base import Engine, Steer, forward
 
 TICK_S: Final = 0.01
@@ -86,12 +89,15 @@ class Balancer:
         """After `close`: the engine's own counters."""
         self.conflicts: deque[tuple[bytes, bytes]] = deque()
         """VIPs and SNAT addresses that another host claims too, with its MAC; who tells it takes it out."""
+        self.health_events: deque[Event] = deque()
+        """Backends that went up or down; likewise."""
         self._interfaces = list(interfaces)
         self._run_dir = run_dir
         self._instance = Instance(name, run_dir)
         self._seed = seed
         self._guard = Guard(name, config.lb.interfaces, config.services)
         self._neighbours: Neighbours | None = None
+        self._health: Health | None = None
         self._step: Step = lambda text: None
         self._checks: list[Callable[[], None]] = []
         """Each raises what must end the balancer."""
@@ -166,7 +172,7 @@ class Balancer:
         self.unresolved = neighbours.wait_resolved(RESOLVE_S)
         backends = sum(len(service.backends) for service in self.config.services)
         step(f"neighbours: {backends - len(self.unresolved)} of {backends} backends resolved")
-        self._install(neighbours)
+        policy = self._install(neighbours)
 
         self._neighbours = neighbours
         self._checks = [watch.look, partial(self._take_mtus, watch), neighbours.check]
@@ -191,6 +197,7 @@ class Balancer:
             each.start()
             if each.names:
                 step(f"{each.names}: answering for {each.count} {each.kind}(s) on {each.interface}")
+        self._check_health(policy, neighbours)
 
     def _responder(self, arm: int, addresses: Sequence[bytes], kind: str) -> Responders:
         responder = Responders(self._interfaces[arm], addresses, self._conflict, kind)
@@ -198,7 +205,7 @@ class Balancer:
         self._checks.append(responder.check)
         return responder
 
-    def _install(self, neighbours: Neighbours) -> None:
+    def _install(self, neighbours: Neighbours) -> Policy:
         hops = {}
         for service in self.config.services:
             for backend in service.backends:
@@ -212,6 +219,15 @@ class Balancer:
             self.tables.install(policy)
         except OverflowError as error:
             raise L4Error("L4R-307", what=str(error), where="[lb]") from error
+        return policy
+
+    def _check_health(self, policy: Policy, neighbours: Neighbours) -> None:
+        assert isinstance(self._seed, bytes), "lock() has made it"
+        probe = VipProbe(self._interfaces[-1], neighbours.mac_of)
+        self._health = health = Health(policy, self.config.checks, self._seed, probe)
+        health.start()
+        self._open.callback(health.close)
+        self._checks.append(health.check)
 
     def _conflict(self, vip: bytes, mac: bytes) -> None:
         self.conflicts.append((vip, mac))
@@ -232,6 +248,9 @@ class Balancer:
         tick = second = 0.0
         sweep = min(_SWEEP_MOST, max(_SWEEP_LEAST, int(tables.flows.entries * TICK_S / _SWEEP_S)))
         while not stopping():
+            if self._health and (change := self._health.take()):
+                tables.install(change.policy)
+                self.health_events.extend(change.events)
             now = time.monotonic()
             tables.now = int((now - self._started) * 1000) & _WRAP
             if now >= tick:

@@ -193,6 +193,24 @@ CONFIG = (
         "give the backend an address of the VIP's version, or make a second service",
     ),
     Code(
+        "L4R-150",
+        "a check without a port to ask",
+        "a check is a TCP handshake. A UDP port has none, and port 0 stands for every port.",
+        "name a TCP port at which the same server listens: check = { port = 53 }; or remove check",
+    ),
+    Code(
+        "L4R-151",
+        "a check may take longer than its interval",
+        "the next check of a backend would be due before the last one has ended.",
+        "make timeout shorter or interval longer",
+    ),
+    Code(
+        "L4R-152",
+        "a key of a check that is not made",
+        'type = "none" says that backends are not checked, so nothing else of it is used.',
+        'remove the key, or use type = "tcp"',
+    ),
+    Code(
         "L4R-160",
         "not a network",
         "an access list has addresses and networks: an address, a slash and the length of the prefix, with no"

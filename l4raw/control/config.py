@@ -19,8 +19,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from l4raw.control import meaning, shape
+from l4raw.control import meaning, shape, shape_check
 from l4raw.control.advice import one_arm_nat_warnings as one_arm_nat_warnings
+from l4raw.control.checks import Check
 from l4raw.control.draft import Draft
 from l4raw.control.errors import ConfigErrors, L4Error, Problem
 from l4raw.control.findings import from_pydantic
@@ -136,11 +137,19 @@ def _config(root: shape.Root) -> Config:
         LbConfig(tuple(lb.interfaces), lb.dataplane, lb.flow_memory, lb.ring_seed, lb.client_next_hop),
         tuple(_service(service) for service in root.service),
         {service.name: _timeouts(service.timeouts) for service in root.service},
+        {service.name: _check(service.check) for service in root.service if service.check},
     )
 
 
 def _timeouts(table: shape.Timeouts) -> Timeouts:
     return Timeouts(table.syn, table.established, table.fin, table.udp)
+
+
+def _check(table: shape_check.Check) -> Check:
+    timeout = table.timeout
+    if "timeout" not in table.model_fields_set:
+        timeout = min(timeout, table.interval)
+    return Check(table.type, table.port, table.interval, timeout, table.rise, table.fall)
 
 
 def _service(service: shape.Service) -> Service:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
-from l4raw.control import meaning_limits, meaning_snat
+from l4raw.control import meaning_check, meaning_limits, meaning_snat
 from l4raw.control.draft import Draft, DraftBackend, DraftService
 from l4raw.control.source import Finding
 from l4raw.core.ring import turns
@@ -52,6 +52,7 @@ def check(draft: Draft) -> Iterator[Finding]:
         yield from _weights(service)
         yield from _versions(service)
         yield from meaning_limits.check(draft, service)
+        yield from meaning_check.check(draft, service)
 
 
 def _repeated(

@@ -81,6 +81,10 @@ class Neighbours:
         """Index in `NextHops` for the backend with this address."""
         return self._hop_of_backend[address].index
 
+    def mac_of(self, address: bytes) -> bytes | None:
+        """The MAC address that frames for this backend go to; None: not known now."""
+        return self._hop_of_backend[address].mac
+
     def owners(self) -> dict[bytes, str]:
         """The MACs known so far, each with the backends it belongs to; for the address probe."""
         return {hop.mac: ", ".join(hop.names) for hop in self._hops.values() if hop.mac}

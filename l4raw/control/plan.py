@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from l4raw.control.advice import subnets_without
+from l4raw.control.checks import describe as describe_check
 from l4raw.control.dataplane import AUTO, RAW
 from l4raw.control.guard import table_name, why_needed
 from l4raw.control.instance import interface_file
@@ -40,6 +41,8 @@ def steps(
         pool = f", as {', '.join(map(str, service.snat))}" if service.snat else ""
         text = f"{service.name} {service} {service.mode} {service.scheduler}: {backends}{pool}"
         yield Step("service", text)
+        how = describe_check(service, config.checks.get(service.name))
+        yield Step("check", f"{service.name}: {how}")
     yield Step("lock", f"{run_dir / instance}")
     for interface in interfaces:
         yield Step("lock", f"{run_dir / INTERFACES / interface_file(interface)}, for {interface.name}")
@@ -75,5 +78,5 @@ def describe(planned: Sequence[Step]) -> Iterator[str]:
     instance, chosen, *rest = planned
     yield f"plan for instance {instance.what}, dataplane {chosen.what}:"
     for kind, what in rest:
-        yield f"{' ' if kind == 'service' else '+'} {kind:8} {what}"
+        yield f"{' ' if kind in ('service', 'check') else '+'} {kind:8} {what}"
     yield "all but kept files ends with this process, however it ends"

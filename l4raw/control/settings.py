@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from l4raw.control.checks import Check
 from l4raw.core.model import Service
 from l4raw.core.tables import Timeouts
 
@@ -36,3 +37,5 @@ class Config:
     services: tuple[Service, ...]
     timeouts: Mapping[str, Timeouts] = field(default_factory=dict)
     """By the name of the service; one that is absent has the defaults."""
+    checks: Mapping[str, Check] = field(default_factory=dict)
+    """Likewise; what the defaults are depends on the service: see checks.py."""

@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from l4raw.control import values
+from l4raw.control.shape_check import Check, is_table
 from l4raw.control.shape_limits import MSS_RANGE, Acl
 from l4raw.control.shape_table import Table, number, text, toml_type
 from l4raw.core import tables
@@ -97,7 +98,7 @@ class Snat(Table):
 class Service(Table):
     """[[service]]."""
 
-    later = frozenset({"flows", "full", "affinity", "all_down", "tunnel", "check"})
+    later = frozenset({"flows", "full", "affinity", "all_down", "tunnel"})
 
     name: _Name
     vip: Annotated[values.Vip, text(values.vip)]
@@ -108,6 +109,7 @@ class Service(Table):
     mss_clamp: Annotated[int, number(lambda value: values.whole_number(value, *MSS_RANGE))] = 0
     acl: Acl = Field(default_factory=Acl)
     snat: list[Snat] = Field(default_factory=list)
+    check: Annotated[Check | None, BeforeValidator(is_table)] = None
 
 
 class Lb(Table):
@@ -138,5 +140,6 @@ def table_at(loc: tuple[str | int, ...]) -> type[Table]:
         ("service", "backends"): Backend,
         ("service", "acl"): Acl,
         ("service", "snat"): Snat,
+        ("service", "check"): Check,
     }
     return models.get(words, Table)

@@ -39,6 +39,7 @@ MOST_EXTENSIONS: Final = 6
 """Headers that are parsed past. Section 4.1 has a place for seven, of which a packet has one or two."""
 
 PAYLOAD_LENGTH: Final = 4
+NEXT_HEADER: Final = 6
 TTL: Final = 7
 """The hop limit."""
 SRC: Final = 8

@@ -119,6 +119,8 @@ def test_a_good_file_as_json(run: Run) -> None:
             "vip": "10.77.0.100:80/tcp",
             "mode": "nat",
             "scheduler": "maglev",
+            "check": "TCP handshake with each backend, every 2s, timeout 1s;"
+            " down after 3 failures, up after 2",
             "backends": [
                 {"name": "b1", "address": "10.77.0.11", "weight": 1},
                 {"name": "b2", "address": "10.77.0.12", "weight": 1},

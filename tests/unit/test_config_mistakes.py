@@ -101,7 +101,6 @@ MISTAKES = [
     ('"nat"', '"nat"\nscheduler = "lc"', "L4R-136", "11:55", "no weights but 0 and 1; wlc has"),
     ('"nat"', '"nat"\nscheduler = "sticky"', "L4R-112", "8:13", 'scheduler "sticky" is unknown'),
     ('"nat"', '"nat"\nscheduler = "magelv"', "L4R-112", "8:13", 'did you mean "maglev"?'),
-    ('"nat"', '"nat"\ncheck = { type = "tcp" }', "L4R-113", "8:1", 'key "check" is not in this version'),
     (
         '"nat"',
         '"nat"\nafinity = "5m"',

@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from l4raw.cli.main import COMMANDS, cli
-from l4raw.control import shape, shape_limits
+from l4raw.control import shape, shape_check, shape_limits
 from l4raw.control.codes import REGISTRY
 from l4raw.control.config import parse as parse_config
 from l4raw.control.shape_table import Table
@@ -62,6 +62,7 @@ TABLES_OF_FILE: dict[str, type[BaseModel]] = {
     "`snat`": shape.Snat,
     "`timeouts`": shape.Timeouts,
     "`acl`": shape_limits.Acl,
+    "`check`": shape_check.Check,
 }
 
 
@@ -97,6 +98,7 @@ def accepted(title: str, key: str | None, value: str) -> object:
         "`snat`": {"address": '"10.77.1.5"'},
         "`timeouts`": {},
         "`acl`": {},
+        "`check`": {},
     }
     if key:
         parts[title][key] = value
@@ -112,6 +114,8 @@ def accepted(title: str, key: str | None, value: str) -> object:
         service.setdefault(name, inline(parts[f"`{name}`"]))
     if title == "`snat`":
         service["snat"] = f"[{inline(parts[title])}]"
+    if title == "`check`":
+        service.setdefault("check", inline(parts["`check`"]))
     lines = ["[lb]", *(f"{name} = {text}" for name, text in parts["`[lb]`"].items()), "[[service]]"]
     lines += [f"{name} = {text}" for name, text in service.items()]
     return parse_config("\n".join(lines), Path("docs/configuration.md")).config

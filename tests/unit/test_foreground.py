@@ -11,6 +11,8 @@ import pytest
 
 from l4raw.cli.foreground import Foreground
 from l4raw.cli.state import State
+from l4raw.control.standing import Event
+from l4raw.control.standing import State as Health
 from l4raw.core.snat import Ports
 from l4raw.core.tables import NO_POLICY
 from tests.tables import fullnat, make_tables
@@ -28,7 +30,11 @@ def test_a_conflict_is_told_once_for_each_host_and_again_after_a_while(
     balancer = cast(
         "Any",
         SimpleNamespace(
-            conflicts=conflicts, arms=[SimpleNamespace(name="eth0")], unresolved=[], tables=no_tables()
+            conflicts=conflicts,
+            health_events=(),
+            arms=[SimpleNamespace(name="eth0")],
+            unresolved=[],
+            tables=no_tables(),
         ),
     )
     foreground = Foreground(State())
@@ -64,6 +70,7 @@ def running(unresolved: list[str]) -> Any:
         dataplane_note="",
         config=config,
         conflicts=deque(),
+        health_events=deque(),
         arms=[arm],
         unresolved=unresolved,
         warnings=[],
@@ -121,6 +128,32 @@ def test_a_lost_backend_is_an_event_of_json(capsys: pytest.CaptureFixture[str]) 
         },
         {"schema": "l4raw.up/1", "event": "backends", "lost": [], "found": ["b1"], "unresolved": ["b2"]},
     ]
+
+
+def test_backends_that_go_down_and_come_back_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    events = [
+        Event("web", "b2", Health.DOWN, "connection refused", 3, 3),
+        Event("web", "b2", Health.UP, "", 2, 2),
+    ]
+    balancer = running([])
+    balancer.health_events.extend(events)
+    Foreground(State()).each_second(balancer)
+    assert not balancer.health_events
+    assert capsys.readouterr().err == (
+        "backend web/b2 down: connection refused (3 of 3)\nbackend web/b2 up (2 of 2)\n"
+    )
+    balancer.health_events.extend(events[:1])
+    Foreground(State(json=True)).each_second(balancer)
+    assert json.loads(capsys.readouterr().out) == {
+        "schema": "l4raw.up/1",
+        "event": "health",
+        "service": "web",
+        "backend": "b2",
+        "state": "down",
+        "reason": "connection refused",
+        "in_row": 3,
+        "needed": 3,
+    }
 
 
 def test_what_to_try_comes_after_ready(capsys: pytest.CaptureFixture[str]) -> None:
