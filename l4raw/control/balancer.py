@@ -23,7 +23,8 @@ from l4raw.control.health import Health
 from l4raw.control.inspection import RESOLVE_S
 from l4raw.control.instance import Instance, heal
 from l4raw.control.neighbours import Neighbours
-from l4raw.control.netlink import Interface, Netlink
+from l4raw.control.netlink import Interface
+from l4raw.control.policy import install
 from l4raw.control.responder import Responders
 from l4raw.control.settings import Config
 from l4raw.control.standing import Event
@@ -32,7 +33,7 @@ from l4raw.control.vips import SNAT, VIP, snat_addresses, vips
 from l4raw.control.watch import Watch
 from l4raw.core.states import expire
 from l4raw.core.steer import steer
-from l4raw.core.tables import Arm, Policy, Tables, compile_policy
+from l4raw.core.tables import Arm, Policy, Tables
 from l4raw.engine.base import Engine, Steer, forward
 
 TICK_S: Final = 0.01
@@ -172,7 +173,8 @@ class Balancer:
         self.unresolved = neighbours.wait_resolved(RESOLVE_S)
         backends = sum(len(service.backends) for service in self.config.services)
         step(f"neighbours: {backends - len(self.unresolved)} of {backends} backends resolved")
-        policy = self._install(neighbours)
+        assert isinstance(self._seed, bytes), "lock() has made it"
+        policy = install(self.config, neighbours, self._seed, self.tables)
 
         self._neighbours = neighbours
         self._checks = [watch.look, partial(self._take_mtus, watch), neighbours.check]
@@ -204,22 +206,6 @@ class Balancer:
         self._open.callback(responder.close)
         self._checks.append(responder.check)
         return responder
-
-    def _install(self, neighbours: Neighbours) -> Policy:
-        hops = {}
-        for service in self.config.services:
-            for backend in service.backends:
-                index = neighbours.next_hop(backend.address)
-                hops[backend.address] = index, self.tables.next_hops.arms[index]
-        assert isinstance(self._seed, bytes), "lock() has made it"
-        with Netlink() as netlink:
-            self.tables.local = frozenset(netlink.local_addresses())
-        try:
-            policy = compile_policy(self.config.services, hops, self._seed, self.config.timeouts)
-            self.tables.install(policy)
-        except OverflowError as error:
-            raise L4Error("L4R-307", what=str(error), where="[lb]") from error
-        return policy
 
     def _check_health(self, policy: Policy, neighbours: Neighbours) -> None:
         assert isinstance(self._seed, bytes), "lock() has made it"

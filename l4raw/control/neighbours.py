@@ -81,6 +81,11 @@ class Neighbours:
         """Index in `NextHops` for the backend with this address."""
         return self._hop_of_backend[address].index
 
+    def hops(self) -> dict[bytes, tuple[int, int]]:
+        """For each backend's address: the index in `NextHops`, and the arm that it is behind."""
+        arms = self._next_hops.arms
+        return {address: (hop.index, arms[hop.index]) for address, hop in self._hop_of_backend.items()}
+
     def mac_of(self, address: bytes) -> bytes | None:
         """The MAC address that frames for this backend go to; None: not known now."""
         return self._hop_of_backend[address].mac

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
+from scapy.packet import Packet
 
 from l4raw.control.vip_probe import answers_to
 from l4raw.wire import tcp
@@ -34,8 +35,11 @@ def test_a_built_one_is_scapys_and_is_read_back(
     wanted = segment(version, flags, options)._replace(seq=seq, ack=ack)
     frame = build(wanted, src=OUR_MACS[0], dst=CLIENT_MAC)
     src, dst = ENDS[version]
-    v4, v6 = IP(src=src, dst=dst, id=0, flags="DF", ttl=64), IPv6(src=src, dst=dst, hlim=64)
-    network = v4 if version == 4 else v6
+    network: Packet
+    if version == 4:
+        network = IP(src=src, dst=dst, id=0, flags="DF", ttl=64)
+    else:
+        network = IPv6(src=src, dst=dst, hlim=64)
     said = [("MSS", 1460)] if options else []
     layer = TCP(sport=50000, dport=80, seq=seq, ack=ack, flags=flags, window=0xFFFF, options=said)
     ether = Ether(src=OUR_MACS[0].hex(":"), dst=CLIENT_MAC.hex(":"))
