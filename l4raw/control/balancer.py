@@ -17,7 +17,6 @@ from typing import Any, Final, Self
 
 from l4raw.control import dataplane
 from l4raw.control.advice import snat_warnings, vip_warnings
-from l4raw.control.errors import L4Error
 from l4raw.control.guard import Guard
 from l4raw.control.health import Health
 from l4raw.control.inspection import RESOLVE_S
@@ -189,7 +188,7 @@ class Balancer:
             try:
                 self.engine.open()
             except OSError as error:
-                raise _failed(error) from error
+                raise dataplane.failed(error) from error
             self._open.callback(self._close_engine)
             step(f"listen: packet sockets on {', '.join(arm.name for arm in self.arms)}")
         # Somebody may have come since `inspect` asked.
@@ -208,7 +207,7 @@ class Balancer:
         return responder
 
     def _check_health(self, policy: Policy, neighbours: Neighbours) -> None:
-        assert isinstance(self._seed, bytes), "lock() has made it"
+        assert isinstance(self._seed, bytes)
         probe = VipProbe(self._interfaces[-1], neighbours.mac_of)
         self._health = health = Health(policy, self.config.checks, self._seed, probe)
         health.start()
@@ -250,7 +249,7 @@ class Balancer:
             try:
                 forward(engine, tables, TICK_S, decide)
             except OSError as error:
-                raise _failed(error) from error
+                raise dataplane.failed(error) from error
 
     def _look_at_host(self) -> None:
         for check in self._checks:
@@ -268,7 +267,7 @@ class Balancer:
         try:
             self.engine.look()  # type: ignore[attr-defined]
         except OSError as error:
-            raise _failed(error) from error
+            raise dataplane.failed(error) from error
 
     def _keep_kernel_out(self) -> None:
         if self._guard.ensure():
@@ -294,8 +293,3 @@ class Balancer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _failed(error: OSError) -> L4Error:
-    """What an engine cannot go on after."""
-    return L4Error("L4R-306", what=error.strerror or str(error) or repr(error), where=error.filename)

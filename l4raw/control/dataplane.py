@@ -139,6 +139,11 @@ def _refusal(error: OSError) -> L4Error:
     return L4Error(code, what=what, where=where, why=_WHY, fix=fix)
 
 
+def failed(error: OSError) -> L4Error:
+    """What an engine that runs cannot go on after."""
+    return L4Error("L4R-306", what=error.strerror or str(error) or repr(error), where=error.filename)
+
+
 _WHY = "AF_XDP cannot work here as it is; --dataplane raw needs nothing of that, but is slower."
 _FIXES = {
     errno.EPERM: "run it as root of the host, not of a user namespace, or give this process what is missing",
