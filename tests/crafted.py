@@ -27,6 +27,30 @@ class Tuple5(NamedTuple):
     dport: int
     protocol: int
 
+    def flipped(self) -> Tuple5:
+        """What goes the other way."""
+        return Tuple5(self.dst, self.dport, self.src, self.sport, self.protocol)
+
+
+def error_about(
+    random: Random, quoted: bytearray, macs: tuple[bytes, bytes], src: bytes, dst: bytes
+) -> bytearray:
+    """An ICMP error from `src` to `dst` with some of the quoted packet, and right checksums."""
+    is_v4 = len(src) == 4
+    kind = random.choice((3, 3, 11, 12, 5) if is_v4 else (1, 2, 3, 4, 127))
+    shortest = (20 if is_v4 else 40) + random.choice((-1, 4, 7, 8))
+    cut = random.choice((shortest, 60, 548, 1200))
+    message = bytearray(pack("!BBHI", kind, random.randrange(4), 0, 1300) + quoted[:cut])
+    ttl = random.choice((1, 64, 64, 64))
+    if is_v4:
+        pack_into("!H", message, 2, checksum(message))
+        start = (0x45, 0xC0, ipv4.LENGTH + len(message), 9, 0, ttl, ipv4.ICMP)
+        header = bytearray(pack("!BBHHHBBH4s4s", *start, 0, src, dst))
+        return bytearray(ethernet.HEADER.pack(*macs, ethernet.IPV4)) + fixed(header) + message
+    pack_into("!H", message, 2, checksum(message, pseudo_header(src, dst, ipv6.ICMPV6, len(message))))
+    ip = pack("!IHBB16s16s", 6 << 28, len(message), ipv6.ICMPV6, ttl, src, dst)
+    return bytearray(ethernet.HEADER.pack(*macs, ethernet.IPV6) + ip) + message
+
 
 def build(
     of: Tuple5,

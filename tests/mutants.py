@@ -33,6 +33,14 @@ MUTANTS = {
     "long frames": Patch(
         STEER, "context->headers.length > l4_load(&l4_control_of(context->tables)->mtu)", "0"
     ),
+    "errors dropped": Patch(
+        STEER,
+        "if (headers->icmp && l4_is_icmp_error(headers->v6, type))",
+        "if (0)",
+    ),
+    "errors from inside": Patch(
+        STEER, "if (headers->icmp && l4_is_icmp_error(headers->v6, headers->icmp_type))", "if (0)"
+    ),
     "TTL of DSR": Patch(
         STEER, "if (entry->peer && context->headers.ttl <= 1)", "if (context->headers.ttl <= 1)"
     ),

@@ -19,7 +19,18 @@ from l4raw.core.model import Acl, Backend, Mode, Scheduler, Service, Snat
 from l4raw.core.tables import NO_POLICY, Arm, Policy, Tables, Timeouts, compile_policy
 from l4raw.wire import ipv4, ipv6, tcp
 from l4raw.wire.abi import FORWARD
-from tests.crafted import SPOILERS, TCP, UDP, Tuple5, build, make_partial, refix, tcp_options, tuple_of
+from tests.crafted import (
+    SPOILERS,
+    TCP,
+    UDP,
+    Tuple5,
+    build,
+    error_about,
+    make_partial,
+    refix,
+    tcp_options,
+    tuple_of,
+)
 from tests.executors import Outcome
 from tests.tables import OUR_ADDRESSES, OUR_MACS, SEED, New, ip
 
@@ -190,9 +201,11 @@ class Noise:
         kind = random.random()
         if kind < 0.04:
             return Given(random.randbytes(random.randrange(0, 80)), random.randrange(2), 0)
-        if kind < 0.26 and self._answers:
+        if kind < 0.08 and self._answers and self._known:
+            frame, arm = self._error()
+        elif kind < 0.30 and self._answers:
             frame, arm = self._answer(), 1
-        elif kind < 0.70 and self._known:
+        elif kind < 0.72 and self._known:
             frame, arm = self._again(), 0
         else:
             frame, arm = self._first(), 0
@@ -258,6 +271,20 @@ class Noise:
         mac = bytes([2, 0, 0, 0, 0, of.src[-1]])
         ttl = self.random.choice((1, *(64,) * 7))
         return build(of, (OUR_MACS[1], mac), self._flags(), ttl, body=self._body())
+
+    def _error(self) -> tuple[bytearray, int]:
+        """An ICMP error about a packet that went to a client, or to a backend; and where it comes in."""
+        random = self.random
+        arm = random.randrange(2)
+        if arm:
+            to_backend = random.choice(self._answers)
+            of, mac = to_backend.flipped(), bytes([2, 0, 0, 0, 0, to_backend.src[-1]])
+        else:
+            known, mac = random.choice(self._known)
+            of = known.flipped()
+        quoted = build(of, (bytes(6), bytes(6)), body=self._body())[14:]
+        source = random.choice((of.dst, CLIENTS[1] if len(of.src) == 4 else CLIENTS_V6[1]))
+        return error_about(random, quoted, (OUR_MACS[arm], mac), source, of.src), arm
 
     def _spoiled(self, frame: bytearray) -> bytearray:
         """The same with something odd about it."""

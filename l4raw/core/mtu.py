@@ -9,7 +9,7 @@ private, filtered, or not there at all. A backend gets it from there too.
 Errors are limited as Linux limits its own (`icmp_msgs_per_sec`,
 `icmp_msgs_burst`): 1,000 a second, 50 at once. The MTU that is meant is the
 interface's; that of a route, or of a link further on, is told by a router
-there (icmp_errors.py).
+there (portless.py).
 
 Lives here: that decision, and the frames that it makes. Must not live here:
 where a frame goes (steer.py).
@@ -29,6 +29,7 @@ from l4raw.wire import ethernet, icmp, ipv4, ipv6, tcp, udp
 from l4raw.wire.abi import DROP_TOO_BIG, FRAGMENTED
 from l4raw.wire.checksum import ONES, add, checksum, fold, pseudo_header
 from l4raw.wire.headers import Frame, Headers
+from l4raw.wire.quoted import is_error
 
 _IP: Final = ethernet.LENGTH
 _U16: Final = Struct("!H")
@@ -119,9 +120,8 @@ def _refused(frame: bytes | Frame, decision: Decision, arm: int, mtu: int, table
     """Dropped. Its sender is told, unless no error may be sent about it: RFC 1812, section 4.3.2.7."""
     headers = decision.headers
     assert headers is not None, "what is sent was read"
-    is_error = headers.icmp and headers.icmp_type in icmp.ERRORS[4 if len(headers.src) == 4 else 6]
     made: tuple[bytes, ...] = ()
-    if not is_error and not martian(headers, arm, tables) and tables.errors.take(tables.now):
+    if not is_error(headers) and not martian(headers, arm, tables) and tables.errors.take(tables.now):
         vip = decision.service.service.vip if decision.service else headers.dst
         make = _fragmentation_needed if len(headers.src) == 4 else _packet_too_big
         packet = make(bytes(frame[_IP : _IP + headers.length]), vip, headers.src, mtu)

@@ -13,6 +13,7 @@ from typing import Final
 from l4raw.wire import ethernet, icmp, ipv4, ipv6, tcp, udp
 from l4raw.wire.checksum import update, update_partial
 from l4raw.wire.headers import Frame, Headers
+from l4raw.wire.quoted import Quoted
 
 Edit = tuple[str, int, bytes, bytes]
 """Field, offset in the frame, old bytes, new bytes of the same length."""
@@ -126,6 +127,57 @@ def echo(headers: Headers, own_mac: bytes) -> tuple[Edit, ...]:
     edits.append(("icmp.type", headers.icmp + icmp.TYPE, _u8(old), _u8(new)))
     edits.append(("icmp.checksum", headers.icmp + icmp.CHECKSUM, _u16(headers.l4_checksum), _u16(total)))
     return tuple(edits)
+
+
+def error(
+    headers: Headers, quoted: Quoted, outer: tuple[bytes, bytes, bytes, bytes], source: End, destination: End
+) -> tuple[Edit, ...]:
+    """Translate an ICMP error, and the packet that it quotes, which had `source` and `destination` there.
+
+    `outer`: source and destination MAC, source and destination address of the
+    error itself. RFC 5508, section 4; RFC 1624 for the sums. A sum that is
+    wrong, because a router lowered the TTL only, stays as wrong as it was.
+    """
+    src_mac, dst_mac, src, dst = outer
+    is_v4 = len(src) == 4
+    ip = ipv4 if is_v4 else ipv6
+    inside = [
+        ("quoted.src", quoted.ip + ip.SRC, quoted.src, source[0]),
+        ("quoted.dst", quoted.ip + ip.DST, quoted.dst, destination[0]),
+        ("quoted.sport", quoted.l4 + tcp.SPORT, _u16(quoted.sport), _u16(source[1])),
+        ("quoted.dport", quoted.l4 + tcp.DPORT, _u16(quoted.dport), _u16(destination[1])),
+    ]
+    addresses, ports = _change(inside[:2]), _change(inside[2:])
+    if is_v4:
+        new = update(quoted.ip_checksum, addresses)
+        inside.append(("quoted.checksum", quoted.ip + ipv4.CHECKSUM, _u16(quoted.ip_checksum), _u16(new)))
+    if quoted.checksum_at:
+        new = update(quoted.checksum, addresses + ports)
+        if new == udp.NO_CHECKSUM and quoted.protocol == ipv4.UDP:
+            new = udp.ZERO
+        inside.append(("quoted.l4_checksum", quoted.checksum_at, _u16(quoted.checksum), _u16(new)))
+    outside = [("ip.src", _IP + ip.SRC, headers.src, src), ("ip.dst", _IP + ip.DST, headers.dst, dst)]
+    edits = [
+        ("eth.dst", ethernet.DST, headers.dst_mac, dst_mac),
+        ("eth.src", ethernet.SRC, headers.src_mac, src_mac),
+        *outside,
+        ("ip.ttl", _IP + ip.TTL, _u8(headers.ttl), _u8(headers.ttl - 1)),
+    ]
+    # ICMPv6's sum covers the addresses in front of it too, IPv4's header has a sum of its own for them.
+    covered = _change(inside)
+    if is_v4:
+        ip_sum = update(headers.ip_checksum, _change(outside) - _TTL_ONE)
+        edits.append(("ip.checksum", _IP + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(ip_sum)))
+    else:
+        covered += _change(outside)
+    total = update(headers.l4_checksum, covered)
+    edits.append(("icmp.checksum", headers.icmp + icmp.CHECKSUM, _u16(headers.l4_checksum), _u16(total)))
+    return tuple(each for each in (*edits, *inside) if each[2] != each[3])
+
+
+def _change(edits: Iterable[Edit]) -> int:
+    """How whole words that change change a sum that covers them."""
+    return sum(int.from_bytes(new) - int.from_bytes(old) for _, _, old, new in edits)
 
 
 _u8: Final = Struct("!B").pack

@@ -15,8 +15,8 @@ decisions over the same tables.
 
 from __future__ import annotations
 
-from l4raw.core import rewrite
-from l4raw.core.admit import admit, martian
+from l4raw.core import portless, rewrite
+from l4raw.core.admit import admit
 from l4raw.core.decision import Decision
 from l4raw.core.flows import flow_key
 from l4raw.core.mss import clamp
@@ -24,23 +24,18 @@ from l4raw.core.mtu import fit
 from l4raw.core.snat import stray
 from l4raw.core.states import FIN_SYN_RST, NEXT_STATE
 from l4raw.core.tables import Tables
-from l4raw.wire import icmp, tcp
+from l4raw.wire import tcp
 from l4raw.wire.abi import (
     DROP_FRAGMENT,
-    DROP_MARTIAN,
     DROP_NEXT_HOP_UNKNOWN,
     DROP_NO_SERVICE,
-    DROP_PROTOCOL,
     DROP_TTL,
-    ECHO,
     FORWARD,
-    PASS_ND,
     PASS_OTHER_MAC,
     REPLY,
     SENT,
 )
 from l4raw.wire.headers import Frame, Headers, parse
-from l4raw.wire.ipv6 import NEIGHBOUR_DISCOVERY
 
 
 def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables, segment: int = 0) -> Decision:
@@ -59,7 +54,7 @@ def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables, segme
         return Decision(PASS_OTHER_MAC, headers)
     partial = csum_start != 0 and csum_start == headers.l4
     whose = _to_vip if headers.dst in tables.policy.vips else _from_backend
-    decision = whose(headers, arm, partial, tables)
+    decision = whose(frame, headers, arm, partial, tables)
     if headers.flags & tcp.SYN:
         decision = clamp(frame, decision, partial)
     if decision.verdict < SENT and headers.length > tables.arms[decision.arm].mtu:
@@ -67,12 +62,12 @@ def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables, segme
     return decision
 
 
-def _to_vip(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decision:
+def _to_vip(frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tables: Tables) -> Decision:
     """A client's frame: on to the backend of its flow."""
     if headers.fragment:
         return Decision(DROP_FRAGMENT, headers)
     if not headers.l4:
-        return _without_ports(headers, arm, tables)
+        return portless.to_vip(frame, headers, arm, tables)
     policy, flows, hops = tables.policy, tables.flows, tables.next_hops
     service = policy.find(headers.dst, headers.dport, headers.protocol)
     if service is None:
@@ -105,23 +100,13 @@ def _to_vip(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decisi
     return Decision(FORWARD, headers, service, backend, flow, pick, edits, backend.arm, source=source)
 
 
-def _without_ports(headers: Headers, arm: int, tables: Tables) -> Decision:
-    """A ping of a VIP is answered; who asks for its MAC address is the responder's; the rest is dropped."""
-    version = 4 if len(headers.dst) == 4 else 6
-    if version == 6 and headers.icmp and headers.icmp_type in NEIGHBOUR_DISCOVERY:
-        return Decision(PASS_ND, headers)
-    if not headers.icmp or headers.icmp_type != icmp.ECHO[version]:
-        return Decision(DROP_PROTOCOL, headers)
-    if martian(headers, arm, tables):
-        return Decision(DROP_MARTIAN, headers)
-    return Decision(ECHO, headers, edits=rewrite.echo(headers, tables.arms[arm].mac), arm=arm)
-
-
-def _from_backend(headers: Headers, arm: int, partial: bool, tables: Tables) -> Decision:
+def _from_backend(
+    frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tables: Tables
+) -> Decision:
     """Not to a VIP: the reply of a NAT flow if its full key is known, else a stray."""
     flows, hops = tables.flows, tables.next_hops
     if not headers.l4:
-        return Decision(stray(headers, tables.policy.snat), headers)
+        return portless.from_backend(frame, headers, arm, tables)
     flow = flows.find(flow_key(headers.src, headers.sport, headers.dst, headers.dport, headers.protocol))
     if flow < 0:
         return Decision(stray(headers, tables.policy.snat), headers)

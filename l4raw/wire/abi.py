@@ -26,7 +26,7 @@ BACKENDS: Final = 65535
 NEXT_HOPS: Final = 65535
 MAGLEV_SLOTS: Final = 65537
 HASH_WORDS: Final = 10
-SENT: Final = 4
+SENT: Final = 5
 HALVES: Final = 2
 PROBES: Final = 4
 SNAT_RANGES: Final = 16
@@ -44,65 +44,69 @@ ECHO: Final = Verdict(2)
 """a ping of a VIP, answered in its name (RFC 792, RFC 4443)"""
 FRAGMENTED: Final = Verdict(3)
 """too long for the next link, and sent on in fragments (RFC 791 3.2)"""
-PASS_NOT_IP: Final = Verdict(4)
+ICMP_ERROR: Final = Verdict(4)
+"""an ICMP error that quotes a flow, sent where that flow's packet came from (RFC 5508 4)"""
+PASS_NOT_IP: Final = Verdict(5)
 """neither IPv4 nor IPv6: the kernel's business"""
-PASS_OTHER_MAC: Final = Verdict(5)
+PASS_OTHER_MAC: Final = Verdict(6)
 """addressed to another machine's MAC"""
-PASS_NOT_OURS: Final = Verdict(6)
+PASS_NOT_OURS: Final = Verdict(7)
 """neither for a VIP nor a reply of a flow: the kernel's business"""
-PASS_ND: Final = Verdict(7)
+PASS_ND: Final = Verdict(8)
 """to a VIP or a SNAT address: neighbour discovery, which the responder answers (RFC 4861)"""
-DROP_SHORT: Final = Verdict(8)
+DROP_SHORT: Final = Verdict(9)
 """ends before its headers do"""
-DROP_IP_VERSION: Final = Verdict(9)
+DROP_IP_VERSION: Final = Verdict(10)
 """EtherType and version field say different things (RFC 1812 5.2.2)"""
-DROP_IP_HEADER_LENGTH: Final = Verdict(10)
+DROP_IP_HEADER_LENGTH: Final = Verdict(11)
 """IHL below 5, or longer than the packet (RFC 791 3.1)"""
-DROP_IP_LENGTH: Final = Verdict(11)
+DROP_IP_LENGTH: Final = Verdict(12)
 """total or payload length shorter than the headers or longer than the frame (RFC 1812 5.2.2)"""
-DROP_IP_CHECKSUM: Final = Verdict(12)
+DROP_IP_CHECKSUM: Final = Verdict(13)
 """wrong IPv4 header checksum (RFC 1812 5.2.2)"""
-DROP_IP_EXTENSIONS: Final = Verdict(13)
+DROP_IP_EXTENSIONS: Final = Verdict(14)
 """an IPv6 extension header ends past the packet, or there are too many (RFC 8200 4)"""
-DROP_TCP_OFFSET: Final = Verdict(14)
+DROP_TCP_OFFSET: Final = Verdict(15)
 """TCP data offset below 5 or past the segment (RFC 9293 3.1)"""
-DROP_UDP_LENGTH: Final = Verdict(15)
+DROP_UDP_LENGTH: Final = Verdict(16)
 """UDP length below 8 or past the packet (RFC 768)"""
-DROP_FRAGMENT: Final = Verdict(16)
+DROP_FRAGMENT: Final = Verdict(17)
 """a fragment to a VIP: only the first one has ports (RFC 791 3.2)"""
-DROP_PROTOCOL: Final = Verdict(17)
-"""to a VIP, but neither TCP nor UDP nor a ping"""
-DROP_NO_SERVICE: Final = Verdict(18)
+DROP_PROTOCOL: Final = Verdict(18)
+"""to a VIP, but neither TCP nor UDP nor a ping nor an ICMP error"""
+DROP_ICMP: Final = Verdict(19)
+"""an ICMP error to a VIP that quotes no packet of a known flow"""
+DROP_NO_SERVICE: Final = Verdict(20)
 """to a VIP, but no service has this port and protocol"""
-DROP_MARTIAN: Final = Verdict(19)
+DROP_MARTIAN: Final = Verdict(21)
 """its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)"""
-DROP_ACL: Final = Verdict(20)
+DROP_ACL: Final = Verdict(22)
 """a new flow of a client that the service's acl does not let in"""
-DROP_NO_FLOW: Final = Verdict(21)
+DROP_NO_FLOW: Final = Verdict(23)
 """a TCP segment of no known flow, and the scheduler is no function of the flow"""
-DROP_NO_BACKEND: Final = Verdict(22)
+DROP_NO_BACKEND: Final = Verdict(24)
 """the service has no backend that takes new flows"""
-DROP_NEXT_HOP_UNKNOWN: Final = Verdict(23)
+DROP_NEXT_HOP_UNKNOWN: Final = Verdict(25)
 """the MAC address of the next hop is not known (yet)"""
-DROP_NEXT_HOPS_FULL: Final = Verdict(24)
+DROP_NEXT_HOPS_FULL: Final = Verdict(26)
 """no room to remember one more client next hop"""
-DROP_FLOWS_FULL: Final = Verdict(25)
+DROP_FLOWS_FULL: Final = Verdict(27)
 """the flow table is full"""
-DROP_REPLY_KEY_TAKEN: Final = Verdict(26)
+DROP_REPLY_KEY_TAKEN: Final = Verdict(28)
 """its replies would look like those of another flow"""
-DROP_SNAT_EXHAUSTED: Final = Verdict(27)
+DROP_SNAT_EXHAUSTED: Final = Verdict(29)
 """no address and port of the service's SNAT pool is free for this backend"""
-DROP_SNAT_NO_FLOW: Final = Verdict(28)
+DROP_SNAT_NO_FLOW: Final = Verdict(30)
 """to a SNAT address, but no reply of a known flow"""
-DROP_TTL: Final = Verdict(29)
+DROP_TTL: Final = Verdict(31)
 """TTL would reach zero (RFC 1812 5.3.1)"""
-DROP_TOO_BIG: Final = Verdict(30)
+DROP_TOO_BIG: Final = Verdict(32)
 """too long for the next link and not to be fragmented: its sender is told (RFC 1191, RFC 8201)"""
-DROP_OVERFLOW: Final = Verdict(31)
+DROP_OVERFLOW: Final = Verdict(33)
 """left to Python, for which as many were waiting as may"""
-DROP_TX: Final = Verdict(32)
+DROP_TX: Final = Verdict(34)
 """the egress interface did not take it: its queue is full, or it is down"""
-VERDICT_COUNT: Final = 33
+VERDICT_COUNT: Final = 35
 
 # enum l4_miss
 MISS_BUSY: Final = 0
@@ -111,8 +115,9 @@ MISS_RULE: Final = 2
 MISS_TOO_LONG: Final = 3
 MISS_PORTS: Final = 4
 MISS_REST: Final = 5
-MISS_SAMPLE: Final = 6
-MISS_COUNT: Final = 7
+MISS_ICMP_ERROR: Final = 6
+MISS_SAMPLE: Final = 7
+MISS_COUNT: Final = 8
 
 MISS: Final = 255
 
@@ -155,6 +160,7 @@ VERDICT_NAMES: Final[tuple[str, ...]] = (
     "reply",
     "echo",
     "fragmented",
+    "icmp_error",
     "pass_not_ip",
     "pass_other_mac",
     "pass_not_ours",
@@ -169,6 +175,7 @@ VERDICT_NAMES: Final[tuple[str, ...]] = (
     "drop_udp_length",
     "drop_fragment",
     "drop_protocol",
+    "drop_icmp",
     "drop_no_service",
     "drop_martian",
     "drop_acl",
@@ -192,6 +199,7 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "sent back to the client, as if the VIP had answered",
     "a ping of a VIP, answered in its name (RFC 792, RFC 4443)",
     "too long for the next link, and sent on in fragments (RFC 791 3.2)",
+    "an ICMP error that quotes a flow, sent where that flow's packet came from (RFC 5508 4)",
     "neither IPv4 nor IPv6: the kernel's business",
     "addressed to another machine's MAC",
     "neither for a VIP nor a reply of a flow: the kernel's business",
@@ -205,7 +213,8 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "TCP data offset below 5 or past the segment (RFC 9293 3.1)",
     "UDP length below 8 or past the packet (RFC 768)",
     "a fragment to a VIP: only the first one has ports (RFC 791 3.2)",
-    "to a VIP, but neither TCP nor UDP nor a ping",
+    "to a VIP, but neither TCP nor UDP nor a ping nor an ICMP error",
+    "an ICMP error to a VIP that quotes no packet of a known flow",
     "to a VIP, but no service has this port and protocol",
     "its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)",
     "a new flow of a client that the service's acl does not let in",
@@ -231,6 +240,7 @@ MISS_NAMES: Final[tuple[str, ...]] = (
     "too_long",
     "ports",
     "rest",
+    "icmp_error",
     "sample",
 )
 """By miss, in lower case: as the counters are named."""
@@ -242,6 +252,7 @@ MISS_SENTENCES: Final[tuple[str, ...]] = (
     "longer than what every arm takes: it is refused or cut",
     "the first ports that its flow tries are taken, but its pool has others",
     "the flow table is full, but ports that rest can give way",
+    "an ICMP error, which follows the flow that it quotes",
     "a person asked to see the next frames",
 )
 """By miss: what a person is told."""

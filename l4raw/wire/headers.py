@@ -127,7 +127,7 @@ def _parse_v6(frame: bytes | Frame, dst_mac: bytes, src_mac: bytes) -> Headers |
     if src.startswith(ipv6.V4_MAPPED) or dst.startswith(ipv6.V4_MAPPED):
         return DROP_MARTIAN  # its flow would have the key of an IPv4 one
     start = ethernet.LENGTH + ipv6.LENGTH
-    past = _past_extensions(frame, protocol, start, start + length)
+    past = past_extensions(frame, protocol, start, start + length)
     if isinstance(past, int):
         return past
     protocol, l4, is_fragment = past
@@ -142,7 +142,7 @@ def _parse_v6(frame: bytes | Frame, dst_mac: bytes, src_mac: bytes) -> Headers |
     return _new(Headers, (dst_mac, src_mac, src, dst, protocol, *ports, hop_limit, 0, *where))
 
 
-def _past_extensions(
+def past_extensions(
     frame: bytes | Frame, protocol: int, at: int, end: int
 ) -> tuple[int, int, bool] | Verdict:
     """The first header that is no extension: its protocol and offset; and whether this is a fragment.

@@ -49,6 +49,8 @@ WHOLE_HEADER: Final = Struct("!BBHHHBBH4s4s")
 
 IS_FRAGMENT: Final = 0x3FFF
 """More Fragments, or an offset: what tells a fragment from a whole datagram."""
+OFFSET: Final = 0x1FFF
+"""Of a fragment, in FRAGMENT_UNITs."""
 DONT_FRAGMENT: Final = 0x4000
 MORE_FRAGMENTS: Final = 0x2000
 FRAGMENT_UNIT: Final = 8

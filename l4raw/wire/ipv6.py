@@ -59,6 +59,9 @@ EXTENSION_LENGTH: Final = 8
 SEGMENTS_LEFT: Final = 3
 """Where a routing header says how many addresses are still to be visited: section 4.4."""
 
+OFFSET: Final = 0xFFF8
+"""Of a fragment, in bytes."""
+MORE_FRAGMENTS: Final = 1
 IS_FRAGMENT: Final = 0xFFF9
 """Offset, or More Fragments. A fragment header with neither is a whole packet's: RFC 6946."""
 

@@ -2,8 +2,9 @@
 /* Redirect what is the balancer's to its AF_XDP sockets; everything else goes on to the kernel.
  *
  * The balancer's is: what is addressed to a VIP or a SNAT address, fragments
- * and other protocols included, because the helper counts what it drops; and a frame whose full
- * key is that of a NAT flow's reply. So ARP, neighbour discovery, SSH and this
+ * and other protocols included, because the helper counts what it drops; a
+ * frame whose full key is that of a NAT flow's reply; and an ICMP error about a
+ * packet whose reply would have such a key. So ARP, neighbour discovery, SSH and this
  * host's own connections are the kernel's, also one to the port of a backend's
  * service.
  *
@@ -52,23 +53,20 @@ static __always_inline bool is_own_mac(const uint8_t *mac, uint32_t arm)
 struct packet {
 	uint64_t src[2];
 	uint64_t dst[2];
-	const uint8_t *ports;
+	const uint8_t *ports;      /* of ICMP: its header */
 	uint8_t protocol;
 	bool discovery;
+	bool v6;
 };
 
-static __always_inline bool is_reply(const struct packet *packet, const uint8_t *end)
+/* `from` and `to` and ports, as a reply has them, belong to a NAT flow. */
+static __always_inline bool is_reply_key(const uint64_t *from, const uint64_t *to, uint32_t ports, uint8_t protocol)
 {
+	struct l4_key key = l4_make_key(&control.key, from, to, ports, protocol);
 	struct l4_flow *entry;
-	struct l4_key key;
 	uint32_t generation;
 	int64_t index;
 
-	if (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP)
-		return false;
-	if (!packet->ports || packet->ports + 4 > end)
-		return false;
-	key = l4_make_key(&control.key, packet->src, packet->dst, l4_read32(packet->ports), packet->protocol);
 	index = l4_find(NULL, &key, &generation);
 	/* The key was there and somebody writes the entry: its state, most often. The helper looks again. */
 	if (index == L4_BUSY)
@@ -89,7 +87,7 @@ static __always_inline bool read_v4(const struct iphdr *ip, const uint8_t *end, 
 	packet->src[1] = l4_v4_mapped(ip->saddr);
 	packet->dst[1] = l4_v4_mapped(ip->daddr);
 	packet->protocol = ip->protocol;
-	packet->discovery = false;
+	packet->discovery = packet->v6 = false;
 	packet->ports = NULL;
 	if (!(ip->frag_off & l4_htons(L4_IS_FRAGMENT)) && ip->ihl >= 5)
 		packet->ports = (const uint8_t *)ip + ip->ihl * 4;
@@ -108,9 +106,41 @@ static __always_inline bool read_v6(const struct ipv6hdr *ip, const uint8_t *end
 	packet->dst[0] = l4_read64(&ip->daddr);
 	packet->dst[1] = l4_read64((const uint8_t *)&ip->daddr + 8);
 	packet->protocol = ip->nexthdr;
+	packet->v6 = true;
 	packet->ports = at;
 	packet->discovery = ip->nexthdr == IPPROTO_ICMPV6 && at + 1 <= end && at[0] >= 133 && at[0] <= 137;
 	return true;
+}
+
+static __always_inline bool has_ports(const struct packet *packet, const uint8_t *end)
+{
+	return (packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP) && packet->ports &&
+	       packet->ports + 4 <= end;
+}
+
+/* An ICMP error about a packet that went to a backend: what would have answered it is a reply. */
+static __always_inline bool is_error_of_flow(const struct packet *error, const uint8_t *end)
+{
+	const uint8_t *message = error->ports;
+	struct packet quoted;
+	uint32_t ports;
+
+	if (error->protocol != (error->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP) || !message || message + 8 > end ||
+	    !l4_is_icmp_error(error->v6, message[0]))
+		return false;
+	if (!(error->v6 ? read_v6((const void *)(message + 8), end, &quoted) :
+			  read_v4((const void *)(message + 8), end, &quoted)) ||
+	    !has_ports(&quoted, end))
+		return false;
+	ports = l4_read32(quoted.ports);
+	return is_reply_key(quoted.dst, quoted.src, ports << 16 | ports >> 16, quoted.protocol);
+}
+
+static __always_inline bool is_of_flow(const struct packet *packet, const uint8_t *end)
+{
+	if (has_ports(packet, end))
+		return is_reply_key(packet->src, packet->dst, l4_read32(packet->ports), packet->protocol);
+	return is_error_of_flow(packet, end);
 }
 
 SEC("xdp")
@@ -140,7 +170,7 @@ int l4raw_redirect(struct xdp_md *context)
 	if (!read || packet.discovery)
 		return XDP_PASS;
 	if (l4_address_is(NULL, control.generation & 1, packet.dst, 0, L4_IS_VIP) < 0 &&
-	    (arm != last || !is_reply(&packet, end)) &&
+	    (arm != last || !is_of_flow(&packet, end)) &&
 	    l4_address_is(NULL, control.generation & 1, packet.dst, 0, L4_IS_SNAT) < 0)
 		return XDP_PASS;
 	if (context->rx_queue_index >= QUEUES)

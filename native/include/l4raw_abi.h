@@ -47,7 +47,7 @@ enum l4_limit {
 	L4_NEXT_HOPS = 65535,      /* index 0 is none */
 	L4_MAGLEV_SLOTS = 65537,   /* prime; Eisenbud et al., NSDI'16, section 5.3 */
 	L4_HASH_WORDS = 10,        /* 32-bit words of a flow key; the last one is the protocol */
-	L4_SENT = 4,               /* verdicts below it: the frame was sent */
+	L4_SENT = 5,               /* verdicts below it: the frame was sent */
 	L4_HALVES = 2,             /* of what a policy replaces: one is read, one is written */
 	L4_PROBES = 4,             /* places of the lookup that can hold a key, one after the other */
 	L4_SNAT_RANGES = 16,       /* of one service: an address and ports that follow each other */
@@ -69,6 +69,7 @@ enum l4_limit {
 	_(REPLY, "sent back to the client, as if the VIP had answered") \
 	_(ECHO, "a ping of a VIP, answered in its name (RFC 792, RFC 4443)") \
 	_(FRAGMENTED, "too long for the next link, and sent on in fragments (RFC 791 3.2)") \
+	_(ICMP_ERROR, "an ICMP error that quotes a flow, sent where that flow's packet came from (RFC 5508 4)") \
 	_(PASS_NOT_IP, "neither IPv4 nor IPv6: the kernel's business") \
 	_(PASS_OTHER_MAC, "addressed to another machine's MAC") \
 	_(PASS_NOT_OURS, "neither for a VIP nor a reply of a flow: the kernel's business") \
@@ -82,7 +83,8 @@ enum l4_limit {
 	_(DROP_TCP_OFFSET, "TCP data offset below 5 or past the segment (RFC 9293 3.1)") \
 	_(DROP_UDP_LENGTH, "UDP length below 8 or past the packet (RFC 768)") \
 	_(DROP_FRAGMENT, "a fragment to a VIP: only the first one has ports (RFC 791 3.2)") \
-	_(DROP_PROTOCOL, "to a VIP, but neither TCP nor UDP nor a ping") \
+	_(DROP_PROTOCOL, "to a VIP, but neither TCP nor UDP nor a ping nor an ICMP error") \
+	_(DROP_ICMP, "an ICMP error to a VIP that quotes no packet of a known flow") \
 	_(DROP_NO_SERVICE, "to a VIP, but no service has this port and protocol") \
 	_(DROP_MARTIAN, "its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)") \
 	_(DROP_ACL, "a new flow of a client that the service's acl does not let in") \
@@ -113,6 +115,7 @@ enum l4_verdict { L4_VERDICTS(L4_VERDICT_ENUM) L4_VERDICT_COUNT };
 	_(TOO_LONG, "longer than what every arm takes: it is refused or cut") \
 	_(PORTS, "the first ports that its flow tries are taken, but its pool has others") \
 	_(REST, "the flow table is full, but ports that rest can give way") \
+	_(ICMP_ERROR, "an ICMP error, which follows the flow that it quotes") \
 	_(SAMPLE, "a person asked to see the next frames")
 
 #define L4_MISS_ENUM(name, sentence) L4_MISS_##name,

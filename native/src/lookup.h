@@ -9,6 +9,12 @@
 
 #include "flows.h"
 
+/* An ICMP error of this IP version: ERRORS in l4raw/wire/icmp.py. */
+L4_INLINE bool l4_is_icmp_error(bool v6, uint8_t type)
+{
+	return v6 ? type >= 1 && type <= 4 : type == 3 || type == 11 || type == 12;
+}
+
 /* A number of a service, or 0 where `service` tells nothing; -1: nothing. */
 L4_INLINE int l4_address_is(const struct l4_tables *tables, uint32_t half, const uint64_t *address,
 			    uint16_t port_be, uint8_t use)

@@ -154,6 +154,8 @@ L4_INLINE int l4_without_ports(struct l4_context *context)
 	const struct l4_headers *headers = &context->headers;
 	uint8_t type = headers->icmp_type;
 
+	if (headers->icmp && l4_is_icmp_error(headers->v6, type))
+		return l4_miss_as(context, L4_MISS_ICMP_ERROR);
 	if (headers->v6 && headers->icmp && type >= L4_FIRST_DISCOVERY && type <= L4_LAST_DISCOVERY)
 		return L4_PASS_ND;
 	if (!headers->icmp || type != (headers->v6 ? L4_ECHO_V6 : L4_ECHO_V4))
@@ -171,8 +173,11 @@ L4_INLINE int l4_without_service(struct l4_context *context)
 {
 	const struct l4_headers *headers = &context->headers;
 
-	if (l4_address_is(context->tables, context->half, headers->dst, 0, L4_IS_VIP) < 0)
+	if (l4_address_is(context->tables, context->half, headers->dst, 0, L4_IS_VIP) < 0) {
+		if (headers->icmp && l4_is_icmp_error(headers->v6, headers->icmp_type))
+			return l4_miss_as(context, L4_MISS_ICMP_ERROR);
 		return l4_stray(context);
+	}
 	if (headers->l4)
 		return L4_DROP_NO_SERVICE;
 	if (headers->fragment)

@@ -6,6 +6,7 @@ so clients send packets that do not fit, and somebody has to tell them.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -13,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from l4raw.netns import Log, Topology, dsr, nat
-from l4raw.netns.clients import make_file, sha256, upload
+from l4raw.netns import Host, Log, Topology, dsr, nat
+from l4raw.netns.clients import download, make_file, sha256, upload
 from l4raw.netns.servers import Server, web
 
 from tests.integration.running import running
@@ -91,3 +92,58 @@ def test_an_mtu_that_changes_is_followed(tmp_path: Path) -> None:
                 (server.uploads / "copy").unlink()
                 posted(network, [server], tmp_path)
         assert balancer.verdict("drop_too_big") >= 1
+
+
+def veth(one: Host, other: Host) -> None:
+    """A narrow cable between two hosts: eth1 of both."""
+    one.ip(f"link add eth1 type veth peer name eth1 netns {other.pid}")
+    for host in (one, other):
+        host.ip(f"link set eth1 mtu {NARROW} up")
+
+
+def only(network: Topology, dataplane: str, address: str) -> str:
+    """A configuration with one backend, at this address."""
+    text = network.config_toml(dataplane=dataplane).replace(network.backends[0].address, address, 1)
+    return re.sub(r"  \{ name = \"b[23]\".*\n", "", text)
+
+
+@pytest.mark.parametrize("dataplane", ["raw", "af_xdp"])
+def test_a_router_before_the_backend_is_heard_by_the_client(dataplane: str, tmp_path: Path) -> None:
+    """It tells the client's address what it knows: an error about a packet to the backend."""
+    with nat(2, log=Log(silent=True)) as network:
+        backend, _, router = network.backends
+        veth(router, backend)
+        router.sysctls({"net.ipv4.ip_forward": 1})
+        router.ip("addr add 10.79.0.1/24 dev eth1")
+        backend.ip("link set eth0 down", "addr add 10.79.0.11/24 dev eth1")
+        backend.ip("route add default via 10.79.0.1 advmss 1460")
+        network.balancer.ip(f"route add 10.79.0.0/24 via {router.address}")
+        toml = only(network, dataplane, "10.79.0.11")
+        with web(backend) as server, running(network, toml) as balancer:
+            posted(network, [server], tmp_path)
+            assert f"mtu {NARROW}" in network.client.run(["ip", "route", "get", network.vip]).stdout
+        assert balancer.verdict("icmp_error") >= 1
+        assert balancer.verdict("drop_too_big") == 0
+
+
+@pytest.mark.parametrize("dataplane", ["raw", "af_xdp"])
+@pytest.mark.parametrize("build", [dsr, nat])
+def test_a_router_before_the_client_is_heard_by_the_backend(
+    build: Build, dataplane: str, tmp_path: Path
+) -> None:
+    """It tells the VIP, which is the balancer."""
+    with build(1, log=Log(silent=True)) as network:
+        router, backend, client = network.client, network.backends[0], network.backends[2]
+        veth(router, client)
+        router.sysctls({"net.ipv4.ip_forward": 1, "net.ipv4.conf.all.send_redirects": 0})
+        router.ip("addr add 10.76.0.1/24 dev eth1")
+        client.ip("addr flush dev lo", "link set eth0 down", "addr add 10.76.0.2/24 dev eth1")
+        client.ip("route add default via 10.76.0.1 advmss 1460")
+        if network.mode != "nat":
+            backend.ip(f"route add 10.76.0.0/24 via {router.address}")
+        toml = only(network, dataplane, backend.address)
+        with web(backend) as server, running(network, toml) as balancer:
+            digest = make_file(server.files / "large", SIZE)
+            assert download(client, f"http://{network.vip}/files/large").sha256 == digest
+            assert f"mtu {NARROW}" in backend.run(["ip", "route", "get", "10.76.0.2"]).stdout
+        assert balancer.verdict("icmp_error") >= 1

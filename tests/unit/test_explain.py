@@ -334,7 +334,7 @@ def test_warnings_of_the_configuration_are_told(run: Run) -> None:
             "drop_no_service",
             "no service on 80/udp; this VIP has 80/tcp",
         ),
-        (request(layer=ICMP(type=3)), "drop_protocol", "no service on protocol 1; this VIP has 80/tcp"),
+        (request(layer=ICMP(type=5)), "drop_protocol", "no service on protocol 1; this VIP has 80/tcp"),
         (request(flags="A"), "drop_no_flow", "flags A do not open one, and its state cannot be guessed"),
         (answer("10.77.0.11"), "pass_not_ours", "comes from backend b1, but is no reply of a flow"),
         (

@@ -492,7 +492,7 @@ def _refused() -> list[Story]:
     short_offset = fixed(to_vip(TCP(sport=1, dport=80, dataofs=4)))
     stories = [
         Story("refused_protocols", "dsr", "What cannot be steered by ports is counted by what it is.")
-        .step(fixed(to_vip(ICMP(type="time-exceeded"))), "drop_protocol")
+        .step(fixed(to_vip(ICMP(type="time-exceeded"))), "drop_icmp", note="quotes nothing")
         .step(fixed(to_vip(Raw(b"\x08\0\0\0\0\0\0"), proto=1)), "drop_protocol", note="seven bytes of ICMP")
         .step(fixed(to_vip(syn(dport=81))), "drop_no_service")
         .step(fixed(to_vip(syn(), flags="MF")), "drop_fragment", note="a first fragment")
@@ -718,7 +718,7 @@ def _limits() -> list[Story]:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    from tests.vectors import sizes
+    from tests.vectors import errors, sizes
 
     made = [
         *_forwarding(),
@@ -730,6 +730,6 @@ if __name__ == "__main__":
         *_limits(),
         *_fullnat(),
     ]
-    for story in made + sizes.stories():
+    for story in made + sizes.stories() + errors.stories():
         story.write()
         print(story.name)
