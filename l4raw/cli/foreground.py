@@ -121,7 +121,7 @@ class Foreground:
             self.say(str(event))
 
     def _exhausted(self, balancer: Balancer) -> None:
-        """New flows that got no address and port, by pool and backend. Called once a second."""
+        """New flows that got no address and port, by pool and backend. Once a second, and at the end."""
         tables = balancer.tables
         for number, refused in tables.ports.take_refused().items():
             backend = tables.policy.backends[number]
@@ -190,6 +190,7 @@ class Foreground:
 
     def stopped(self, balancer: Balancer) -> None:
         """The counters, and what could not be undone."""
+        self._exhausted(balancer)
         left = balancer.left
         data = render.counters(balancer.tables, balancer.final_statistics)
         if self._state.json:
