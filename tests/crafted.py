@@ -407,6 +407,8 @@ SPOILERS: tuple[Spoiler, ...] = (
     _byte(13, 0x06, 0xDD, fix=False),
     _byte(IP, 0x44, 0x40, 0x4F, 0x46),  # version and IHL
     _byte(IP, 0x65, 0x55, 0x05),
+    _byte(IP, 0x60, 0x6B, 0x6F, fix=False),  # IPv6: the upper half of the traffic class
+    _byte(IP + ipv4.TOS, 1, 2, 3, 0xB8, 0xFF),  # and of IPv6 the lower
     _byte(IP + ipv4.TTL, 0, 1, 2),
     _byte(IP + ipv4.TTL, 0, 1),
     _byte(IP + ipv6.TTL, 0, 1, 2, fix=False),

@@ -17,7 +17,7 @@ from l4raw.core.tables import ServiceEntry, Tables
 from l4raw.engine import native
 from l4raw.engine.base import count
 from l4raw.engine.shared import SharedTables
-from l4raw.wire.abi import BURST, CSUM_DETECT, MISS, RULE_LEAST, SENT, Verdict
+from l4raw.wire.abi import BURST, CSUM_DETECT, MISS, RULE_LEAST, SENT, TUNNEL_ROOM, Verdict
 from l4raw.wire.headers import parse
 from tests.crafted import completed
 from tests.tables import New, counted, plain, shared, tables_named
@@ -75,7 +75,7 @@ class Reference(Executor):
             if decision.forwarded and not decision.made:
                 apply(data, decision.edits)
             count(self.tables, decision, decision.verdict, len(frame))
-            outcome = _outcome(decision.verdict, buffer, decision.arm, MARGIN)
+            outcome = _outcome(decision.verdict, buffer, decision.arm, MARGIN, MARGIN)
             if decision.outer:
                 outcome = outcome._replace(frame=enclosed(data, decision.outer))
         return outcome._replace(made=decision.made)
@@ -103,18 +103,28 @@ class Helper(Executor):
         self._view = self._ffi.cast("struct l4_tables *", self._own)
         self._results = self._ffi.new("struct l4_result[]", BURST)
         self._margin = MARGIN if margin is None else margin
+        self._front = self._margin or MARGIN[:TUNNEL_ROOM]
+        """In front: a tunnel's headers need room there."""
 
     def _buffer(self, frame: bytes) -> tuple[Any, Any]:
         """Memory that ends with the margin, and a pointer to the frame in it."""
-        content = self._margin + frame + self._margin
+        content = self._front + frame + self._margin
         buffer = self._ffi.new("uint8_t[]", len(content))
         self._ffi.memmove(buffer, content, len(content))
-        return buffer, buffer + len(self._margin)
+        return buffer, buffer + len(self._front)
+
+    def _describe(self, descriptor: Any, frame: bytes, arm: int, csum_start: int) -> Any:
+        """Fill a `struct l4_frame`; returns the memory."""
+        buffer, descriptor.data = self._buffer(frame)
+        descriptor.size, descriptor.arm, descriptor.csum_start = len(frame), arm, csum_start
+        descriptor.room = len(self._front)
+        return buffer
 
     def run(self, frame: bytes, arm: int, csum_start: int, segment: int = 0) -> Outcome:
         """One call, and the counters."""
-        buffer, data = self._buffer(frame)
-        self._lib.l4_steer(self._view, data, len(frame), arm, csum_start, self._results)
+        descriptor = self._ffi.new("struct l4_frame *")
+        buffer = self._describe(descriptor, frame, arm, csum_start)
+        self._lib.l4_steer(self._view, descriptor, self._results)
         return self._done(self._results[0], frame, buffer, arm, csum_start, segment)
 
     def _done(
@@ -123,11 +133,12 @@ class Helper(Executor):
         self._lib.l4_count(self._view, self._ffi.addressof(result), len(frame))
         if result.verdict == MISS:
             left = bytes(self._ffi.buffer(buffer))
-            assert left == self._margin + frame + self._margin, "a miss is not edited"
+            assert left == self._front + frame + self._margin, "a miss is not edited"
             if csum_start == CSUM_DETECT:  # a queue completes what it hands over
                 frame, csum_start = completed(frame), 0
             return Reference(self.tables).run(frame, arm, csum_start, segment)
-        return _outcome(result.verdict, bytes(self._ffi.buffer(buffer)), result.arm, self._margin)
+        front = self._front[: len(self._front) - result.push]
+        return _outcome(result.verdict, bytes(self._ffi.buffer(buffer)), result.arm, front, self._margin)
 
 
 class Bursts(Helper):
@@ -149,7 +160,7 @@ class Bursts(Helper):
             headers = parse(frame)
             if isinstance(headers, int) or not headers.l4:
                 continue
-            if headers.length > min(arm.mtu for arm in self.tables.arms):
+            if headers.length + TUNNEL_ROOM > min(arm.mtu for arm in self.tables.arms):
                 return frames[:place]
             src, dst, protocol = headers.src, headers.dst, headers.protocol
             service = policy.find(dst, headers.dport, protocol)
@@ -168,9 +179,7 @@ class Bursts(Helper):
         descriptors = self._ffi.new("struct l4_frame[]", BURST)
         buffers = []
         for descriptor, (frame, arm, csum_start) in zip(descriptors, frames, strict=False):
-            buffer, descriptor.data = self._buffer(frame)
-            descriptor.size, descriptor.arm, descriptor.csum_start = len(frame), arm, csum_start
-            buffers.append(buffer)
+            buffers.append(self._describe(descriptor, frame, arm, csum_start))
         self._lib.l4_steer_burst(self._view, descriptors, len(frames), self._results)
         return [
             self._done(result, frame, buffer, arm, csum_start)
@@ -189,9 +198,9 @@ class Bursts(Helper):
 EXECUTORS: tuple[type[Executor], ...] = (Reference, OverShared, Helper, Bursts)
 
 
-def _outcome(verdict: int, buffer: bytes | bytearray, arm: int, margin: bytes) -> Outcome:
-    assert buffer.startswith(margin) and buffer.endswith(margin), "written beyond the frame"
-    frame = bytes(buffer[len(margin) : len(buffer) - len(margin)])
+def _outcome(verdict: int, buffer: bytes | bytearray, arm: int, front: bytes, back: bytes) -> Outcome:
+    assert buffer.startswith(front) and buffer.endswith(back), "written beyond the frame"
+    frame = bytes(buffer[len(front) : len(buffer) - len(back)])
     return Outcome(verdict, frame, arm if Verdict(verdict) < SENT else -1)
 
 

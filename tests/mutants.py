@@ -42,7 +42,9 @@ MUTANTS = {
         STEER, "if (headers->icmp && l4_is_icmp_error(headers->v6, headers->icmp_type))", "if (0)"
     ),
     "TTL of DSR": Patch(
-        STEER, "if (entry->peer && context->headers.ttl <= 1)", "if (context->headers.ttl <= 1)"
+        STEER,
+        "if (backend->mode != L4_DSR_L2 && context->headers.ttl <= 1)",
+        "if (context->headers.ttl <= 1)",
     ),
     "TTL of replies": Patch(STEER, "if (context->headers.ttl <= 1) /*", "if (context->headers.ttl < 1) /*"),
     "martian class E": Patch(ADMIT, "first >= 224", "first >= 240"),

@@ -15,7 +15,7 @@ from random import Random
 from typing import NamedTuple
 
 from l4raw.core.hashing import HashKey, hash_key
-from l4raw.core.model import Acl, Backend, Mode, Scheduler, Service, Snat
+from l4raw.core.model import Acl, Backend, Mode, Scheduler, Service, Snat, Tunnel
 from l4raw.core.tables import NO_POLICY, Arm, Policy, Tables, Timeouts, compile_policy
 from l4raw.wire import ipv4, ipv6, tcp
 from l4raw.wire.abi import FORWARD
@@ -32,7 +32,7 @@ from tests.crafted import (
     tuple_of,
 )
 from tests.executors import Outcome
-from tests.tables import OUR_ADDRESSES, OUR_MACS, SEED, New, ip
+from tests.tables import OUR_ADDRESSES, OUR_MACS, SEED, SOURCES, New, ip
 
 MEMORY = 1 << 17
 """About 1,300 flow entries: it fills."""
@@ -70,6 +70,7 @@ LOST = Backend("lost", ip("10.78.0.77"))
 """Nobody ever tells its MAC."""
 
 DSR, NAT, FULLNAT = Mode.DSR_L2, Mode.NAT, Mode.FULLNAT
+IPIP, GUE = Mode.DSR_IPIP, Mode.DSR_GUE
 MAGLEV, RR, MODULO = Scheduler.MAGLEV, Scheduler.RR, Scheduler.MODULO
 WRR, LC, WLC, SH, HRW = Scheduler.WRR, Scheduler.LC, Scheduler.WLC, Scheduler.SH, Scheduler.HRW
 QUICK = Timeouts(half_open=3_000, established=20_000, closing=2_000, udp=5_000)
@@ -125,6 +126,15 @@ SERVICES = (
     Service("client", VIPS[0], 86, TCP, DSR, SH, B[1:5]),
     Service("rows", VIPS[0], 87, UDP, DSR, HRW, by_weight(1, 2, 3)),
     Service("nat fewest", VIPS[1], 84, TCP, NAT, WLC, by_weight(1, 2, 3, port=8084)),
+    Service("4in4", VIPS[0], 88, TCP, IPIP, MAGLEV, B[:4], mss_clamp=1400),
+    Service("6in4", VIPS_V6[0], 88, UDP, IPIP, RR, B[1:3], tunnel=Tunnel(ip("10.78.0.99"), ttl=3)),
+    Service("any of 4 and 6", VIPS[0], 89, UDP, IPIP, MODULO, (*B[:2], *B_V6[:2])),
+    Service("6in6", VIPS_V6[0], 89, TCP, IPIP, MODULO, B_V6[:3]),
+    Service("gue over 4", VIPS[0], 92, UDP, GUE, SH, B[:3], tunnel=Tunnel(port=19523)),
+    Service("gue over 6", VIPS[0], 93, UDP, GUE, MAGLEV, B_V6, tunnel=Tunnel(ttl=255)),
+    Service("gue fewest", VIPS[0], 94, TCP, GUE, LC, (*B[:2], *B_V6[1:3])),
+    Service("6 in gue", VIPS_V6[0], 92, TCP, GUE, MODULO, (*B[:2], *B_V6[1:3]), mss_clamp=1300),
+    Service("6 in gue dns", VIPS_V6[0], 93, UDP, GUE, MODULO, B_V6),
     Service("nat client", VIPS[1], 85, UDP, NAT, SH, by_weight(1, 0, 2, port=8085)),
     Service("list", VIPS[0], 92, UDP, DSR, MODULO, B[:3], acl=SOME),
     Service("nat list", VIPS[1], 86, TCP, NAT, RR, B[:2], mss_clamp=1400, acl=Acl(deny=SOME.deny)),
@@ -169,9 +179,10 @@ def make_policies() -> list[Policy]:
     timeouts = {service.name: QUICK for service in SERVICES}
     policies: list[Policy] = []
     for choice in CHOICES:
-        policies.append(compile_policy(choice, hops, SEED, timeouts, policies[-1] if policies else NO_POLICY))
+        before = policies[-1] if policies else NO_POLICY
+        policies.append(compile_policy(choice, hops, SEED, timeouts, before, SOURCES))
     # The first once more: it must know the numbers of all.
-    policies[0] = compile_policy(CHOICES[0], hops, SEED, timeouts, policies[-1])
+    policies[0] = compile_policy(CHOICES[0], hops, SEED, timeouts, policies[-1], SOURCES)
     return policies
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from l4raw.core.flows import FlowTable
 from l4raw.core.hashing import HashKey, hash_key
-from l4raw.core.model import Acl, Backend, Mode, Scheduler, Service, Snat
+from l4raw.core.model import Acl, Backend, Mode, Scheduler, Service, Snat, Tunnel
 from l4raw.core.next_hops import NextHops
 from l4raw.core.tables import Arm, Tables, compile_policy
 from l4raw.engine.layout import Sizes
@@ -29,6 +29,15 @@ def ip(text: str) -> bytes:
     return ip_address(text).packed
 
 
+class _Sources(dict[bytes, bytes]):
+    """Where tunnels to a backend come from: our address of its IP version."""
+
+    def __missing__(self, address: bytes) -> bytes:
+        return ip("10.78.0.2" if len(address) == 4 else "2001:db8:78::2")
+
+
+SOURCES = _Sources()
+DEFAULT_TUNNEL = Tunnel()
 EVERYBODY = Acl()
 VIP = ip("10.77.0.100")
 VIP_V6 = ip("2001:db8:77::100")
@@ -61,12 +70,13 @@ def service(
     mss_clamp: int = 0,
     acl: Acl = EVERYBODY,
     snat: tuple[Snat, ...] = (),
+    tunnel: Tunnel = DEFAULT_TUNNEL,
 ) -> Service:
     """A service on the VIP; fullnat has a pool if none is given."""
     if mode is Mode.FULLNAT and not snat:
         snat = (Snat(ip("10.78.0.201"), 1024, 65_535),)
     chosen = backends() if members is None else members
-    return Service(name, vip, port, protocol, mode, scheduler, chosen, mss_clamp, acl, snat)
+    return Service(name, vip, port, protocol, mode, scheduler, chosen, mss_clamp, acl, snat, tunnel)
 
 
 def fullnat(first: int, last: int, *, v6: bool = False, count: int = 2) -> list[Service]:
@@ -77,7 +87,7 @@ def fullnat(first: int, last: int, *, v6: bool = False, count: int = 2) -> list[
     return [web, replace(web, name="dns", port=53, protocol=UDP, backends=make(count, port=5300))]
 
 
-SLOTS = 10 * MAGLEV_SLOTS
+SLOTS = 14 * MAGLEV_SLOTS
 allocate: Allocate = anonymous
 """Where shared tables get their memory."""
 
@@ -113,7 +123,7 @@ def make_tables(
     tables = new(own, hash_key(b"table key of the tests"), memory, hops)
     where = {a: (tables.next_hops.pin(arms - 1, CLIENT_MAC[:5] + a[-1:]), arms - 1) for a in addresses}
     tables.local = frozenset(map(ip, OUR_ADDRESSES))
-    tables.install(compile_policy(services, where, SEED))
+    tables.install(compile_policy(services, where, SEED, sources=SOURCES))
     return tables
 
 
@@ -203,6 +213,10 @@ def tables_named(name: str, new: New = plain) -> Tables:
             return make_tables(fullnat(1024, 65535), arms=2, new=new)
         case "fullnat-v6":
             return make_tables(fullnat(5000, 5000, v6=True), arms=2, new=new)
+        case "tunnels":
+            return make_tables(_tunnelled(VIP, backends(1), backends_v6(1)), new=new)
+        case "tunnels-v6":
+            return make_tables(_tunnelled(VIP_V6, backends(1), backends_v6(1)), new=new)
         case "nat-two-vips":
             one = backends(1, port=8080)
             return make_tables(
@@ -211,3 +225,15 @@ def tables_named(name: str, new: New = plain) -> Tables:
                 new=new,
             )
     raise ValueError(name)
+
+
+def _tunnelled(vip: bytes, v4: tuple[Backend, ...], v6: tuple[Backend, ...]) -> list[Service]:
+    """dsr-ipip at port 80 (4) and 81 (6), dsr-gue at 53, UDP, and 54."""
+    far = Tunnel(ip("10.78.0.99"), 19523, 9)
+    return [
+        service(Mode.DSR_IPIP, name="ipip4", members=v4, vip=vip),
+        service(Mode.DSR_IPIP, name="ipip6", members=v6, vip=vip, port=81, tunnel=Tunnel(ttl=3)),
+        service(Mode.DSR_GUE, name="gue4", members=v4, vip=vip, port=53, protocol=UDP, tunnel=far),
+        service(Mode.DSR_GUE, name="gue6", members=v6, vip=vip, port=54, protocol=UDP),
+        service(Mode.DSR_GUE, name="gue6tcp", members=v6, vip=vip, port=54),
+    ]

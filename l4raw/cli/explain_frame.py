@@ -220,6 +220,7 @@ def text(number: int, outcome: Outcome, what_if: WhatIf) -> Iterator[str]:
     yield from hints.near(outcome, what_if.tables)
     if decision.forwarded:
         yield from render.comparison(decision)
+        yield from render.in_front(decision)
     for each in hints.sums(outcome):
         yield each["text"]
     yield from render.fate(decision)
@@ -277,6 +278,9 @@ def record(number: int, outcome: Outcome, what_if: WhatIf) -> dict[str, Any]:
             {"field": name, "offset": offset, "old": old.hex(), "new": new.hex()}
             for name, offset, old, new in decision.edits
         ],
+        "outer": {"bytes": decision.outer.hex(), "text": list(render.in_front(decision))}
+        if decision.outer
+        else None,
         "checksums": list(hints.sums(outcome)),
         "before": outcome.before.hex(),
         "after": outcome.after.hex() if outcome.after is not None else None,

@@ -137,8 +137,10 @@ def sums(outcome: Outcome) -> Iterator[dict[str, Any]]:
     if not decision.forwarded:
         return
     changed = {name: (old, new) for name, _, old, new in decision.edits}
+    # In a tunnel what was partial is completed, which is no update.
+    completed = decision.service is not None and decision.service.service.mode.is_tunnel
     for name in _COVERED:
-        if name in changed:
+        if name in changed and not (completed and name != "ip.checksum"):
             yield _updated(name, decision, changed, outcome.l4_sum == PARTIAL and name != "ip.checksum")
     untouched = not changed.keys() & _COVERED.keys()
     if untouched:
@@ -152,7 +154,10 @@ def sums(outcome: Outcome) -> Iterator[dict[str, Any]]:
     elif outcome.l4_sum == WRONG:
         yield _note(f"{name}: wrong for these bytes as they came in, and so it stays: only an end may judge")
     elif outcome.l4_sum == PARTIAL:
-        yield _note(f"{name}: holds the pseudo-header's sum; the sender left the rest to its network card")
+        left = "holds the pseudo-header's sum; the sender left the rest to its network card"
+        yield _note(
+            f"{name}: {left}" + (", and nobody completes it inside of a tunnel: done here" * completed)
+        )
 
 
 def _note(text: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from l4raw.core.model import Mode, end
 from l4raw.core.ring import HASHES, Pick
 from l4raw.core.snat import Source
 from l4raw.core.tables import Tables, Traffic
+from l4raw.wire import gue, ipv4, ipv6
 from l4raw.wire.abi import FORWARD, RULE_FLOW_HASH, RULE_LEAST, VERDICT_NAMES
 from l4raw.wire.ethernet import format_mac
 from l4raw.wire.headers import Headers
@@ -63,6 +64,29 @@ def comparison(decision: Decision) -> Iterator[str]:
         mark = "  *" if new is not None else ""
         text = f"  {field:14}{_value(field, old):{_WIDTH}}"
         yield (text + (f"{after:{_WIDTH}}{mark}" if decision.forwarded else "")).rstrip()
+
+
+def in_front(decision: Decision) -> Iterator[str]:
+    """The headers of a tunnel, from the outermost on, a line each; nothing where there is none."""
+    outer = decision.outer
+    if not outer:
+        return
+    yield f"in front of the packet: {len(outer)} bytes"
+    if outer[0] >> 4 == 4:
+        _, tos, length, ident, flags, ttl, protocol, total, src, dst = ipv4.WHOLE_HEADER.unpack_from(outer)
+        rest = f"id {ident}, {'DF, ' if flags else ''}ttl {ttl}, checksum 0x{total:04x}"
+        size = ipv4.LENGTH
+    else:
+        first, length, protocol, ttl, src, dst = ipv6.WHOLE_HEADER.unpack_from(outer)
+        tos, rest = first >> 20 & 0xFF, f"flow label 0x{first & 0xFFFFF:05x}, hop limit {ttl}"
+        size = ipv6.LENGTH
+    ends = f"{ip_address(src)} -> {ip_address(dst)}"
+    yield f"  IPv{outer[0] >> 4}   {ends}  protocol {protocol}, length {length}, class 0x{tos:02x}, {rest}"
+    if len(outer) > size:
+        sport, dport, length, total, protocol = gue.HEADER.unpack_from(outer, size)
+        sent = f"checksum 0x{total:04x}" if total else "no checksum"
+        yield f"  UDP    {sport} -> {dport}  length {length}, {sent}"
+        yield f"  GUE    variant 0, protocol {protocol}"
 
 
 def _fields(headers: Headers) -> Iterator[tuple[str, bytes]]:
@@ -114,7 +138,7 @@ def fate(decision: Decision) -> Iterator[str]:
     """The verdict in words, and the way of the reply."""
     yield f"verdict: {decision.name}: {decision.reason}"
     if decision.verdict == FORWARD and decision.service is not None:
-        if decision.service.service.mode is Mode.DSR_L2:
+        if not decision.service.service.mode.is_nat:
             yield "reply: goes from the backend to the client; it will not pass through this balancer"
         else:
             yield "reply: must pass through this balancer, which puts the VIP back as its source"
@@ -190,7 +214,7 @@ def _traffic(traffic: Traffic, mode: Mode) -> dict[str, Any]:
         "rx_bytes": traffic.bytes,
         "dropped": traffic.dropped,
     }
-    if mode is Mode.DSR_L2:
+    if not mode.is_nat:
         return numbers | {"reply_packets": None, "reply_bytes": None, "reply_reason": "dsr"}
     return numbers | {"reply_packets": traffic.reply_packets, "reply_bytes": traffic.reply_bytes}
 

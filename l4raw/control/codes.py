@@ -105,6 +105,13 @@ _HOST = (
         "all memory for flows is reserved at the start, so that it cannot run out under load.",
         "lower flow_memory in [lb]: 64MiB hold 678,350 DSR flows",
     ),
+    Code(
+        "L4R-308",
+        "no address for a tunnel to come from",
+        "a tunnel's packets need a source address of the backend's IP version, and this host has none to send"
+        " from to that backend.",
+        'give the interface of the backends one, or write tunnel = { source = "ADDRESS" }',
+    ),
 )
 
 _RUNTIME = (

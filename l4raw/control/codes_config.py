@@ -134,9 +134,9 @@ CONFIG = (
     ),
     Code(
         "L4R-135",
-        "port on a dsr-l2 backend",
-        "direct server return changes only MAC addresses. The backend answers the client itself, so it must"
-        " see the port that the client used.",
+        "port on a backend under direct server return",
+        "dsr-l2, dsr-ipip and dsr-gue deliver the client's packet as it is. The backend answers the client"
+        " itself, so it must see the port that the client used.",
         'remove port and let the server listen on the port of the VIP, or use mode = "nat"',
     ),
     Code(
@@ -189,8 +189,22 @@ CONFIG = (
     Code(
         "L4R-143",
         "a backend of another IP version than the VIP",
-        "a frame keeps its IP version: no mode translates one into the other.",
+        "a frame keeps its IP version: no mode translates one into the other. In a tunnel"
+        " (dsr-ipip, dsr-gue) either version travels in either.",
         "give the backend an address of the VIP's version, or make a second service",
+    ),
+    Code(
+        "L4R-144",
+        "a tunnel setting that the mode has no use for",
+        "only dsr-ipip and dsr-gue put headers in front of a packet, and only those of dsr-gue have a port.",
+        'remove the key, or use mode = "dsr-gue" or "dsr-ipip"',
+    ),
+    Code(
+        "L4R-145",
+        "not an address that a tunnel can come from",
+        "the source of the outer header is of the backend's IP version, and is told when such a packet cannot"
+        " be delivered: so it is an address of this host, and neither a VIP nor a backend's.",
+        "remove source: then it is the address that the kernel would send from",
     ),
     Code(
         "L4R-150",

@@ -18,6 +18,7 @@ from l4raw.control.netlink import Interface, Netlink, require_up
 from l4raw.control.responder import Responders
 from l4raw.control.settings import Config
 from l4raw.control.ssh import require_ssh_safe
+from l4raw.control.tunnels import sources
 from l4raw.control.vips import SNAT, VIP, refuse_local, snat_addresses, vips
 from l4raw.core.next_hops import NextHops
 
@@ -31,7 +32,8 @@ def inspect(config: Config, accept_ssh_loss: bool = False) -> list[Interface]:
     Raises what `up` can be refused for before it has begun: L4R-302 and L4R-303 for an interface that
     is missing or down, L4R-203 for one that carries SSH, L4R-202 for a VIP or SNAT address that this host has
     and L4R-201 for one that another has, L4R-305 for a backend out of reach, L4R-206 for a host that
-    forwards without nft, L4R-301 without the rights, L4R-307 without the memory.
+    forwards without nft, L4R-301 without the rights, L4R-307 without the memory, L4R-308 for a tunnel
+    without a source.
     """
     with Netlink() as netlink:
         interfaces = netlink.interfaces(config.lb.interfaces)
@@ -45,6 +47,7 @@ def inspect(config: Config, accept_ssh_loss: bool = False) -> list[Interface]:
         for service in config.services:
             for backend in service.backends:
                 next_address(netlink, interfaces[-1], backend, service.mode)
+        sources(netlink, config.services)
         netlink.require_admin()
     require_nft(config.lb.interfaces, config.services)
     _require_memory(config.lb.flow_memory)

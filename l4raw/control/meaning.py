@@ -13,11 +13,13 @@ from typing import Any
 from l4raw.control import meaning_check, meaning_limits, meaning_snat
 from l4raw.control.draft import Draft, DraftBackend, DraftService
 from l4raw.control.source import Finding
+from l4raw.control.tunnel_rules import OF, TUNNELS, tunnel
 from l4raw.core.ring import turns
 from l4raw.wire import abi
 
 _WITH_WEIGHTS = {"rr": "wrr", "lc": "wlc", "modulo": "maglev"}
 """Schedulers without weights, and what is most like them and has some."""
+_DSR = ("dsr-l2", *TUNNELS)
 
 
 def check(draft: Draft) -> Iterator[Finding]:
@@ -53,6 +55,7 @@ def check(draft: Draft) -> Iterator[Finding]:
         yield from _versions(service)
         yield from meaning_limits.check(draft, service)
         yield from meaning_check.check(draft, service)
+        yield from tunnel(draft, service)
 
 
 def _repeated(
@@ -136,24 +139,23 @@ def _backends(service: DraftService) -> Iterator[Finding]:
 
 
 def _dsr_ports(service: DraftService) -> Iterator[Finding]:
-    if service.mode != "dsr-l2":
+    if service.mode not in _DSR:
         return
     for backend in service.backends:
         if backend.port:
-            what = f"{backend.head}dsr-l2 cannot change the port"
+            what = f"{backend.head}{service.mode} cannot change the port"
             yield Finding("L4R-135", (*backend.loc, "port"), what, key=True)
 
 
 def _versions(service: DraftService) -> Iterator[Finding]:
-    """A frame's IP version stays what it is: no mode here makes one of the other."""
-    if service.vip is None:
+    """A frame's IP version stays what it is: no mode makes one of the other; but a tunnel takes either."""
+    if service.vip is None or service.mode in TUNNELS:
         return
     for backend in service.backends:
         if backend.address is not None and len(backend.address) != len(service.vip.address):
-            of = {4: "IPv4", 16: "IPv6"}
             what = (
-                f"{backend.head}its address is {of[len(backend.address)]},"
-                f" the VIP is {of[len(service.vip.address)]}"
+                f"{backend.head}its address is {OF[len(backend.address)]},"
+                f" the VIP is {OF[len(service.vip.address)]}"
             )
             yield Finding("L4R-143", (*backend.loc, "address"), what, other=(*service.loc, "vip"))
 

@@ -207,6 +207,6 @@ def next_address(netlink: Netlink, arm: Interface, backend: Backend, mode: Mode)
             what=f"backend {backend.name} is behind the router {gateway}, where {mode} does not reach",
             where=where,
             why=f"{mode} rewrites only MAC addresses: a router would send the frame back to the VIP.",
-            fix=f'use a backend in the segment of {arm.name}, or mode = "{Mode.NAT}"',
+            fix=f'use a backend in the segment of {arm.name}, or mode = "{Mode.DSR_IPIP}" or "{Mode.NAT}"',
         )
     return route.gateway or backend.address

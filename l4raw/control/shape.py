@@ -15,13 +15,14 @@ from l4raw.control import values
 from l4raw.control.shape_check import Check, is_table
 from l4raw.control.shape_limits import MSS_RANGE, Acl
 from l4raw.control.shape_table import Table, number, text, toml_type
-from l4raw.core import tables
+from l4raw.core import model, tables
 from l4raw.core.model import Mode, Scheduler
 from l4raw.wire import abi
 
 FLOW_MEMORY_RANGE = ("64KiB", "64GiB")
 TIMEOUT_RANGE = ("100ms", "168h")
 WEIGHT_RANGE = (0, 100)
+TTL_RANGE = (1, 255)
 
 DATAPLANES = ("auto", "af_xdp", "raw")
 MODES = tuple(str(mode) for mode in Mode)
@@ -95,14 +96,22 @@ class Snat(Table):
     ports: Annotated[tuple[int, int], text(values.port_range)] = values.port_range(values.SNAT_PORTS)
 
 
+class Tunnel(Table):
+    """`tunnel`: what the headers in front of a packet say."""
+
+    source: Annotated[bytes | None, text(values.address)] = None
+    port: Annotated[int, number(values.port)] = model.GUE_PORT
+    ttl: Annotated[int, number(lambda value: values.whole_number(value, *TTL_RANGE))] = 64
+
+
 class Service(Table):
     """[[service]]."""
 
-    later = frozenset({"flows", "full", "affinity", "all_down", "tunnel"})
+    later = frozenset({"flows", "full", "affinity", "all_down"})
 
     name: _Name
     vip: Annotated[values.Vip, text(values.vip)]
-    mode: Annotated[str, _words(MODES, "dsr-ipip", "dsr-gue", "proxy")]
+    mode: Annotated[str, _words(MODES, "proxy")]
     scheduler: Annotated[str, _words(SCHEDULERS)] = "maglev"
     backends: list[Backend] = Field(default_factory=list)
     timeouts: Timeouts = Field(default_factory=Timeouts)
@@ -110,6 +119,7 @@ class Service(Table):
     acl: Acl = Field(default_factory=Acl)
     snat: list[Snat] = Field(default_factory=list)
     check: Annotated[Check | None, BeforeValidator(is_table)] = None
+    tunnel: Tunnel = Field(default_factory=Tunnel)
 
 
 class Lb(Table):
@@ -137,6 +147,7 @@ def table_at(loc: tuple[str | int, ...]) -> type[Table]:
         ("lb",): Lb,
         ("service",): Service,
         ("service", "timeouts"): Timeouts,
+        ("service", "tunnel"): Tunnel,
         ("service", "backends"): Backend,
         ("service", "acl"): Acl,
         ("service", "snat"): Snat,

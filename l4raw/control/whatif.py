@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -31,6 +31,8 @@ OWN_MACS: Final = (ethernet.parse_mac("02:ba:00:00:00:00"), ethernet.parse_mac("
 BACKEND_MAC: Final = "02:be:00:00:{:02x}:{:02x}"
 CLIENT_MAC: Final = ethernet.parse_mac("02:c1:00:00:00:01")
 """Stand-ins, locally administered (IEEE 802, clause 8.4), so that they are nobody's."""
+TUNNEL_SOURCES: Final = {4: IPv4Address("192.0.2.2").packed, 16: IPv6Address("2001:db8::2").packed}
+"""Likewise, by the bytes of an address: of the networks for documentation (RFC 5737, RFC 3849)."""
 
 _ANY_LENGTH: Final = 1 << 17
 """An MTU: a capture holds super-frames, and does not say how they will be cut."""
@@ -177,7 +179,8 @@ def build(
     flows = FlowTable(bytearray(min(config.lb.flow_memory, _FLOW_MEMORY)), hash_key(b"what if"))
     seed, about_seed = _seed(config, environ)
     tables = Tables(arms, flows, hops)
-    tables.install(compile_policy(config.services, where, seed, config.timeouts))
+    sources = {address: TUNNEL_SOURCES[len(address)] for address in where}
+    tables.install(compile_policy(config.services, where, seed, config.timeouts, sources=sources))
     ours = "" if len(macs) == len(arms) else "the balancer's is the one that the frame is sent to; "
     assumptions = [
         f"MAC addresses: {ours}those that begin with 02:ba"
@@ -185,6 +188,9 @@ def build(
         "flows, and turns of rr and wrr: as of a balancer that has just been started",
         *about_seed,
     ]
+    if any(service.mode.is_tunnel and service.tunnel.source is None for service in config.services):
+        stand_ins = " and ".join(str(ip_address(each)) for each in TUNNEL_SOURCES.values())
+        assumptions.append(f"tunnels come from {stand_ins}, which stand for the balancer's own addresses")
     macs_are = [how for _, how in known]
     return WhatIf(tables, assumptions, bool(about_seed), only_arm, frozenset(where), macs_are)
 

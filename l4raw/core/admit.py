@@ -73,7 +73,7 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
     if not service.acl.allow(headers.src):
         return Admission(DROP_ACL)
     is_nat = service.service.mode.is_nat
-    if is_nat and headers.ttl <= 1:
+    if service.service.mode.routes and headers.ttl <= 1:
         return Admission(DROP_TTL)
     if not _opens(headers) and (is_nat or service.ring.rule not in HASHES):
         # In mid-stream a hash still finds the backend; NAT's state and a cursor's place are lost.

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
+from typing import Final
 
 
 def end(address: bytes, port: int) -> str:
@@ -25,6 +26,10 @@ class Mode(StrEnum):
 
     DSR_L2 = "dsr-l2"
     """Rewrite the two MAC addresses; the backend owns the VIP and answers the client itself."""
+    DSR_IPIP = "dsr-ipip"
+    """Put an IP header in front: RFC 2003, 2473, 4213. The backend takes it off and answers itself."""
+    DSR_GUE = "dsr-gue"
+    """Put IP, UDP and GUE headers in front (Generic UDP Encapsulation); the rest likewise."""
     NAT = "nat"
     """Rewrite the destination; the backend routes its replies back through the balancer."""
     FULLNAT = "fullnat"
@@ -34,6 +39,16 @@ class Mode(StrEnum):
     def is_nat(self) -> bool:
         """Whether both directions pass the balancer, each with an entry of its own."""
         return self in (Mode.NAT, Mode.FULLNAT)
+
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether the client's packet travels to the backend inside of another one."""
+        return self in (Mode.DSR_IPIP, Mode.DSR_GUE)
+
+    @property
+    def routes(self) -> bool:
+        """Whether a packet is routed on, and so has a TTL of one less: RFC 1812, section 5.3.1."""
+        return self is not Mode.DSR_L2
 
 
 class Scheduler(StrEnum):
@@ -85,6 +100,22 @@ class Acl:
     deny: tuple[Prefix, ...] = ()
 
 
+GUE_PORT: Final = 6080
+"""UDP port of Generic UDP Encapsulation (IANA)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """What the headers in front of a packet say, where the mode has any."""
+
+    source: bytes | None = None
+    """The address that they come from; None: the one that the kernel would send from."""
+    port: int = GUE_PORT
+    """UDP port that the backend takes them off at."""
+    ttl: int = 64
+    """Of the outermost header; IPv6 calls it the hop limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snat:
     """An address and some of its ports, for the source of what fullnat sends to a backend."""
@@ -116,6 +147,7 @@ class Service:
     acl: Acl = Acl()
     snat: tuple[Snat, ...] = ()
     """The pool of a fullnat service; no port is in two of them."""
+    tunnel: Tunnel = Tunnel()
 
     def __str__(self) -> str:
         protocol = {6: "tcp", 17: "udp"}.get(self.protocol, str(self.protocol))

@@ -25,6 +25,7 @@ from l4raw.core.admit import martian
 from l4raw.core.decision import Decision
 from l4raw.core.rewrite import apply
 from l4raw.core.tables import Tables
+from l4raw.core.tunnel import each_enclosed
 from l4raw.wire import ethernet, icmp, ipv4, ipv6, tcp, udp
 from l4raw.wire.abi import DROP_TOO_BIG, FRAGMENTED
 from l4raw.wire.checksum import ONES, add, checksum, fold, pseudo_header
@@ -48,7 +49,7 @@ def fit(
 
     `segment`: payload bytes of each segment of a super-frame, which is as long as they are; 0: it is none.
     """
-    headers, mtu = decision.headers, tables.arms[decision.arm].mtu
+    headers, mtu = decision.headers, tables.arms[decision.arm].mtu - len(decision.outer)
     assert headers is not None, "what is sent was read"
     longest = _of_segment(frame, headers, segment) if segment and headers.l4 else headers.length
     if longest <= mtu:
@@ -73,6 +74,10 @@ def _cut(frame: bytes | Frame, decision: Decision, partial: bool, mtu: int) -> I
     assert headers is not None, "what is sent was read"
     whole = bytearray(frame[: _IP + headers.length])
     apply(whole, decision.edits)
+    if decision.outer:
+        kind = bytes(frame[ethernet.TYPE : ethernet.LENGTH])
+        yield from each_enclosed(fragments(bytes(whole), mtu), kind, decision)
+        return
     if partial:
         _complete(whole, headers)
     yield from fragments(bytes(whole), mtu)

@@ -73,8 +73,7 @@ def nat(
         ("eth.dst", ethernet.DST, headers.dst_mac, dst_mac),
         ("eth.src", ethernet.SRC, headers.src_mac, src_mac),
     ]
-    is_v4 = len(src) == 4
-    ip = ipv4 if is_v4 else ipv6
+    ip = ipv4 if len(src) == 4 else ipv6
     addresses = 0
     if src != headers.src:
         edits.append(("ip.src", _IP + ip.SRC, headers.src, src))
@@ -88,10 +87,7 @@ def nat(
     if dport != headers.dport:
         edits.append((name + ".dport", l4 + tcp.DPORT, _u16(headers.dport), _u16(dport)))
 
-    edits.append(("ip.ttl", _IP + ip.TTL, _u8(headers.ttl), _u8(headers.ttl - 1)))
-    if is_v4:
-        ip_sum = update(headers.ip_checksum, addresses - _TTL_ONE)
-        edits.append(("ip.checksum", _IP + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(ip_sum)))
+    edits += one_hop(headers, addresses)
     l4_sum = headers.l4_checksum
     if l4_sum == udp.NO_CHECKSUM and name == "udp":
         return tuple(edits)
@@ -103,6 +99,18 @@ def nat(
             new_sum = udp.ZERO
     edits.append((name + ".checksum", l4 + checksum_at, _u16(l4_sum), _u16(new_sum)))
     return tuple(edits)
+
+
+def one_hop(headers: Headers, addresses: int) -> list[Edit]:
+    """A TTL of one less, and what IPv4's checksum makes of that and of a change of the addresses' sum."""
+    old, new = _u8(headers.ttl), _u8(headers.ttl - 1)
+    if len(headers.src) == 16:
+        return [("ip.ttl", _IP + ipv6.TTL, old, new)]
+    ip_sum = update(headers.ip_checksum, addresses - _TTL_ONE)
+    return [
+        ("ip.ttl", _IP + ipv4.TTL, old, new),
+        ("ip.checksum", _IP + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(ip_sum)),
+    ]
 
 
 def echo(headers: Headers, own_mac: bytes) -> tuple[Edit, ...]:

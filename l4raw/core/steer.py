@@ -24,6 +24,7 @@ from l4raw.core.mtu import fit
 from l4raw.core.snat import stray
 from l4raw.core.states import FIN_SYN_RST, NEXT_STATE
 from l4raw.core.tables import Tables
+from l4raw.core.tunnel import through
 from l4raw.wire import tcp
 from l4raw.wire.abi import (
     DROP_FRAGMENT,
@@ -41,11 +42,9 @@ from l4raw.wire.headers import Frame, Headers, parse
 def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables, segment: int = 0) -> Decision:
     """Decide what becomes of `frame`, which came in on `arm`.
 
-    `csum_start`: offset of a transport header whose checksum is *partial*: it
-    covers the pseudo-header only, because the sender left the rest to its
-    network card. 0: none. It need not be the outermost header's. `segment`:
-    payload bytes of each segment that a super-frame will be cut into; 0: it
-    is an ordinary frame.
+    `csum_start`: offset of a transport header whose checksum is *partial*: it covers the pseudo-header only,
+    because the sender left the rest to its network card. 0: none. It need not be the outermost header's.
+    `segment`: payload bytes of each segment that a super-frame will be cut into; 0: it is an ordinary frame.
     """
     headers = parse(frame)
     if isinstance(headers, int):
@@ -57,7 +56,9 @@ def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables, segme
     decision = whose(frame, headers, arm, partial, tables)
     if headers.flags & tcp.SYN:
         decision = clamp(frame, decision, partial)
-    if decision.verdict < SENT and headers.length > tables.arms[decision.arm].mtu:
+    if decision.backend and decision.backend.source:
+        decision = through(frame, decision, partial, segment)
+    if decision.verdict < SENT and headers.length + len(decision.outer) > tables.arms[decision.arm].mtu:
         return fit(frame, decision, arm, partial, segment, tables)
     return decision
 
@@ -83,8 +84,8 @@ def _to_vip(frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tab
     entry = flows.read(flow)
     service, backend = policy.by_number[entry.service], policy.backends[entry.backend]
     assert service is not None and backend is not None, "the policy keeps what a flow names"
-    is_nat = entry.peer != 0
-    if is_nat and headers.ttl <= 1:  # RFC 1812 section 5.3.1, RFC 8200 section 3; only NAT routes
+    mode = service.service.mode
+    if mode.routes and headers.ttl <= 1:  # RFC 1812 section 5.3.1, RFC 8200 section 3
         return Decision(DROP_TTL, headers, service, backend, flow)
     own_mac, mac = tables.arms[backend.arm].mac, hops.macs[backend.next_hop]
     if mac is None:
@@ -93,7 +94,7 @@ def _to_vip(frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tab
     state = entry.state if pick else NEXT_STATE[entry.state][headers.flags & FIN_SYN_RST]
     flows.touch(flow, state, tables.now, entry.packets + 1)
 
-    if is_nat:
+    if mode.is_nat:
         edits = _as_flipped(headers, own_mac, mac, flows.ends(entry.peer - 1), partial)
     else:
         edits = rewrite.dsr_l2(headers, own_mac, mac)

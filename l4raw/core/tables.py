@@ -58,6 +58,8 @@ class BackendEntry(NamedTuple):
     backend: Backend
     next_hop: int
     arm: int
+    source: bytes = b""
+    """Where its tunnel's packets come from: an address of its own version; empty: its service has none."""
 
 
 class ServiceEntry(NamedTuple):
@@ -201,11 +203,14 @@ def compile_policy(
     seed: bytes,
     timeouts: Mapping[str, Timeouts] | None = None,
     previous: Policy = NO_POLICY,
+    sources: Mapping[bytes, bytes] | None = None,
 ) -> Policy:
     """Turn services into tables.
 
     `hops` gives the next hop's index and arm for a backend's address, `seed`
-    is the ring seed, `timeouts` goes by service name. Services and backends
+    is the ring seed, `timeouts` goes by service name, `sources` has for a
+    backend's address the one that its tunnel's packets come from, if the
+    service names none. Services and backends
     that `previous` knows keep their numbers; one whose mode has changed is
     another service, for its flows keep theirs. Raises `OverflowError` past
     the limits of the shared header.
@@ -220,7 +225,11 @@ def compile_policy(
         members = []
         for backend in service.backends:
             place = _numbered(known_backends, (number, backend.address, backend.port), backends)
-            backends[place] = BackendEntry(place, number, backend, *hops[backend.address])
+            source = (service.tunnel.source or b"") if service.mode.is_tunnel else b""
+            if service.mode.is_tunnel and not source:
+                assert sources is not None, "a tunnel's packets come from somewhere"
+                source = sources[backend.address]
+            backends[place] = BackendEntry(place, number, backend, *hops[backend.address], source)
             members.append((place, backend))
         ring = build(service.scheduler, members, seed)
         limits = _by_state((timeouts or {}).get(service.name, Timeouts()))

@@ -14,13 +14,19 @@ from typing import Any, Final, NamedTuple
 from l4raw.core.acl import Ranges
 from l4raw.core.flows import flow_key
 from l4raw.core.hashing import HashKey, flow_hash, hash_key, mapped, scale
-from l4raw.core.model import Mode
+from l4raw.core.model import Mode, Service
 from l4raw.core.tables import BackendEntry, Policy, ServiceEntry
 from l4raw.engine import native
 from l4raw.engine.layout import Layout, write_key
-from l4raw.wire.abi import DSR_L2, FULLNAT, IS_OWN, IS_SNAT, IS_VIP, NAT, PROBES
+from l4raw.wire.abi import DSR_GUE, DSR_IPIP, DSR_L2, FULLNAT, IS_OWN, IS_SNAT, IS_VIP, NAT, PROBES
 
-_MODES: Final = {Mode.DSR_L2: DSR_L2, Mode.NAT: NAT, Mode.FULLNAT: FULLNAT}
+_MODES: Final = {
+    Mode.DSR_L2: DSR_L2,
+    Mode.DSR_IPIP: DSR_IPIP,
+    Mode.DSR_GUE: DSR_GUE,
+    Mode.NAT: NAT,
+    Mode.FULLNAT: FULLNAT,
+}
 _ATTEMPTS: Final = 1000
 """Hash keys tried for the lookup; at a load of a quarter the first few do."""
 
@@ -38,7 +44,7 @@ def write_half(layout: Layout, half: int, policy: Policy, local: frozenset[bytes
     """Fill a half that nobody reads. Raises `OverflowError`, naming what is too many."""
     _write_services(layout, half, policy)
     _write_pools(layout, half, policy)
-    _write_backends(layout, half, policy.backends)
+    _write_backends(layout, half, policy)
     _write_addresses(layout, half, list(_addresses(policy, local)))
     header = layout.at["policies"][half]
     header.services = len(policy.by_number)
@@ -113,14 +119,24 @@ def _write_pools(layout: Layout, half: int, policy: Policy) -> None:
             start += 1
 
 
-def _write_backends(layout: Layout, half: int, backends: tuple[BackendEntry | None, ...]) -> None:
+def _write_backends(layout: Layout, half: int, policy: Policy) -> None:
     limit = layout.sizes.backends
-    _require("backends", len(backends), limit)
-    for entry in filter(None, backends):
+    _require("backends", len(policy.backends), limit)
+    for entry in filter(None, policy.backends):
+        service = policy.by_number[entry.service]
+        assert service is not None, "a backend is one of a service"
         to = layout.at["backends"][half * limit + entry.number]
         to.address = mapped(entry.backend.address)
         to.port_be = socket.htons(entry.backend.port)
         to.next_hop, to.service, to.arm = entry.next_hop, entry.service, entry.arm
+        _write_tunnel(to, entry, service.service)
+
+
+def _write_tunnel(to: Any, entry: BackendEntry, service: Service) -> None:
+    to.mode = _MODES[service.mode]
+    if service.mode.is_tunnel:
+        to.source = mapped(entry.source)
+        to.tunnel_port_be, to.tunnel_ttl = socket.htons(service.tunnel.port), service.tunnel.ttl
 
 
 def _addresses(policy: Policy, local: frozenset[bytes]) -> Iterable[Address]:

@@ -12,7 +12,7 @@ from typing import Final, NewType
 Verdict = NewType("Verdict", int)
 """What became of a frame. An index into VERDICT_NAMES and VERDICT_SENTENCES."""
 
-ABI_VERSION: Final = 8
+ABI_VERSION: Final = 11
 
 # enum l4_limit
 BURST: Final = 64
@@ -34,6 +34,7 @@ PORT_TRIES: Final = 16
 STRIPES: Final = 1024
 VERDICT_ROOM: Final = 48
 MISS_ROOM: Final = 16
+TUNNEL_ROOM: Final = 52
 
 # enum l4_verdict
 FORWARD: Final = Verdict(0)
@@ -116,8 +117,9 @@ MISS_TOO_LONG: Final = 3
 MISS_PORTS: Final = 4
 MISS_REST: Final = 5
 MISS_ICMP_ERROR: Final = 6
-MISS_SAMPLE: Final = 7
-MISS_COUNT: Final = 8
+MISS_FRONT: Final = 7
+MISS_SAMPLE: Final = 8
+MISS_COUNT: Final = 9
 
 MISS: Final = 255
 
@@ -134,6 +136,8 @@ REPLY_TAKEN: Final = -5
 DSR_L2: Final = 0
 NAT: Final = 1
 FULLNAT: Final = 2
+DSR_IPIP: Final = 3
+DSR_GUE: Final = 4
 
 # enum l4_rule
 RULE_FLOW_HASH: Final = 0
@@ -241,6 +245,7 @@ MISS_NAMES: Final[tuple[str, ...]] = (
     "ports",
     "rest",
     "icmp_error",
+    "front",
     "sample",
 )
 """By miss, in lower case: as the counters are named."""
@@ -253,6 +258,7 @@ MISS_SENTENCES: Final[tuple[str, ...]] = (
     "the first ports that its flow tries are taken, but its pool has others",
     "the flow table is full, but ports that rest can give way",
     "an ICMP error, which follows the flow that it quotes",
+    "no room in front of the frame for a tunnel's headers",
     "a person asked to see the next frames",
 )
 """By miss: what a person is told."""

@@ -25,11 +25,17 @@ from typing import Final, NewType
 IpProto = NewType("IpProto", int)
 
 ICMP: Final = IpProto(1)
+IPV4_INSIDE: Final = IpProto(4)
+"""An IPv4 packet follows: RFC 2003."""
 TCP: Final = IpProto(6)
 UDP: Final = IpProto(17)
+IPV6_INSIDE: Final = IpProto(41)
+"""An IPv6 packet follows: RFC 4213, RFC 2473."""
 
 VERSION_IHL: Final = 0
+TOS: Final = 1
 TOTAL_LENGTH: Final = 2
+ID: Final = 4
 FRAGMENT: Final = 6
 TTL: Final = 8
 PROTOCOL: Final = 9

@@ -22,6 +22,7 @@ from typing import Final
 
 SPORT: Final = 0
 DPORT: Final = 2
+SEQUENCE: Final = 4
 OFFSET: Final = 12
 FLAGS: Final = 13
 CHECKSUM: Final = 16
@@ -34,7 +35,9 @@ HEADER: Final = Struct("!HH8xBBxxH")
 FIN: Final = 0x01
 SYN: Final = 0x02
 RST: Final = 0x04
+PSH: Final = 0x08
 ACK: Final = 0x10
+CWR: Final = 0x80
 
 OPTION_END: Final = 0
 OPTION_NOTHING: Final = 1

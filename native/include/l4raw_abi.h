@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 8 };
+enum { L4_ABI_VERSION = 11 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -55,6 +55,7 @@ enum l4_limit {
 	L4_STRIPES = 1024,         /* locks for the insertion of a flow, by the hash of its key */
 	L4_VERDICT_ROOM = 48,      /* counters of verdicts in struct l4_queue */
 	L4_MISS_ROOM = 16,         /* and of misses */
+	L4_TUNNEL_ROOM = 52,       /* bytes that the headers in front of a packet need at most */
 };
 
 /*
@@ -116,6 +117,7 @@ enum l4_verdict { L4_VERDICTS(L4_VERDICT_ENUM) L4_VERDICT_COUNT };
 	_(PORTS, "the first ports that its flow tries are taken, but its pool has others") \
 	_(REST, "the flow table is full, but ports that rest can give way") \
 	_(ICMP_ERROR, "an ICMP error, which follows the flow that it quotes") \
+	_(FRONT, "no room in front of the frame for a tunnel's headers") \
 	_(SAMPLE, "a person asked to see the next frames")
 
 #define L4_MISS_ENUM(name, sentence) L4_MISS_##name,
@@ -134,7 +136,7 @@ enum l4_none {
 	L4_REPLY_TAKEN = -5,       /* that of the other direction is */
 };
 
-enum l4_mode { L4_DSR_L2, L4_NAT, L4_FULLNAT };
+enum l4_mode { L4_DSR_L2, L4_NAT, L4_FULLNAT, L4_DSR_IPIP, L4_DSR_GUE };
 
 /* How a new flow picks a slot of its service's ring. */
 enum l4_rule {
@@ -216,9 +218,13 @@ struct l4_backend {
 	uint16_t next_hop;
 	uint16_t service;
 	uint8_t arm;
-	uint8_t reserved;
+	uint8_t mode;              /* enum l4_mode, of its service; and of a tunnel: */
+	uint8_t source[16];        /* of the address's IP version */
+	uint16_t tunnel_port_be;
+	uint8_t tunnel_ttl;
+	uint8_t reserved[5];
 };
-L4_ASSERT(sizeof(struct l4_backend) == 24, "backend")
+L4_ASSERT(sizeof(struct l4_backend) == 48, "backend")
 
 struct l4_service {
 	uint8_t vip[16];

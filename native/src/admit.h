@@ -12,7 +12,7 @@
 #define L4RAW_SRC_ADMIT_H
 
 #include "acl.h"
-#include "context.h"
+#include "tunnel.h"
 
 /* The network of 0.0.0.0, loopback, class D and class E (RFC 1812, section 5.3.7). */
 L4_INLINE bool l4_of_nobody_v4(const uint64_t *address)
@@ -278,6 +278,7 @@ L4_INLINE int l4_to_backend(struct l4_context *context, const struct l4_backend 
 	context->backend = number;
 	context->hop = hop;
 	context->out_arm = backend->arm;
+	context->tunnel = l4_is_tunnel(backend->mode);
 	return L4_FORWARD;
 }
 
@@ -314,8 +315,13 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 	if (!l4_may_open(context, service))
 		return L4_DROP_ACL;
 	is_nat = service->mode == L4_NAT || service->mode == L4_FULLNAT;
-	if (is_nat && context->headers.ttl <= 1)
+	if (service->mode != L4_DSR_L2 && context->headers.ttl <= 1)
 		return L4_DROP_TTL;
+	if (l4_is_tunnel(service->mode) && context->room < L4_TUNNEL_ROOM)
+		return l4_miss_as(context, L4_MISS_FRONT);
+	/* The most that may be in front: which backend it will be would cost a turn. */
+	if (l4_is_tunnel(service->mode) && l4_is_too_long(context, L4_TUNNEL_ROOM))
+		return l4_miss_as(context, L4_MISS_TOO_LONG);
 	if (service->rule >= L4_RULE_LEAST)
 		return l4_miss_as(context, L4_MISS_RULE);
 	/* In mid-stream a hash still finds the backend; NAT's state and a cursor's place are lost. */

@@ -181,11 +181,14 @@ static bool sort_out(struct l4_worker *worker, const struct lx_frame *frames, co
 		struct outgoing *to = &out[results[i].arm & 1];
 
 		/* The kernel would refuse it without a word that reaches us. */
-		if (results[i].verdict < L4_SENT && frames[i].length > worker->most[results[i].arm & 1])
+		if (results[i].verdict < L4_SENT &&
+		    frames[i].length + results[i].push > worker->most[results[i].arm & 1])
 			results[i].verdict = L4_DROP_TX;
 		if (results[i].verdict < L4_SENT) {
 			to->from[to->count] = i;
-			to->frames[to->count++] = frames[i];
+			to->frames[to->count] = frames[i];
+			to->frames[to->count].address -= results[i].push;
+			to->frames[to->count++].length += results[i].push;
 			continue;
 		}
 		if (results[i].verdict == L4_MISS && hand_over(worker, &frames[i], &seen[i])) {
@@ -246,6 +249,7 @@ uint32_t l4_burst(struct l4_worker *worker, uint32_t arm)
 			.size = frames[i].length,
 			.arm = arm,
 			.csum_start = L4_CSUM_DETECT,
+			.room = (uint32_t)(frames[i].address % worker->umem->frame_size),
 		};
 		__builtin_prefetch(seen[i].data);
 	}

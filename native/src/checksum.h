@@ -30,6 +30,7 @@
 #define l4_little32(value) __builtin_bswap32(value)
 #endif
 #define l4_ntohs(value) l4_htons(value)
+#define l4_htonl(value) l4_ntohl(value)
 
 L4_INLINE uint16_t l4_read16(const void *from)
 {

@@ -13,7 +13,7 @@
 
 /*
  * A frame's story: what it is, what was read, what was found, what was decided.
- * Before the first stage `flow` is L4_NONE; miss, service, backend, out_arm and nat are 0.
+ * Before the first stage `flow` is L4_NONE; miss, service, backend, out_arm, push, nat, echo and tunnel are 0.
  */
 struct l4_context {
 	const struct l4_tables *tables;
@@ -22,6 +22,7 @@ struct l4_context {
 	int32_t csum_start;        /* offset of a partial checksum's header; 0: none; or L4_CSUM_DETECT */
 	uint32_t arm;              /* where it came in */
 	uint32_t half;             /* of the policy that is in force */
+	uint32_t room;             /* bytes in front of the frame that may be written */
 
 	struct l4_headers headers;
 	struct l4_key key;
@@ -36,6 +37,8 @@ struct l4_context {
 	uint32_t out_arm;
 	bool nat;                  /* rewrite addresses and ports too */
 	bool echo;                 /* make it the answer to itself */
+	bool tunnel;               /* put its backend's headers in front */
+	uint32_t push;             /* bytes that the frame begins earlier */
 	struct l4_where hop;
 	uint64_t src[2], dst[2];   /* of the frame that is sent, under NAT; likewise: */
 	uint32_t ports_be;

@@ -36,6 +36,7 @@ static inline void begin(struct l4_context *context, const struct l4_tables *tab
 	context->end = frame->data + frame->size;
 	context->arm = frame->arm;
 	context->csum_start = frame->csum_start;
+	context->room = frame->room;
 	context->flow = L4_NONE;
 	context->miss = 0;
 	context->service = 0;
@@ -43,6 +44,8 @@ static inline void begin(struct l4_context *context, const struct l4_tables *tab
 	context->out_arm = 0;
 	context->nat = false;
 	context->echo = false;
+	context->tunnel = false;
+	context->push = 0;
 }
 
 static inline void report(const struct l4_context *context, struct l4_result *result)
@@ -55,16 +58,15 @@ static inline void report(const struct l4_context *context, struct l4_result *re
 		.backend = (uint16_t)context->backend,
 		.arm = (uint8_t)(context->verdict < L4_SENT ? context->out_arm : 0),
 		.miss = (uint8_t)(is_miss ? context->miss : 0),
+		.push = (uint16_t)context->push,
 	};
 }
 
-unsigned l4_steer(const struct l4_tables *tables, uint8_t *frame, uint32_t size, uint32_t arm, int32_t csum_start,
-		  struct l4_result *result)
+unsigned l4_steer(const struct l4_tables *tables, const struct l4_frame *frame, struct l4_result *result)
 {
-	struct l4_frame given = { .data = frame, .size = size, .arm = arm, .csum_start = csum_start };
 	struct l4_context context;
 
-	begin(&context, tables, pass(tables), &given);
+	begin(&context, tables, pass(tables), frame);
 	l4_see(&context);
 	l4_decide(&context);
 	l4_rewrite(&context);

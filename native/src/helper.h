@@ -17,8 +17,8 @@ struct l4_frame {
 	uint8_t *data;
 	uint32_t size;
 	uint32_t arm;
-	int32_t csum_start;        /* as l4_steer() takes it */
-	uint32_t reserved;
+	int32_t csum_start;
+	uint32_t room;             /* bytes in front of it that may be written */
 };
 
 /* What became of it. */
@@ -28,27 +28,26 @@ struct l4_result {
 	uint16_t backend;          /* 0: none */
 	uint8_t arm;               /* to send it on, if it is sent */
 	uint8_t miss;              /* enum l4_miss, of an L4_MISS */
-	uint16_t reserved;
+	uint16_t push;             /* it is so many bytes longer now, and begins so many earlier: a tunnel's headers */
 };
 
 /*
  * Decide what becomes of a frame and rewrite it. Returns result->verdict.
  * Only a frame that is to be sent (below L4_SENT) is changed. Counts nothing:
- * see l4_count().
+ * see l4_count(). One that has no room in front for the headers of a tunnel is a miss.
  *
  * `csum_start` is the offset of a TCP or UDP header whose checksum is
  * partial and stays so; 0: there is none; L4_CSUM_DETECT: unknown, a partial
  * one is completed if the frame is sent.
  */
-unsigned l4_steer(const struct l4_tables *tables, uint8_t *frame, uint32_t size, uint32_t arm, int32_t csum_start,
-		  struct l4_result *result);
+unsigned l4_steer(const struct l4_tables *tables, const struct l4_frame *frame, struct l4_result *result);
 
 /* The same for up to L4_BURST frames, as if one after the other. */
 void l4_steer_burst(const struct l4_tables *tables, const struct l4_frame *frames, uint32_t count,
 		    struct l4_result *results);
 
 /*
- * Add a frame of `size` bytes to the counters of its verdict (or its miss)
+ * Add a frame of `size` bytes, as it was received, to the counters of its verdict (or its miss)
  * and, if it was sent, its backend. Called when it is known whether the egress
  * took it: for one that it did not take, set result->verdict to L4_DROP_TX.
  */

@@ -77,6 +77,17 @@ L4_INLINE bool l4_has(const uint8_t *start, const uint8_t *end, uint32_t size)
 	return size <= (size_t)(end - start);
 }
 
+/*
+ * Let a frame begin `size` bytes earlier, for which its owner has said that there is room. False: it cannot be.
+ * (BPF: bpf_xdp_adjust_head(), after which both pointers are other ones.)
+ */
+L4_INLINE bool l4_push_front(uint8_t **start, uint8_t **end, uint32_t size)
+{
+	(void)end;
+	*start -= size;
+	return true;
+}
+
 L4_INLINE struct l4_control *l4_control_of(const struct l4_tables *tables)
 {
 	return tables->control;

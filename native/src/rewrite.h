@@ -9,6 +9,7 @@
 #define L4RAW_SRC_REWRITE_H
 
 #include "mss.h"
+#include "tunnel.h"
 
 /* Where the checksum of this frame's TCP or UDP header is. */
 L4_INLINE uint32_t l4_check_at(const struct l4_headers *headers)
@@ -23,6 +24,19 @@ L4_INLINE uint16_t l4_sent_as(const struct l4_headers *headers, uint16_t check)
 	return check == 0 && headers->protocol == IPPROTO_UDP ? 0xffff : check;
 }
 
+/* Complete a checksum that is partial: what a network card would do. */
+L4_INLINE void l4_finish(struct l4_context *context)
+{
+	struct l4_headers *headers = &context->headers;
+	uint8_t *at = context->data + headers->l4, *field = context->data + l4_check_at(headers);
+
+	if (!l4_has(field, context->end, 2))
+		return;
+	/* The field is part of what is added up, and is the pseudo-header's part of it (RFC 1071, section 1). */
+	headers->l4_check_be = l4_sent_as(headers, (uint16_t)~l4_fold(l4_sum(at, context->end, headers->l4_length)));
+	l4_copy(field, &headers->l4_check_be, sizeof(headers->l4_check_be));
+}
+
 /*
  * What an AF_XDP socket or an XDP program receives from a veth has, unlike an
  * skb, nothing that says that its checksum is partial. But then the field
@@ -35,17 +49,10 @@ L4_INLINE uint16_t l4_sent_as(const struct l4_headers *headers, uint16_t check)
 L4_INLINE void l4_complete(struct l4_context *context)
 {
 	struct l4_headers *headers = &context->headers;
-	uint8_t *at = context->data + headers->l4, *field = context->data + l4_check_at(headers);
-	uint16_t partial;
-
 	if (headers->l4_check_be == 0 && headers->protocol == IPPROTO_UDP)
 		return;
-	partial = l4_pseudo_header(headers);
-	if (headers->l4_check_be != partial || !l4_has(field, context->end, 2))
-		return;
-	/* The field is part of what is added up, and is the pseudo-header's part of it (RFC 1071, section 1). */
-	headers->l4_check_be = l4_sent_as(headers, (uint16_t)~l4_fold(l4_sum(at, context->end, headers->l4_length)));
-	l4_copy(field, &headers->l4_check_be, sizeof(headers->l4_check_be));
+	if (headers->l4_check_be == l4_pseudo_header(headers))
+		l4_finish(context);
 }
 
 /* The checksum of TCP or UDP after addresses and ports changed; RFC 768's "none" stays. */
@@ -127,6 +134,26 @@ L4_INLINE void l4_translate(struct l4_context *context)
 	l4_translate_check(context, addresses);
 }
 
+/*
+ * What a tunnel carries is routed on, so its TTL is one less; and a partial checksum, of which the caller said
+ * that it stays so, is completed after all: no network card looks for it inside of a tunnel.
+ */
+L4_INLINE void l4_route_on(struct l4_context *context)
+{
+	struct l4_headers *headers = &context->headers;
+	uint8_t *ip = context->data + sizeof(struct ethhdr);
+
+	if (context->csum_start > 0 && context->csum_start == headers->l4 &&
+	    (headers->l4_check_be || headers->protocol != IPPROTO_UDP))
+		l4_finish(context);
+	l4_copy(context->src, headers->src, sizeof(context->src));
+	l4_copy(context->dst, headers->dst, sizeof(context->dst));
+	if (headers->v6)
+		l4_write_v6(context, ip, (uint8_t)(headers->ttl - 1));
+	else
+		l4_write_v4(context, ip, (uint8_t)(headers->ttl - 1), 0);
+}
+
 /* Of what we send ourselves: RFC 1700, "IP Time To Live Parameter". */
 enum { L4_OWN_TTL = 64 };
 
@@ -165,6 +192,11 @@ L4_INLINE void l4_rewrite(struct l4_context *context)
 		l4_complete(context);
 	if (l4_unlikely(context->headers.flags & L4_TCP_SYN))
 		l4_clamp(context);
+	if (l4_unlikely(context->tunnel)) {
+		l4_route_on(context);
+		l4_enclose(context);
+		data = context->data;
+	}
 	l4_copy(data + offsetof(struct ethhdr, h_dest), context->hop.mac, ETH_ALEN);
 	l4_copy(data + offsetof(struct ethhdr, h_source), l4_own_mac(context->tables, context->out_arm), ETH_ALEN);
 	if (context->nat)

@@ -103,11 +103,15 @@ L4_INLINE int l4_go_on(struct l4_context *context, const struct l4_values *entry
 	if (!backend)
 		return l4_miss_as(context, L4_MISS_CHANGED);
 	context->backend = entry->backend;
-	if (entry->peer && context->headers.ttl <= 1) /* RFC 1812 section 5.3.1; only NAT routes */
+	if (backend->mode != L4_DSR_L2 && context->headers.ttl <= 1) /* RFC 1812 section 5.3.1 */
 		return L4_DROP_TTL;
 	hop = l4_where_is(context->tables, backend->next_hop);
 	if (!hop.known)
 		return L4_DROP_NEXT_HOP_UNKNOWN;
+	if (l4_is_tunnel(backend->mode) && context->room < L4_TUNNEL_ROOM)
+		return l4_miss_as(context, L4_MISS_FRONT);
+	if (l4_is_tunnel(backend->mode) && l4_is_too_long(context, l4_overhead(backend)))
+		return l4_miss_as(context, L4_MISS_TOO_LONG);
 	if (entry->peer && !l4_flip(context, entry))
 		return l4_miss_as(context, L4_MISS_CHANGED);
 	l4_note(context, entry);

@@ -80,7 +80,7 @@ static uint64_t run(const struct l4_tables *tables, const uint8_t *from, uint32_
 			write_frame(buffers[j], from, &items[i + j]);
 		__asm__ __volatile__("" : : "r"(buffers) : "memory");
 		for (j = 0; how == 1 && j < L4_BURST; j++)
-			l4_steer(tables, buffers[j], size, 0, 0, &results[j]);
+			l4_steer(tables, &frames[j], &results[j]);
 		if (how == 2)
 			l4_steer_burst(tables, frames, L4_BURST, results);
 		for (j = 0; j < L4_BURST; j++)

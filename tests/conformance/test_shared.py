@@ -38,6 +38,7 @@ from tests.tables import (
     CLIENT_MAC,
     OUR_MACS,
     SEED,
+    SOURCES,
     VIP,
     backends,
     counted,
@@ -139,7 +140,7 @@ def test_lc_counts_the_flows_that_queues_have_made(mode: Mode) -> None:
         assert (helper if port % 2 else reference).run(syn(port), 0, 0).verdict == FORWARD
     hops = {b.address: (index, 1) for index, b in enumerate(backends(), start=1)}
     fewest = [service(mode, Scheduler.LC)]
-    tables.install(compile_policy(fewest, hops, SEED, previous=tables.policy))
+    tables.install(compile_policy(fewest, hops, SEED, None, tables.policy, SOURCES))
     assert [tables.current_flows(i) for i in range(4)] == counted(tables) == [0, 3, 2, 2]
     before = [counted(tables)[i] for i in range(4)]
     for port in (10, 11):
@@ -188,7 +189,9 @@ def test_what_no_look_up_answers_is_a_miss_and_python_decides() -> None:
     before = state(tables)
     view, result = tables.view(0), native.ffi.new("struct l4_result *")
     frame = bytearray(syn(1))
-    assert native.lib.l4_steer(view, native.ffi.from_buffer(frame), len(frame), 0, 0, result) == MISS
+    given = native.ffi.new("struct l4_frame *", {"size": len(frame)})
+    given.data = native.ffi.from_buffer("uint8_t[]", frame)
+    assert native.lib.l4_steer(view, given, result) == MISS
     assert (result.miss, bytes(frame), state(tables)) == (MISS_RULE, syn(1), before)
     assert helper.run(syn(1), 0, 0).verdict == FORWARD
     assert tables.misses() == {name: int(name == "rule") for name in MISS_NAMES}

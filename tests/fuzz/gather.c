@@ -97,7 +97,7 @@ void flush(struct sequence *sequence)
 		for (i = 0; i < sequence->count; i++) {
 			const struct l4_frame *frame = &sequence->pending[i];
 
-			if (l4_steer(tables, frame->data, frame->size, frame->arm, frame->csum_start, &results[i]) !=
+			if (l4_steer(tables, frame, &results[i]) !=
 			    results[i].verdict)
 				finding("l4_steer returns another verdict than it writes");
 		}

@@ -8,6 +8,7 @@ import pytest
 
 from l4raw.control.config import parse
 from l4raw.control.errors import ConfigErrors, Problem
+from l4raw.core.model import Service, Tunnel
 
 GOOD = """\
 [lb]
@@ -84,7 +85,7 @@ MISTAKES = [
     ("10.77.0.100:80/tcp", "255.255.255.255:80/tcp", "L4R-139", "6:7", "is the broadcast address"),
     ("10.77.0.100:80/tcp", "10.77.0.11:80/tcp", "L4R-138", "9:28", 'its address is the VIP of service "web"'),
     ('"nat"', '"natt"', "L4R-112", "7:8", 'mode "natt" is unknown; did you mean "nat"?'),
-    ('"nat"', '"proxy"', "L4R-113", "7:8", '"proxy" is not in this version; it has dsr-l2, nat, fullnat'),
+    ('"nat"', '"proxy"', "L4R-113", "7:8", '"proxy" is not in this version; it has dsr-l2, dsr-ipip'),
     ('"nat"', '"fullnat"', "L4R-150", "7:8", 'service "web": mode fullnat needs snat'),
     (
         '"nat"',
@@ -93,7 +94,10 @@ MISTAKES = [
         "8:1",
         "mode nat does not rewrite the source",
     ),
-    ('"nat"', '"dsr-ipip"', "L4R-113", "7:8", "is not in this version"),
+    ('"nat"', '"dsr-ipip"', "L4R-135", "10:42", 'backend "b2": dsr-ipip cannot change the port'),
+    ('"nat"', '"dsr-gue"', "L4R-135", "10:42", 'backend "b2": dsr-gue cannot change the port'),
+    ('"nat"', '"nat"\ntunnel = { ttl = 9 }', "L4R-144", "8:1", 'service "web": nat sends through no tunnel'),
+    ('"nat"', '"nat"\ntunnel = 5', "L4R-105", "8:10", "tunnel is a whole number; a table is expected"),
     ('"nat"', "80", "L4R-105", "7:8", "mode is a whole number; a string is expected"),
     ('"nat"', '"dsr-l2"', "L4R-135", "10:42", 'backend "b2": dsr-l2 cannot change the port'),
     ('"nat"', '"nat"\nscheduler = "rr"', "L4R-136", "11:55", "scheduler rr has no weights"),
@@ -176,9 +180,52 @@ def test_one_mistake_is_one_problem(old: str, new: str, code: str, place: str, w
         ('10.77.0.11"', '10.77.0.11:80"', 'address = "10.77.0.11" and port as a key'),
         ("[[service]]", "[service]", "two brackets"),
         ('"nat"', '"proxy"', "docs/supported.md"),
-        ('"nat"', '"nut-at-all"', "dsr-l2, nat"),
+        ('"nat"', '"nut-at-all"', "dsr-l2, dsr-ipip, dsr-gue, nat"),
     ],
 )
 def test_the_fix_fits_the_mistake(old: str, new: str, words: str) -> None:
     (problem,) = problems(changed(old, new))
     assert words in problem.fix
+
+
+def read(text: str) -> Service:
+    """The one service of a file that is right."""
+    (service,) = parse(text, Path("l4raw.toml")).config.services
+    return service
+
+
+TUNNELLED = GOOD.replace(
+    '"nat"', '"dsr-gue"\ntunnel = { source = "10.77.0.2", port = 6081, ttl = 9 }'
+).replace("port = 8080, ", "")
+
+
+def test_a_tunnel_is_as_it_is_written_and_may_be_of_two_ip_versions() -> None:
+    assert read(TUNNELLED).tunnel == Tunnel(bytes([10, 77, 0, 2]), 6081, 9)
+    service = read(TUNNELLED.replace("10.77.0.100", "[2001:db8::1]"))
+    assert len(service.vip) == 16 and service.mode.is_tunnel
+    plain = TUNNELLED.replace('source = "10.77.0.2", port = 6081, ttl = 9', "")
+    assert read(plain).tunnel == Tunnel(None, 6080, 64)
+    read(plain.replace("10.77.0.11", "2001:db8::11"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "place", "words"),
+    [
+        ('"dsr-gue"', '"dsr-ipip"', "L4R-144", "8:34", "dsr-ipip has no port: there is no UDP header"),
+        ("10.77.0.2", "10.77.0.100", "L4R-145", "8:21", 'source 10.77.0.100 is the VIP of service "web"'),
+        ("10.77.0.2", "10.77.0.11", "L4R-145", "8:21", 'is the address of backend "b1"; see line 10'),
+        ("10.77.0.2", "2001:db8::2", "L4R-145", "8:21", 'is IPv6, the address of backend "b1" is IPv4'),
+        ("10.77.0.2", "127.0.0.1", "L4R-139", "8:21", "is a loopback address"),
+        ("6081", "0", "L4R-111", "8:41", "port 0 is not in 1 to 65535"),
+        ("ttl = 9", "ttl = 0", "L4R-107", "8:53", "0 is not in 1 to 255"),
+        ("ttl = 9", "tll = 9", "L4R-108", "8:47", 'did you mean "ttl"?'),
+    ],
+)
+def test_one_mistake_in_a_tunnel(old: str, new: str, code: str, place: str, words: str) -> None:
+    (problem,) = problems(
+        TUNNELLED.replace(old, new, 1)
+        if old != "10.77.0.2"
+        else TUNNELLED.replace('source = "10.77.0.2"', f'source = "{new}"')
+    )
+    assert (problem.code, problem.where) == (code, f"l4raw.toml:{place}")
+    assert words in problem.what

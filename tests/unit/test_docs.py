@@ -63,6 +63,7 @@ TABLES_OF_FILE: dict[str, type[BaseModel]] = {
     "`timeouts`": shape.Timeouts,
     "`acl`": shape_limits.Acl,
     "`check`": shape_check.Check,
+    "`tunnel`": shape.Tunnel,
 }
 
 
@@ -99,7 +100,10 @@ def accepted(title: str, key: str | None, value: str) -> object:
         "`timeouts`": {},
         "`acl`": {},
         "`check`": {},
+        "`tunnel`": {},
     }
+    if "tunnel" in (title.strip("`"), key):
+        parts["`[[service]]`"]["mode"] = '"dsr-gue"'
     if key:
         parts[title][key] = value
     if "`snat`" in (title, f"`{key}`"):
@@ -110,8 +114,9 @@ def accepted(title: str, key: str | None, value: str) -> object:
 
     service = parts["`[[service]]`"]
     service.setdefault("backends", f"[{inline(parts['`backends`'])}]")
-    for name in ("timeouts", "acl"):
-        service.setdefault(name, inline(parts[f"`{name}`"]))
+    for name in ("timeouts", "acl", "tunnel"):
+        if parts[f"`{name}`"] or name != "tunnel":
+            service.setdefault(name, inline(parts[f"`{name}`"]))
     if title == "`snat`":
         service["snat"] = f"[{inline(parts[title])}]"
     if title == "`check`":

@@ -12,7 +12,18 @@ from l4raw.core.model import Backend, Mode, Scheduler
 from l4raw.core.steer import steer
 from l4raw.core.tables import Tables, compile_policy
 from l4raw.wire.abi import FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_HALF_OPEN
-from tests.tables import OUR_MACS, SEED, VIP, backends, ip, make_tables, service, tables_named, weighted
+from tests.tables import (
+    OUR_MACS,
+    SEED,
+    SOURCES,
+    VIP,
+    backends,
+    ip,
+    make_tables,
+    service,
+    tables_named,
+    weighted,
+)
 
 
 def request(
@@ -48,7 +59,7 @@ def test_known_flows_stay_when_rr_has_moved_on_and_when_the_ring_is_swapped() ->
         hops = {b.address: (i + 1, 1) for i, b in enumerate(sorted(backends(), key=lambda b: b.address))}
         hops |= {ip("10.78.0.14"): (tables.next_hops.pin(1, b"\x02\0\0\0\0\x0e"), 1)}
         other = service(mode, Scheduler.MAGLEV, members=(*backends()[1:], Backend("b4", ip("10.78.0.14"))))
-        tables.install(compile_policy([other], hops, SEED, previous=tables.policy))
+        tables.install(compile_policy([other], hops, SEED, None, tables.policy, SOURCES))
         again = {port: backend_of(decide(tables, request(port, "A"))) for port in chosen}
         assert again == chosen
         assert all(decide(tables, request(port, "A")).pick is None for port in chosen)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -716,6 +717,103 @@ def _limits() -> list[Story]:
     ]
 
 
+def inside(frame: Packet) -> Packet:
+    """What a tunnel carries: the client's packet with a TTL of one less."""
+    packet: Packet = frame[IP].copy() if IP in frame else frame[IPv6].copy()
+    if IP in frame:
+        packet.ttl -= 1
+        del packet.chksum
+    else:
+        packet.hlim -= 1
+    return packet
+
+
+def flow_number(packet: Packet) -> int:
+    """The one's complement sum of addresses, IPv4 ones as ::ffff:a.b.c.d, and ports."""
+    words = b""
+    for address in (packet.src, packet.dst):
+        given = ip_address(address).packed
+        words += given if len(given) == 16 else bytes(10) + b"\xff\xff" + given
+    l4 = packet[TCP] if TCP in packet else packet[UDP]
+    words += l4.sport.to_bytes(2, "big") + l4.dport.to_bytes(2, "big")
+    total = sum(int.from_bytes(words[i : i + 2], "big") for i in range(0, len(words), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def in_front(
+    frame: Packet, version: int, source: str = "", ttl: int = 64, l4: Packet | None = None
+) -> Packet:
+    """The frame in a tunnel to b1; scapy computes every length and checksum. `l4`: UDP and GUE."""
+    packet, number = inside(frame), flow_number(frame.payload)
+    is_v4 = isinstance(packet, IP)
+    traffic_class = packet.tos if is_v4 else packet.tc
+    if version == 4:
+        df = not is_v4 or bool(packet.flags.DF)
+        ident = 0 if df else packet.id + number & 0xFFFF
+        src = source or "10.78.0.2"
+        outer: Packet = IP(src=src, dst=B1, ttl=ttl, tos=traffic_class, id=ident, flags="DF" * df)
+        outer.proto = 17 if l4 else 4 if is_v4 else 41
+    else:
+        outer = IPv6(src="2001:db8:78::2", dst=B1_V6, hlim=ttl, tc=traffic_class, fl=number)
+        outer.nh = 17 if l4 else 4 if is_v4 else 41
+    made = outer / l4 / Raw(bytes(packet)) if l4 else outer / Raw(bytes(packet))
+    return Ether(src=OUR_MAC, dst=B1_MAC) / made
+
+
+def gue(frame: Packet, version: int, dport: int = 6080, **more: Any) -> Packet:
+    """The same with UDP, whose checksum is 0 over IPv4, and GUE: one word, the second byte the protocol."""
+    protocol = 4 if IP in frame else 41
+    sport = 49152 + flow_number(frame.payload) % 16384
+    l4 = UDP(sport=sport, dport=dport, chksum=0) if version == 4 else UDP(sport=sport, dport=dport)
+    return in_front(frame, version, l4=l4 / Raw(bytes([0, protocol, 0, 0])), **more)
+
+
+def _tunnels() -> list[Story]:
+    stories = []
+    for name, to, tables in (("", to_vip, "tunnels"), ("_v6", to_vip_v6, "tunnels-v6")):
+        marked = {"tos": 0xBA, "flags": "DF"} if not name else {"tc": 0xBB}
+        first, second = fixed(to(syn())), fixed(to(syn(sport=41023), **marked))
+        third, last = fixed(to(syn(dport=81))), fixed(to(syn(), **({"ttl": 2} if not name else {"hlim": 2})))
+        over = {"ttl": 1} if not name else {"hlim": 1}
+        why = "An IP header in front (RFC 2003, 2473, 4213); inside, a TTL of one less and nothing else."
+        ipip = (
+            Story("tunnel_ipip" + name, tables, why)
+            .step(first, "forward", in_front(first, 4))
+            .step(second, "forward", in_front(second, 4), note="DSCP, ECN and DF are copied outwards")
+            .step(third, "forward", in_front(third, 6, ttl=3), note="in IPv6")
+            .step(last, "forward", in_front(last, 4), note="the last TTL that goes on")
+            .step(fixed(to(syn(), **over)), "drop_ttl")
+        )
+        dns, big = (fixed(to(UDP(sport=5353, dport=port) / Raw(b"query" * 9))) for port in (53, 54))
+        tcp = fixed(to(syn(dport=54)))
+        far = {"source": "10.78.0.99", "ttl": 9}
+        gues = (
+            Story("tunnel_gue" + name, tables, "UDP and GUE too; a checksum of the outer UDP only over IPv6.")
+            .step(dns, "forward", gue(dns, 4, 19523, **far))
+            .step(big, "forward", gue(big, 6))
+            .step(tcp, "forward", gue(tcp, 6))
+        )
+        if not name:
+            none = fixed(to(UDP(sport=5354, dport=54, chksum=0) / Raw(b"odd")))
+            padded = bytes(Ether(bytes(tcp))) + b"\xa5" * 7
+            gues.step(none, "forward", gue(none, 6), note="no checksum inside: all of it is added up")
+            gues.step(padded, "forward", bytes(gue(tcp, 6)) + b"\xa5" * 7, note="padding stays padding")
+            gues.step(partial_sum(tcp), "forward", gue(tcp, 6), csum_start=L4, note="completed")
+            ipip.step(partial_sum(first), "forward", in_front(first, 4), csum_start=L4, note="completed")
+            odd = bytearray(bytes(none) + b"xyz")  # the datagram ends before the packet does
+            odd[16:18] = (len(odd) - 14).to_bytes(2, "big")
+            odd[24:26] = bytes(2)
+            cut = Ether(bytes(odd))
+            cut[IP].chksum = None
+            cut[UDP].chksum = 0x1234
+            cut = Ether(bytes(cut))
+            gues.step(cut, "forward", gue(cut, 6), note="bytes after the datagram: all of it is added up")
+        stories += [ipip, gues]
+    return stories
+
+
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
     from tests.vectors import errors, sizes
@@ -729,6 +827,7 @@ if __name__ == "__main__":
         *_echo(),
         *_limits(),
         *_fullnat(),
+        *_tunnels(),
     ]
     for story in made + sizes.stories() + errors.stories():
         story.write()
