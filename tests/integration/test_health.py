@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from l4raw.netns import Host, Log, Topology, dsr, nat
+from l4raw.netns import Host, Log, Topology, dsr, fullnat, nat
 from l4raw.netns.clients import many_requests
 from l4raw.netns.servers import nginx
 
@@ -33,7 +33,7 @@ SYN_ACK = 0x12
 NAME = "port-80-tcp"
 
 each_cell = pytest.mark.parametrize(
-    ("build", "dataplane", "version"), list(product((dsr, nat), ("raw", "af_xdp"), (4, 6)))
+    ("build", "dataplane", "version"), list(product((dsr, nat, fullnat), ("raw", "af_xdp"), (4, 6)))
 )
 each_dataplane = pytest.mark.parametrize("dataplane", ["raw", "af_xdp"])
 
