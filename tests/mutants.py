@@ -68,15 +68,7 @@ MUTANTS = {
     "step of the walk": Patch(
         ADMIT, "uint32_t step = 1 + l4_scale(value, service->snat_modulus - 1);", "uint32_t step = 1;"
     ),
-    "walk without end": Patch(
-        ADMIT, "if (at >= service->snat_modulus)\n\t\t\tat -= service->snat_modulus;", ""
-    ),
     "first range only": Patch(ADMIT, "i < L4_SNAT_RANGES && i < service->snat_ranges", "i < 1"),
-    "exhausted too early": Patch(
-        ADMIT,
-        "service->mode == L4_FULLNAT ? l4_miss_as(context, L4_MISS_PORTS) :",
-        "service->mode == L4_FULLNAT ? L4_DROP_SNAT_EXHAUSTED :",
-    ),
     "rest gives no way": Patch(ADMIT, "l4_load(&l4_control_of(context->tables)->resting))", "0)"),
     "lost turn": Patch(ADMIT, "if (verdict == L4_MISS && service->rule == L4_RULE_CURSOR)", "if (0)"),
     "SNAT address as a client": Patch(

@@ -14,6 +14,7 @@ from l4raw.core.resting import REST_MS
 from l4raw.core.snat import Pool, pool_of
 from l4raw.core.states import expire
 from l4raw.core.tables import Tables
+from l4raw.engine.shared import SharedTables
 from l4raw.wire import tcp
 from l4raw.wire.abi import (
     DROP_FLOWS_FULL,
@@ -24,7 +25,7 @@ from l4raw.wire.abi import (
     REPLY,
 )
 from tests.crafted import TCP, UDP, Tuple5, build, ends_of
-from tests.executors import EXECUTORS, Executor, Outcome
+from tests.executors import EXECUTORS, Bursts, Executor, Helper, Outcome
 from tests.tables import CLIENT_MAC, OUR_MACS, VIP, backends, counted, ip, make_tables, service
 
 pytestmark = pytest.mark.native
@@ -122,6 +123,17 @@ def test_16_ports_take_16_flows_to_a_backend_and_the_17th_is_refused(
     again = balancer.run(opening(1003, protocol=protocol, flags=tcp.ACK), 0, 0)
     assert source_of(again) == source_of(sent[3])
     assert len(balancer.tables.flows) == 2 * 33
+
+
+@each_executor
+def test_a_pool_is_used_to_its_last_port(executor: type[Executor]) -> None:
+    """C looks at sixteen places; the ports that are left are elsewhere."""
+    balancer = one_backend(executor, snat=(Snat(SNAT, 5000, 5019), Snat(ip("10.78.0.202"), 7, 86)))
+    sources = {source_of(balancer.run(opening(1000 + n), 0, 0)) for n in range(100)}
+    assert len(sources) == 100
+    assert balancer.run(opening(2000), 0, 0).verdict == DROP_SNAT_EXHAUSTED
+    if isinstance(balancer.tables, SharedTables) and executor in (Helper, Bursts):
+        assert 2 < balancer.tables.misses()["ports"] < 60
 
 
 @each_executor
