@@ -225,6 +225,13 @@ CONFIG = (
         'remove the key, or use type = "tcp"',
     ),
     Code(
+        "L4R-153",
+        "a check of a mode whose backends cannot be checked yet",
+        "a check has to go the way of a client's frames, for this mode through its tunnel; a connection past"
+        " that would prove little.",
+        'remove check, or say check = { type = "none" }',
+    ),
+    Code(
         "L4R-160",
         "not a network",
         "an access list has addresses and networks: an address, a slash and the length of the prefix, with no"

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from l4raw.control.checks import DEFAULT, Check, check_of, describe, targets
+from l4raw.control.checks import AT_BACKEND, AT_VIP, DEFAULT, Check, check_of, describe, targets
 from l4raw.control.config import parse
 from l4raw.control.errors import ConfigErrors
 from l4raw.control.settings import Config
+from l4raw.core.model import Mode, Scheduler, Service
 from l4raw.core.tables import Policy, compile_policy
 from tests.tables import ip
 
@@ -133,6 +134,16 @@ def test_what_is_refused(check: str, vip: str, code: str, what: str) -> None:
     assert what in problem.what
     line = TOML.splitlines().index("{check}") + 1
     assert (problem.where or "").startswith(f"l4raw.toml:{line}:")
+
+
+@pytest.mark.parametrize("mode", sorted(set(Mode) - AT_VIP - AT_BACKEND))
+def test_a_mode_that_is_not_checked_says_so(mode: Mode) -> None:
+    service = Service("web", VIP, 80, 6, mode, Scheduler.RR, ())
+    assert check_of(service, None) is None
+    assert describe(service, None) == f"none: mode {mode}"
+    with pytest.raises(ConfigErrors) as caught:
+        read("{ fall = 1 }", mode=mode)
+    assert "L4R-153" in {problem.code for problem in caught.value.problems}
 
 
 def test_a_boolean_is_told_how_to_say_it() -> None:
