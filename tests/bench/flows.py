@@ -1,0 +1,307 @@
+"""Flows in memory: how fast new ones are admitted, how many fit, and what a full table does.
+
+    python -m tests.bench.flows
+
+Ends with the bounds; exit code 1 if one is missed. No socket; frames are made by a shim in C from the number
+of a flow, in bursts of 64, and every result is counted by l4_count() as a queue would. What making the frames
+takes is measured without the helper, and taken off. Lives here: what flows cost; what a frame of a known flow
+costs is helper.py's.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from mmap import mmap
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+from cffi import FFI
+
+from l4raw.core.flows import bytes_for
+from l4raw.core.hashing import hash_key
+from l4raw.core.model import Mode, Scheduler
+from l4raw.core.states import expire
+from l4raw.core.tables import Arm, compile_policy
+from l4raw.engine.layout import Sizes
+from l4raw.engine.memory import Memory, anonymous
+from l4raw.engine.shared import SharedTables
+from l4raw.wire import tcp
+from l4raw.wire.abi import DROP_FLOWS_FULL, FORWARD, MISS
+from tests.bench.helper import CLOCK
+from tests.crafted import TCP, UDP, Tuple5, build
+from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, ip, service
+from tests.variants import COMPILE_ARGS, INCLUDE_DIRS, ROOT, load, sources
+
+LEAST_NEW = {UDP: 2_000_000, TCP: 1_500_000}
+"""Flows/s under NAT."""
+MOST_BYTES = {Mode.DSR_L2: 100, Mode.NAT: 200}
+MOST_GROWTH = 1 << 20
+MOST_SLOWER = 1.1
+"""A known flow's frame when the table is full, compared to when it is not."""
+MANY = 10_000_000
+"""DSR flows, or entries, that a large table holds."""
+NEW, ROUNDS, PAIRS = 200_000, 7, 10
+KNOWN = 100_000
+SCHEDULERS = tuple(s for s in Scheduler if s not in (Scheduler.LC, Scheduler.WLC))
+_POPULATE_WRITE = 23
+"""MADV_POPULATE_WRITE, Linux 5.14: the kernel's part of the memory is done before the clock runs."""
+
+SHIM = f"""
+{CLOCK}
+#include "helper.h"
+
+static uint8_t buffers[L4_BURST][64] __attribute__((aligned(64)));
+
+/* The frame of flow `number`: the template with another client, and the checksum of its header. */
+static void write_frame(uint8_t *to, const uint8_t *from, uint32_t number)
+{{
+	uint32_t client = 0x0a010000u + (number >> 14), sum = (client >> 16) + (client & 0xffff), i;
+	uint16_t port = __builtin_bswap16((uint16_t)(1024 + (number & 0x3fff)));
+
+	for (i = 14; i < 34; i += 2)
+		if (i != 24 && i != 26 && i != 28)
+			sum += (uint32_t)from[i] << 8 | from[i + 1];
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = ~((sum & 0xffff) + (sum >> 16));
+	memcpy(to, from, 64);
+	to[24] = (uint8_t)(sum >> 8);
+	to[25] = (uint8_t)sum;
+	client = __builtin_bswap32(client);
+	memcpy(to + 26, &client, 4);
+	memcpy(to + 34, &port, 2);
+}}
+
+/*
+ * For each burst of flows from `first` on the frames of every template, one template
+ * after the other. Nanoseconds of this thread; `verdicts` gets counts, the last one is the misses'.
+ */
+uint64_t lives(const struct l4_tables *tables, const uint8_t *templates, uint32_t kinds, uint32_t size,
+	uint32_t first, uint32_t count, int steer, uint64_t *verdicts)
+{{
+	struct l4_frame frames[L4_BURST];
+	struct l4_result results[L4_BURST];
+	uint64_t start;
+	uint32_t i, j, kind, now;
+
+	for (j = 0; j < L4_BURST; j++)
+		frames[j] = (struct l4_frame){{ .data = buffers[j], .size = size }};
+	start = now_ns();
+	for (i = 0; i < count; i += L4_BURST) {{
+		now = count - i < L4_BURST ? count - i : L4_BURST;
+		for (kind = 0; kind < kinds; kind++) {{
+			for (j = 0; j < now; j++)
+				write_frame(buffers[j], templates + 64 * kind, first + i + j);
+			__asm__ __volatile__("" : : "r"(buffers) : "memory");
+			if (!steer)
+				continue;
+			l4_steer_burst(tables, frames, now, results);
+			for (j = 0; j < now; j++) {{
+				l4_count(tables, &results[j], size);
+				verdicts[results[j].verdict]++;
+			}}
+		}}
+	}}
+	return now_ns() - start;
+}}
+"""
+
+
+class Shim:
+    """The shim, compiled, with the frames of one protocol."""
+
+    def __init__(self, folder: Path) -> None:
+        ffi = FFI()
+        ffi.cdef(
+            "uint64_t lives(const void *, const uint8_t *, uint32_t, uint32_t, uint32_t, uint32_t, int,"
+            " uint64_t *);"
+        )
+        ffi.set_source(
+            "flows_shim",
+            SHIM,
+            sources=sources(ROOT),
+            include_dirs=[str(ROOT / place) for place in INCLUDE_DIRS],
+            extra_compile_args=[*COMPILE_ARGS, "-w"],
+        )
+        ffi.compile(tmpdir=str(folder))
+        self._module = load(next(folder.glob("flows_shim*.so")), "flows_shim")
+
+    def run(
+        self, tables: SharedTables, frames: list[bytes], count: int, first: int = 0, steer: bool = True
+    ) -> tuple[int, dict[int, int]]:
+        """`frames` of each of `count` flows: ns of the thread, and verdicts by number."""
+        ffi = self._module.ffi
+        verdicts = ffi.new("uint64_t[256]")
+        templates = b"".join(frame.ljust(64, b"\0") for frame in frames)
+        size = len(frames[0])
+        view = tables.view(0)
+        ns = self._module.lib.lives(view, templates, len(frames), size, first, count, steer, verdicts)
+        return int(ns), {number: n for number, n in enumerate(verdicts) if n}
+
+
+class Tallied:
+    """An allocator that adds up, and has the kernel give all of it at once."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def __call__(self, name: str, size: int) -> Memory:
+        memory = anonymous(name, size)
+        self.total += size
+        if isinstance(memory, mmap):
+            with suppress(OSError):
+                memory.madvise(_POPULATE_WRITE)
+        return memory
+
+
+def frames_of(protocol: int) -> list[bytes]:
+    """Of a client: UDP one datagram; TCP its SYN, an ACK and its FIN, each another state of the entry."""
+    of, macs = Tuple5(ip("10.1.0.0"), 1024, VIP, 80, protocol), (OUR_MACS[0], CLIENT_MAC)
+    if protocol == UDP:
+        return [bytes(build(of, macs))]
+    return [bytes(build(of, macs, flags)) for flags in (tcp.SYN, tcp.ACK, tcp.FIN | tcp.ACK)]
+
+
+def tables_for(
+    mode: Mode, entries: int, scheduler: Scheduler = Scheduler.MAGLEV, protocol: int = UDP
+) -> tuple[SharedTables, int]:
+    """One service with three backends, and room for so many entries; and the bytes of all tables."""
+    arms = tuple(Arm(f"eth{i}", OUR_MACS[i]) for i in range(2))
+    tally = Tallied()
+    memory = bytes_for(-(-entries * 100 // 70 // 4) + 1)
+    tables = SharedTables(arms, hash_key(b"bench"), Sizes(memory), tally)
+    where = {b.address: (tables.next_hops.pin(1, CLIENT_MAC[:5] + b.address[3:]), 1) for b in backends()}
+    tables.install(compile_policy([service(mode, scheduler, protocol=protocol)], where, SEED))
+    return tables, tally.total
+
+
+def new_flows(shim: Shim, scheduler: Scheduler, protocol: int) -> float:
+    """Flows/s under NAT, the best of rounds, each into empty tables."""
+    frames, best = frames_of(protocol), 0.0
+    for _ in range(ROUNDS):
+        tables, _ = tables_for(Mode.NAT, 2 * NEW, scheduler, protocol)
+        base, _ = shim.run(tables, frames, NEW, steer=False)
+        ns, verdicts = shim.run(tables, frames, NEW)
+        assert verdicts == {FORWARD: NEW * len(frames)}, f"{scheduler}: {verdicts}, misses are {MISS}"
+        assert len(tables.flows) == 2 * NEW, "a pair of entries each"
+        best = max(best, NEW / (ns - base) * 1e9)
+    return best
+
+
+class Full(NamedTuple):
+    """What a table took."""
+
+    flows: int
+    capacity: int
+    refused: int
+    """Of as many more."""
+    table_bytes: int
+    growth: int
+    """Bytes of the process, beyond its tables."""
+
+
+def resident() -> int:
+    """Bytes of this process's memory."""
+    found = re.search(r"VmRSS:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) << 10
+
+
+def fill(shim: Shim, mode: Mode, entries: int, more: int = 1000) -> tuple[Full, SharedTables]:
+    """Fill a table until it refuses, and ask for `more` flows beyond that."""
+    tables, total = tables_for(mode, entries)
+    capacity = tables.flows.capacity // (2 if mode is Mode.NAT else 1)
+    shim.run(tables, frames_of(UDP), 64, steer=False)
+    before = resident()
+    _, taken = shim.run(tables, frames_of(UDP), capacity)
+    _, beyond = shim.run(tables, frames_of(UDP), more, first=capacity)
+    growth = resident() - before
+    assert taken == {FORWARD: capacity}, f"nothing is refused below the capacity: {taken}"
+    assert tables.total_verdicts()[DROP_FLOWS_FULL] == beyond.get(DROP_FLOWS_FULL, 0), "and it is counted"
+    return Full(taken[FORWARD], capacity, beyond.get(DROP_FLOWS_FULL, 0), total, growth), tables
+
+
+def makes_room(shim: Shim, mode: Mode) -> int:
+    """Flows that a full table takes after all of its own have expired."""
+    full, tables = fill(shim, mode, 100_000)
+    everything = tables.flows.entries + tables.flows.overflow
+    tables.now = 3_600_000
+    while len(tables.flows):
+        expire(tables, everything)
+    _, again = shim.run(tables, frames_of(UDP), full.capacity, first=1 << 22)
+    assert again == {FORWARD: full.capacity}, f"{mode}: {again}"
+    return again[FORWARD]
+
+
+def when_full(shim: Shim, mode: Mode) -> float:
+    """A known flow's frame in a full table, by one in a table that has only those: median of pairs in turns."""
+    entries = MANY // 10
+    both = [tables_for(mode, entries)[0] for _ in range(2)]
+    for tables in both:
+        shim.run(tables, frames_of(UDP), KNOWN)
+    capacity = both[1].flows.capacity // (2 if mode is Mode.NAT else 1)
+    shim.run(both[1], frames_of(UDP), capacity - KNOWN, first=KNOWN)
+    _, beyond = shim.run(both[1], frames_of(UDP), 64, first=capacity)
+    assert beyond == {DROP_FLOWS_FULL: 64}, "it is full"
+    ratios = []
+    for _ in range(PAIRS):
+        base, _ = shim.run(both[0], frames_of(UDP), KNOWN, steer=False)
+        took = []
+        for tables in both:
+            ns, verdicts = shim.run(tables, frames_of(UDP), KNOWN)
+            assert verdicts == {FORWARD: KNOWN}
+            took.append(ns - base)
+        ratios.append(took[1] / took[0])
+    return statistics.median(ratios)
+
+
+def measure(shim: Shim) -> Iterator[tuple[str, bool]]:
+    """Each bound with what was measured, and whether it holds."""
+    for protocol, name in ((UDP, "UDP, one datagram"), (TCP, "TCP, SYN ACK FIN")):
+        for scheduler in SCHEDULERS:
+            rate, least = new_flows(shim, scheduler, protocol), LEAST_NEW[protocol]
+            yield f"new flows, nat, {scheduler}, {name}: {rate:,.0f}/s, at least {least:,}/s", rate >= least
+    for mode in Mode:
+        full, tables = fill(shim, mode, MANY)
+        a_flow, most = full.table_bytes / full.flows, MOST_BYTES[mode]
+        per_gib = int((1 << 30) / a_flow)
+        yield (
+            f"memory, {mode}: {full.flows:,} flows in {full.table_bytes:,} bytes, {a_flow:.2f} a flow,"
+            f" at most {most}; {per_gib:,} flows a GiB",
+            a_flow <= most,
+        )
+        yield (
+            f"memory, {mode}: the process grew by {full.growth:,} bytes, under 1 MiB",
+            full.growth < MOST_GROWTH,
+        )
+        yield (
+            f"full, {mode}: the next 1,000 flows, {full.refused:,} refused and counted",
+            full.refused == 1000,
+        )
+        del tables
+        yield f"full, {mode}: {makes_room(shim, mode):,} flows again after expiry", True
+        ratio = when_full(shim, mode)
+        yield (
+            f"full, {mode}: known flows take {ratio:.2f} of the time, at most {MOST_SLOWER}",
+            ratio <= MOST_SLOWER,
+        )
+
+
+def main() -> int:
+    """Measure and print; 1 if a bound is missed."""
+    met, start = True, monotonic()
+    with tempfile.TemporaryDirectory(prefix="l4raw-bench.") as folder:
+        for text, holds in measure(Shim(Path(folder))):
+            print(f"bound: {text}: {'met' if holds else 'missed'}", flush=True)
+            met = met and holds
+    print(f"{monotonic() - start:.0f} s")
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
