@@ -9,7 +9,9 @@ them cannot tell which it got.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from mmap import mmap
+from contextlib import suppress
+from mmap import MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, mmap
+from typing import Final
 
 Memory = bytearray | mmap
 
@@ -17,9 +19,22 @@ Allocate = Callable[[str, int], Memory]
 """Zeroed memory for the table of this name, of so many bytes or more."""
 
 
+_HUGE: Final = 2 << 20
+"""A table below it gains nothing from a huge page."""
+
+
 def anonymous(name: str, size: int) -> Memory:
-    """Memory that goes with the process."""
-    return mmap(-1, size)
+    """Memory that goes with the process; in huge pages where the kernel has them.
+
+    In a large table every look-up is a page that the processor does not know
+    yet: with 2 MiB instead of 4 KiB it knows a thousand times as much. Mappings
+    of BPF maps have 4 KiB, whatever is advised.
+    """
+    memory = mmap(-1, size, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+    if size >= _HUGE:
+        with suppress(OSError):  # a kernel without them
+            memory.madvise(MADV_HUGEPAGE)
+    return memory
 
 
 def given(mappings: Mapping[str, Memory]) -> Allocate:

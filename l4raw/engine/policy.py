@@ -71,12 +71,17 @@ def _write_services(layout: Layout, half: int, policy: Policy) -> None:
     _require("ranges of access lists", ranges, sizes.ranges)
     start = acl = 0
     rings = layout.at["rings"] + half * sizes.ring_slots
+    services = layout.at["services"] + half * sizes.services
+    size = native.ffi.sizeof("struct l4_service") * sizes.services
+    native.ffi.buffer(services, size)[:] = bytes(size)
     for entry in policy.by_number:
         if entry is None:
             continue
         size = len(entry.ring.slots) if entry.number in live else 0
-        to = layout.at["services"][half * sizes.services + entry.number]
+        to = services[entry.number]
         _write_service(to, entry, start, size)
+        if entry.number not in live:
+            to.protocol = 0
         to.acl_start = acl
         to.acl_size = _write_acl(layout, half, entry.acl, acl) if entry.number in live else 0
         acl += to.acl_size

@@ -229,7 +229,7 @@ L4_ASSERT(sizeof(struct l4_backend) == 48, "backend")
 struct l4_service {
 	uint8_t vip[16];
 	uint16_t port_be;          /* 0: every port */
-	uint8_t protocol;
+	uint8_t protocol;          /* 0: the policy has lost it, nothing is for it any more */
 	uint8_t mode;              /* enum l4_mode */
 	uint8_t rule;              /* enum l4_rule */
 	uint8_t reserved0;

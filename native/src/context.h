@@ -87,6 +87,23 @@ L4_INLINE void l4_look(struct l4_context *context)
 		context->flow = l4_find(context->tables, &context->key, &context->generation);
 }
 
+/* Whether the destination is a VIP; every service's is. */
+L4_INLINE bool l4_is_vip(const struct l4_context *context)
+{
+	return l4_address_is(context->tables, context->half, context->headers.dst, 0, L4_IS_VIP) >= 0;
+}
+
+/* Whether the destination is this service's: so l4_service_of() would find one, and need not look. */
+L4_INLINE bool l4_is_to(const struct l4_context *context, uint32_t number)
+{
+	const struct l4_service *service = l4_service_at(context->tables, context->half, number);
+	const struct l4_headers *headers = &context->headers;
+
+	return service && service->protocol == headers->protocol &&
+	       (service->port_be == headers->dport_be || !service->port_be) &&
+	       l4_read64(service->vip + 8) == headers->dst[1] && l4_read64(service->vip) == headers->dst[0];
+}
+
 /* The service of a destination: the one that names the port, else the one for every port. */
 L4_INLINE int l4_service_of(const struct l4_context *context)
 {

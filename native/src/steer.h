@@ -177,7 +177,7 @@ L4_INLINE int l4_without_service(struct l4_context *context)
 {
 	const struct l4_headers *headers = &context->headers;
 
-	if (l4_address_is(context->tables, context->half, headers->dst, 0, L4_IS_VIP) < 0) {
+	if (!l4_is_vip(context)) {
 		if (headers->icmp && l4_is_icmp_error(headers->v6, headers->icmp_type))
 			return l4_miss_as(context, L4_MISS_ICMP_ERROR);
 		return l4_stray(context);
@@ -189,29 +189,41 @@ L4_INLINE int l4_without_service(struct l4_context *context)
 	return l4_without_ports(context);
 }
 
+/* The verdict of a frame of a known flow; or L4_MISS. */
+L4_INLINE int l4_known(struct l4_context *context)
+{
+	struct l4_values entry;
+
+	if (!l4_recall(context, &entry))
+		return l4_miss_as(context, L4_MISS_CHANGED);
+	context->service = entry.service;
+	/* The entry tells where to look first, which is right unless the policy has changed since. */
+	if (!entry.next_hop && l4_is_to(context, entry.service))
+		return l4_go_on(context, &entry);
+	if (!l4_is_vip(context))
+		return l4_go_back(context, &entry);
+	return l4_service_of(context) >= 0 ? l4_go_on(context, &entry) : l4_without_service(context);
+}
+
 /* The verdict of a frame that could be read and is addressed to our MAC; or L4_MISS. */
 L4_INLINE int l4_verdict_of(struct l4_context *context)
 {
-	int service = context->headers.l4 ? l4_service_of(context) : L4_NONE;
-	struct l4_values entry;
+	int service;
 
 	/* Before anything is noted. Which arm it leaves by, and how, Python finds out. */
 	if (l4_unlikely(context->headers.length > l4_load(&l4_control_of(context->tables)->mtu)))
 		return l4_miss_as(context, L4_MISS_TOO_LONG);
-	if (service < 0 && (!context->headers.l4 ||
-			    l4_address_is(context->tables, context->half, context->headers.dst, 0, L4_IS_VIP) >= 0))
+	if (!context->headers.l4)
 		return l4_without_service(context);
 	/* A frame before it in the burst may have made the entry. */
 	if (context->flow == L4_NONE)
 		l4_look(context);
 	if (context->flow == L4_BUSY)
 		return l4_miss_as(context, L4_MISS_BUSY);
-	if (context->flow == L4_NONE)
-		return service < 0 ? l4_stray(context) : l4_admit(context, (uint32_t)service);
-	if (!l4_recall(context, &entry))
-		return l4_miss_as(context, L4_MISS_CHANGED);
-	context->service = entry.service;
-	return service < 0 ? l4_go_back(context, &entry) : l4_go_on(context, &entry);
+	if (context->flow != L4_NONE)
+		return l4_known(context);
+	service = l4_service_of(context);
+	return service < 0 ? l4_without_service(context) : l4_admit(context, (uint32_t)service);
 }
 
 /* Stage 3: decide. After it there is a verdict, or a miss, always. */

@@ -20,13 +20,16 @@ from l4raw.engine import native
 from l4raw.engine.layout import Sizes
 from l4raw.engine.memory import given
 from l4raw.engine.shared import SharedFlows, SharedTables
+from l4raw.wire import tcp
 from l4raw.wire.abi import (
+    DROP_NO_SERVICE,
     FLOW_ESTABLISHED,
     FLOW_UDP,
     FORWARD,
     MISS,
     MISS_NAMES,
     MISS_RULE,
+    PASS_NOT_OURS,
     REPLY_TAKEN,
     TAKEN,
 )
@@ -199,6 +202,22 @@ def test_what_no_look_up_answers_is_a_miss_and_python_decides() -> None:
     # And the next one of the flow is a look-up.
     assert helper.run(syn(1), 0, 0).verdict == FORWARD
     assert tables.misses()["rule"] == 1 and tables.total_verdicts()[FORWARD] == 2
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_frames_of_a_flow_whose_service_the_policy_has_lost(mode: Mode) -> None:
+    """And finds again; in both halves, since each may have the row of a service that was there before."""
+    both, other = [service(mode), service(mode, name="other", port=81)], service(mode, name="other", port=81)
+    hops = {b.address: (index, 1) for index, b in enumerate(backends(), start=1)}
+    executors = [executor(make_tables(both, arms=2, new=executor.new)) for executor in (Reference, Helper)]
+    ack = bytes(build(Tuple5(ip("10.77.0.1"), 7, VIP, 80, TCP), (OUR_MACS[0], CLIENT_MAC), tcp.ACK))
+    for each in executors:
+        seen = [each.run(syn(7), 0, 0).verdict]
+        for services in (both, both, [other], [other], both, [], []):
+            each.tables.install(compile_policy(services, hops, SEED, previous=each.tables.policy))
+            seen.append(each.run(ack, 0, 0).verdict)
+        assert seen == [FORWARD] * 3 + [DROP_NO_SERVICE] * 2 + [FORWARD] + [PASS_NOT_OURS] * 2
+        assert not isinstance(each.tables, SharedTables) or not sum(each.tables.misses().values())
 
 
 def test_a_half_is_not_written_while_a_queue_may_read_it() -> None:
