@@ -144,7 +144,7 @@ class Layout:
 
     def write_mtu(self, arms: tuple[Arm, ...]) -> None:
         """What is longer than the least of them is a miss, wherever it goes: Python looks at the arm."""
-        self.control.mtu = min(arm.mtu for arm in arms)
+        self.control.mtu = min((arm.mtu for arm in arms), default=0)
 
     @property
     def control(self) -> Any:
