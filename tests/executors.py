@@ -215,12 +215,19 @@ def state(tables: Tables) -> dict[str, object]:
         traffic, verdicts = list(tables.backends), list(tables.verdicts)
     current = [tables.current_flows(i) for i in range(len(tables.backends))]
     assert current == counted(tables), "flows that lc and wlc would compare"
+    for entry in filter(None, tables.policy.by_number):
+        members = [each.number for each in tables.policy.backends if each and each.service == entry.number]
+        assert tables.counts.flows(entry.number) == sum(current[each] for each in members), (
+            "limits count them"
+        )
     return {
         "flows": bytes(tables.flows.buffer),
         "used": len(tables.flows),
         "resting": tables.flows.resting,
         "hops": [(hops.macs[i], hops.arms[i], hops.references(i)) for i in numbers],
         "hops in use": len(hops),
+        "usage": bytes(tables.counts.usage[: 16 * len(tables.policy.by_number)]),
+        "clients": bytes(tables.counts.clients),
         "cursors": [tables.cursors[i] for i in range(len(tables.policy.by_number))],
         "verdicts": verdicts,
         "traffic": traffic,

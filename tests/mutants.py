@@ -8,7 +8,7 @@ from __future__ import annotations
 from tests.variants import Patch
 
 STEER, ADMIT, REWRITE, CONTEXT = "src/steer.h", "src/admit.h", "src/rewrite.h", "src/context.h"
-ACL, MSS = "src/acl.h", "src/mss.h"
+ACL, MSS, COUNTS = "src/acl.h", "src/mss.h", "src/counts.h"
 FLOWS, INSERT, HOPS = "src/flows.h", "src/insert.h", "src/hops.h"
 PACKET, CHECKSUM, HELPER = "src/packet.h", "src/checksum.h", "src/helper.c"
 
@@ -119,6 +119,20 @@ MUTANTS = {
         INSERT, "used + entries > control->flow_capacity", "used > control->flow_capacity"
     ),
     "full is not seen": Patch(ADMIT, "if (l4_reserve(tables, 2)) {", "l4_reserve(tables, 2);\n\t{"),
+    "flow uncounted": Patch(
+        ADMIT, "\t\tl4_uncount(context, service_number, verdict == L4_MISS ? L4_LEVEL_OF_FLOW : 0);\n", ""
+    ),
+    "limit off by one": Patch(COUNTS, "flows >= service->flows ?", "flows > service->flows ?"),
+    "client's limit off by one": Patch(
+        COUNTS, "was.flows >= service->client_flows", "was.flows > service->client_flows"
+    ),
+    "brim": Patch(COUNTS, "(uint64_t)level + L4_LEVEL_OF_FLOW > ", "(uint64_t)level > "),
+    "leaks for ever": Patch(COUNTS, "silent < L4_LEAK_MS ? silent : L4_LEAK_MS", "silent + 1"),
+    "refused, and counted": Patch(
+        COUNTS, "if (verdict != L4_UNDECIDED)\n\t\tl4_add(&usage->flows, -1u);", "(void)0;"
+    ),
+    "clients of all services": Patch(COUNTS, "l4_ports(0, l4_htons((uint16_t)service))", "(void)service, 0"),
+    "place of another": Patch(COUNTS, "!place->flows && now - place->stamp >= L4_LEAK_MS", "!place->flows"),
     "acl unread": Patch(ADMIT, "if (!l4_may_open(context, service))", "if (0)"),
     "acl low half only": Patch(
         ACL, "range->high > high || (range->high == high && range->low > low)", "range->low > low"

@@ -15,7 +15,7 @@ from random import Random
 from typing import NamedTuple
 
 from l4raw.core.hashing import HashKey, hash_key
-from l4raw.core.model import Acl, Backend, Mode, Scheduler, Service, Snat, Tunnel
+from l4raw.core.model import Acl, Backend, Limits, Mode, Scheduler, Service, Snat, Tunnel
 from l4raw.core.tables import NO_POLICY, Arm, Policy, Tables, Timeouts, compile_policy
 from l4raw.wire import ipv4, ipv6, tcp
 from l4raw.wire.abi import FORWARD
@@ -138,6 +138,9 @@ SERVICES = (
     Service("nat client", VIPS[1], 85, UDP, NAT, SH, by_weight(1, 0, 2, port=8085)),
     Service("list", VIPS[0], 92, UDP, DSR, MODULO, B[:3], acl=SOME),
     Service("nat list", VIPS[1], 86, TCP, NAT, RR, B[:2], mss_clamp=1400, acl=Acl(deny=SOME.deny)),
+    Service("few", VIPS[0], 93, UDP, DSR, RR, B[:3], limits=Limits(new_per_s=8)),
+    Service("nat few", VIPS[1], 87, TCP, NAT, WLC, B[:2], limits=Limits(client_flows=1, client_new_per_s=9)),
+    Service("few6", VIPS_V6[0], 82, UDP, DSR, RR, B_V6[:2], limits=Limits(12, 40, 3, 1)),
     Service("list6", VIPS_V6[0], 81, TCP, DSR, RR, B_V6[:2], mss_clamp=1220, acl=SOME_V6),
     Service("full", VIPS[1], 90, TCP, FULLNAT, MAGLEV, at_port(8090, *B[:3]), snat=FEW),
     Service("full too", VIPS[1], 91, TCP, FULLNAT, RR, at_port(8090, *B[1:4]), snat=MANY),
@@ -145,6 +148,8 @@ SERVICES = (
     Service("full of ports", VIPS[0], 0, UDP, FULLNAT, SH, B[:2], snat=FEW),
     Service("full6", VIPS_V6[1], 90, TCP, FULLNAT, MODULO, at_port(8090, *B_V6[:3]), snat=FEW_V6),
 )
+CHOSEN = SERVICES + tuple(s for s in SERVICES if s.name in ("one", "other"))
+"""New flows go to these: more often to those of which each can take the other's replies."""
 CHOICES = (
     SERVICES,
     tuple(s for s in SERVICES if s.vip != VIPS[1]),
@@ -249,7 +254,7 @@ class Noise:
     def _first(self) -> bytearray:
         """Of a flow that may be new."""
         random = self.random
-        service = random.choice(SERVICES)
+        service = random.choice(CHOSEN)
         port = service.port or random.randrange(1, 40)
         if random.random() < 0.04:
             port = random.randrange(200, 300)

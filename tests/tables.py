@@ -8,7 +8,8 @@ from typing import Protocol
 
 from l4raw.core.flows import FlowTable
 from l4raw.core.hashing import HashKey, hash_key
-from l4raw.core.model import Acl, Backend, Mode, Scheduler, Service, Snat, Tunnel
+from l4raw.core.limits import private
+from l4raw.core.model import Acl, Backend, Limits, Mode, Scheduler, Service, Snat, Tunnel
 from l4raw.core.next_hops import NextHops
 from l4raw.core.tables import Arm, Tables, compile_policy
 from l4raw.engine.layout import Sizes
@@ -38,7 +39,7 @@ class _Sources(dict[bytes, bytes]):
 
 SOURCES = _Sources()
 DEFAULT_TUNNEL = Tunnel()
-EVERYBODY = Acl()
+EVERYBODY, UNLIMITED = Acl(), Limits()
 VIP = ip("10.77.0.100")
 VIP_V6 = ip("2001:db8:77::100")
 
@@ -71,12 +72,15 @@ def service(
     acl: Acl = EVERYBODY,
     snat: tuple[Snat, ...] = (),
     tunnel: Tunnel = DEFAULT_TUNNEL,
+    limits: Limits = UNLIMITED,
 ) -> Service:
     """A service on the VIP; fullnat has a pool if none is given."""
     if mode is Mode.FULLNAT and not snat:
         snat = (Snat(ip("10.78.0.201"), 1024, 65_535),)
     chosen = backends() if members is None else members
-    return Service(name, vip, port, protocol, mode, scheduler, chosen, mss_clamp, acl, snat, tunnel)
+    return Service(
+        name, vip, port, protocol, mode, scheduler, chosen, mss_clamp, acl, snat, tunnel, limits
+    )
 
 
 def fullnat(first: int, last: int, *, v6: bool = False, count: int = 2) -> list[Service]:
@@ -100,7 +104,7 @@ class New(Protocol):
 
 def plain(arms: tuple[Arm, ...], key: HashKey, memory: int, hops: int) -> Tables:
     """The reference's."""
-    return Tables(arms, FlowTable(bytearray(memory), key), NextHops(hops))
+    return Tables(arms, FlowTable(bytearray(memory), key), NextHops(hops), counts=private(key))
 
 
 def shared(arms: tuple[Arm, ...], key: HashKey, memory: int, hops: int) -> SharedTables:
@@ -182,6 +186,13 @@ def tables_named(name: str, new: New = plain) -> Tables:
             acl = Acl(((ip("10.0.0.0"), 8),), ((ip("10.66.0.0"), 16), (ip("10.66.7.0"), 24)))
             inner = Acl((*acl.allow, (ip("10.66.7.9"), 32)), acl.deny)
             return make_tables([service(acl=inner)], new=new)
+        case "nat-limits":
+            other = service(Mode.NAT, name="other", port=81, limits=Limits(new_per_s=2, client_new_per_s=1))
+            return make_tables(
+                [service(Mode.NAT, limits=Limits(3, 3, 2, 2)), other],
+                arms=2,
+                new=new,
+            )
         case "dsr-sh":
             return make_tables([service(scheduler=Scheduler.SH)], new=new)
         case "dsr-hrw":

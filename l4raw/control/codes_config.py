@@ -296,4 +296,10 @@ CONFIG = (
         " this host",
         warning=True,
     ),
+    Code(
+        "L4R-164",
+        "one client's limit above that of all clients",
+        "a client can have no more than the whole service has, so this limit would never be reached.",
+        "make it smaller, or remove it",
+    ),
 )

@@ -27,7 +27,7 @@ from l4raw.control.errors import ConfigErrors, L4Error, Problem
 from l4raw.control.findings import from_pydantic
 from l4raw.control.settings import Config, LbConfig
 from l4raw.control.source import Source
-from l4raw.core.model import Acl, Backend, Mode, Scheduler, Service, Snat, Tunnel
+from l4raw.core.model import Acl, Backend, Limits, Mode, Scheduler, Service, Snat, Tunnel
 from l4raw.core.tables import Timeouts
 
 LOCAL = Path("l4raw.toml")
@@ -165,4 +165,5 @@ def _service(service: shape.Service) -> Service:
         Acl(tuple(service.acl.allow), tuple(service.acl.deny)),
         tuple(Snat(item.address, *item.ports) for item in service.snat),
         Tunnel(service.tunnel.source, service.tunnel.port, service.tunnel.ttl),
+        Limits(**service.limits.model_dump()),
     )

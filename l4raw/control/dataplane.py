@@ -17,6 +17,7 @@ from l4raw.control.settings import Config
 from l4raw.control.ssh import require_ssh_safe
 from l4raw.core.flows import FlowTable
 from l4raw.core.hashing import HashKey, hash_key
+from l4raw.core.limits import BUCKETS, private
 from l4raw.core.next_hops import NextHops
 from l4raw.core.tables import Arm, Tables
 from l4raw.engine.base import Engine
@@ -26,6 +27,9 @@ from l4raw.wire.abi import BACKENDS, MAGLEV_SLOTS, SERVICES
 if TYPE_CHECKING:
     from l4raw.engine.afxdp import AfXdpEngine
     from l4raw.engine.layout import Sizes
+
+CLIENT_BUCKETS = 8192
+"""57,344 clients: 1 MiB."""
 
 AUTO, AF_XDP, RAW = "auto", "af_xdp", "raw"
 
@@ -63,7 +67,8 @@ def make(
             note = f"not {AF_XDP}: {error.what}"
             if error.code == "L4R-205":
                 note += "; raw sees only what that lets pass"
-    tables = Tables(arms, _flow_table(config.lb.flow_memory, key), NextHops())
+    counts = private(key, _client_buckets(config))
+    tables = Tables(arms, _flow_table(config.lb.flow_memory, key), NextHops(), counts=counts)
     return Dataplane(RAW, RawEngine(arms), tables, note)
 
 
@@ -108,10 +113,17 @@ def _sizes(config: Config, local: int) -> Sizes:
         services=min(SERVICES, services + 64),
         backends=min(BACKENDS, backends + 1024),
         ring_slots=(services + 4) * MAGLEV_SLOTS,
+        client_buckets=_client_buckets(config),
         ranges=2 * sum(len(service.acl.allow + service.acl.deny) + 1 for service in config.services) + 256,
         addresses=2 * services + snats + local + 256,
         snats=snats + 64,
     )
+
+
+def _client_buckets(config: Config) -> int:
+    """1 MiB, if a service limits its clients."""
+    limits = [service.limits for service in config.services]
+    return CLIENT_BUCKETS if any(each.client_flows or each.client_new_per_s for each in limits) else BUCKETS
 
 
 def _mode(engine: AfXdpEngine) -> str:

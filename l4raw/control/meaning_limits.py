@@ -18,6 +18,7 @@ def check(draft: Draft, service: DraftService) -> Iterator[Finding]:
     """Everything about one service's limits that does not make sense."""
     yield from _mss(draft, service)
     yield from _acl(draft, service)
+    yield from _of_clients(draft, service)
 
 
 def _mss(draft: Draft, service: DraftService) -> Iterator[Finding]:
@@ -50,3 +51,12 @@ def _acl(draft: Draft, service: DraftService) -> Iterator[Finding]:
     if count > PREFIXES:
         what = f"{service.head}acl has {count} networks; at most {PREFIXES} are possible"
         yield Finding("L4R-107", (*service.loc, "acl"), what)
+
+
+def _of_clients(draft: Draft, service: DraftService) -> Iterator[Finding]:
+    for name in ("flows", "new_per_s"):
+        loc = (*service.loc, "limits")
+        of_all, of_one = draft.get((*loc, name), 0), draft.get((*loc, f"client_{name}"), 0)
+        if of_all and of_one and of_one > of_all:
+            what = f"{service.head}client_{name} is {of_one}, more than {name}, which is {of_all}"
+            yield Finding("L4R-164", (*loc, f"client_{name}"), what)

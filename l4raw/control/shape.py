@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from l4raw.control import values
 from l4raw.control.shape_check import Check, is_table
-from l4raw.control.shape_limits import MSS_RANGE, Acl
+from l4raw.control.shape_limits import MSS_RANGE, Acl, Limits
 from l4raw.control.shape_table import Table, number, text, toml_type
 from l4raw.core import model, tables
 from l4raw.core.model import Mode, Scheduler
@@ -120,6 +120,7 @@ class Service(Table):
     snat: list[Snat] = Field(default_factory=list)
     check: Annotated[Check | None, BeforeValidator(is_table)] = None
     tunnel: Tunnel = Field(default_factory=Tunnel)
+    limits: Limits = Field(default_factory=Limits)
 
 
 class Lb(Table):
@@ -152,5 +153,6 @@ def table_at(loc: tuple[str | int, ...]) -> type[Table]:
         ("service", "acl"): Acl,
         ("service", "snat"): Snat,
         ("service", "check"): Check,
+        ("service", "limits"): Limits,
     }
     return models.get(words, Table)

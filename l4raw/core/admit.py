@@ -89,6 +89,9 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
     if tables.next_hops.macs[backend.next_hop] is None:
         return Admission(DROP_NEXT_HOP_UNKNOWN, pick=pick)
 
+    refused = tables.counts.take(service.number, service.service.limits, headers.src, tables.now)
+    if refused != FORWARD:
+        return Admission(refused, pick=pick)
     source = None
     if service.pool:
         verdict, flow, source = _insert_from_pool(headers, key, arm, service.pool, backend, tables)
@@ -96,6 +99,8 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
         verdict, flow = _insert_pair(headers, key, arm, (headers.src, headers.sport), backend, tables)
     else:
         verdict, flow = _insert_one(headers, key, arm, backend, tables)
+    if flow < 0:
+        tables.counts.end(service.number, headers.src)
     if flow == TAKEN:  # only in a table that others write too: one of them was faster, and has counted it
         return Admission(FORWARD, tables.flows.find(key), pick)
     if verdict == FORWARD:

@@ -130,6 +130,17 @@ class Snat:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How many flows there may be, and how many new ones a second; 0: any number."""
+
+    flows: int = 0
+    new_per_s: int = 0
+    client_flows: int = 0
+    """Of one client address; likewise the next one."""
+    client_new_per_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A VIP, a port and a protocol, and who answers there."""
 
@@ -148,6 +159,7 @@ class Service:
     snat: tuple[Snat, ...] = ()
     """The pool of a fullnat service; no port is in two of them."""
     tunnel: Tunnel = Tunnel()
+    limits: Limits = Limits()
 
     def __str__(self) -> str:
         protocol = {6: "tcp", 17: "udp"}.get(self.protocol, str(self.protocol))

@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol, TypeVar
 from l4raw.core.acl import EVERYBODY, Ranges, compile_acl
 from l4raw.core.bucket import Bucket
 from l4raw.core.flows import FlowTable
+from l4raw.core.hashing import hash_key
+from l4raw.core.limits import Counts, private
 from l4raw.core.model import Backend, Service
 from l4raw.core.next_hops import NextHops
 from l4raw.core.ring import Ring, build
@@ -139,6 +141,8 @@ class Tables:
     verdicts: list[int] = field(default_factory=lambda: [0] * VERDICT_COUNT)
     backends: list[Traffic] = field(default_factory=lambda: [Traffic()])
     """By number of the backend; a service's traffic is that of its backends."""
+    counts: Counts = field(default_factory=lambda: private(hash_key(b"")))
+    """What limits of services and clients count."""
     cursors: Cursors = field(default_factory=lambda: [0])
     """By number of the service: turns taken so far, modulo 2^32; lc, wlc: the slot after the last one."""
     errors: Bucket = field(default_factory=Bucket)
@@ -175,12 +179,16 @@ class Tables:
         if entry.state == FLOW_FREE or entry.lock != lock:
             return False
         pair = (index, entry.peer - 1) if entry.peer else (index,)
+        # The client is the source where frames go to the backend: of the entry without a hop of its own.
+        (client, _), _ = flows.ends(entry.peer - 1 if entry.next_hop and entry.peer else index)
         hops = [flows.read(each).next_hop for each in pair]
         for each in pair:
             flows.delete(each)
         for hop in filter(None, hops):
             self.next_hops.release(hop)
-        self.backends[entry.backend].ended += entry.state != FLOW_RESTING
+        if entry.state != FLOW_RESTING:
+            self.backends[entry.backend].ended += 1
+            self.counts.end(entry.service, client)
         return True
 
     def set_mtu(self, arm: int, mtu: int) -> None:

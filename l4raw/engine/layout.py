@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from l4raw.core.flows import FIRST_MARK, buckets_in, overflow_in
 from l4raw.core.hashing import HashKey
+from l4raw.core.limits import BUCKETS
 from l4raw.core.tables import Arm
 from l4raw.engine import native
 from l4raw.engine.memory import Allocate, Memory, anonymous
@@ -48,6 +49,8 @@ class Sizes:
     snats: int = 64
     """Ranges of SNAT pools, of all services together."""
     next_hops: int = NEXT_HOPS
+    client_buckets: int = BUCKETS
+    """Of clients that are counted, CLIENT_PLACES in each."""
     ranges: int = 256
     """Of all access lists together: at most two a prefix, and one a list."""
 
@@ -82,6 +85,8 @@ def _tables(sizes: Sizes) -> tuple[_Table, ...]:
         _Table("next_hops", "struct l4_next_hop", sizes.next_hops + 1),
         _Table("heads", "uint32_t", sizes.next_hops),
         _Table("cursors", "uint32_t", sizes.services),
+        _Table("usage", "struct l4_usage", sizes.services),
+        _Table("clients", "struct l4_clients", sizes.client_buckets),
         _Table("policies", "struct l4_policy", HALVES),
         _Table("places", "struct l4_place", HALVES * (sizes.places + PROBES - 1)),
         _Table("services", "struct l4_service", HALVES * sizes.services),
@@ -138,6 +143,7 @@ class Layout:
         control.queue_limit = sizes.queues
         control.range_limit = sizes.ranges
         control.mark = FIRST_MARK
+        control.client_limit = sizes.client_buckets
         for number, arm in enumerate(arms):
             control.arms[number] = arm.mac.ljust(8, b"\0")
         self.write_mtu(arms)

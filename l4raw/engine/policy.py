@@ -98,6 +98,9 @@ def _write_service(to: Any, entry: ServiceEntry, start: int, size: int) -> None:
     to.mode = _MODES[service.mode]
     to.rule = entry.ring.rule
     to.mss_clamp = service.mss_clamp
+    limits = service.limits
+    to.flows, to.new_per_s = limits.flows, limits.new_per_s
+    to.client_flows, to.client_new_per_s = limits.client_flows, limits.client_new_per_s
     to.ring_start, to.ring_size = start, size
 
 

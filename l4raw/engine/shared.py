@@ -23,6 +23,7 @@ from l4raw.engine import native
 from l4raw.engine.layout import Layout, Sizes
 from l4raw.engine.memory import Allocate, anonymous
 from l4raw.engine.policy import write_half
+from l4raw.engine.shared_counts import SharedCounts
 from l4raw.wire.abi import BUSY, MISS_NAMES, VERDICT_COUNT
 
 _SETTLE_S: Final = 1.0
@@ -218,7 +219,8 @@ class SharedTables(Tables):
         self._queues_view = self.layout.view(0)
         flows = SharedFlows(self.layout, hash_key, self._view)
         hops = SharedNextHops(self.layout, self._view)
-        super().__init__(arms, flows, hops, cursors=_Cursors(self.layout))
+        counts = SharedCounts(self.layout, hash_key, self._view)
+        super().__init__(arms, flows, hops, cursors=_Cursors(self.layout), counts=counts)
 
     @property
     def now(self) -> int:

@@ -12,7 +12,7 @@ from typing import Final, NewType
 Verdict = NewType("Verdict", int)
 """What became of a frame. An index into VERDICT_NAMES and VERDICT_SENTENCES."""
 
-ABI_VERSION: Final = 11
+ABI_VERSION: Final = 12
 
 # enum l4_limit
 BURST: Final = 64
@@ -31,6 +31,8 @@ HALVES: Final = 2
 PROBES: Final = 4
 SNAT_RANGES: Final = 16
 PORT_TRIES: Final = 16
+CLIENT_PLACES: Final = 7
+MOST_PER_S: Final = 4000000
 STRIPES: Final = 1024
 VERDICT_ROOM: Final = 48
 MISS_ROOM: Final = 16
@@ -83,31 +85,39 @@ DROP_MARTIAN: Final = Verdict(21)
 """its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)"""
 DROP_ACL: Final = Verdict(22)
 """a new flow of a client that the service's acl does not let in"""
-DROP_NO_FLOW: Final = Verdict(23)
+DROP_CLIENT_FLOWS: Final = Verdict(23)
+"""a new flow of a client that has as many as the service's limits allow"""
+DROP_CLIENT_RATE: Final = Verdict(24)
+"""a new flow of a client that opens more a second than the service's limits allow"""
+DROP_SERVICE_FLOWS: Final = Verdict(25)
+"""a new flow of a service that has as many as its limits allow"""
+DROP_SERVICE_RATE: Final = Verdict(26)
+"""a new flow of a service that gets more a second than its limits allow"""
+DROP_NO_FLOW: Final = Verdict(27)
 """a TCP segment of no known flow, and the scheduler is no function of the flow"""
-DROP_NO_BACKEND: Final = Verdict(24)
+DROP_NO_BACKEND: Final = Verdict(28)
 """the service has no backend that takes new flows"""
-DROP_NEXT_HOP_UNKNOWN: Final = Verdict(25)
+DROP_NEXT_HOP_UNKNOWN: Final = Verdict(29)
 """the MAC address of the next hop is not known (yet)"""
-DROP_NEXT_HOPS_FULL: Final = Verdict(26)
+DROP_NEXT_HOPS_FULL: Final = Verdict(30)
 """no room to remember one more client next hop"""
-DROP_FLOWS_FULL: Final = Verdict(27)
+DROP_FLOWS_FULL: Final = Verdict(31)
 """the flow table is full"""
-DROP_REPLY_KEY_TAKEN: Final = Verdict(28)
+DROP_REPLY_KEY_TAKEN: Final = Verdict(32)
 """its replies would look like those of another flow"""
-DROP_SNAT_EXHAUSTED: Final = Verdict(29)
+DROP_SNAT_EXHAUSTED: Final = Verdict(33)
 """no address and port of the service's SNAT pool is free for this backend"""
-DROP_SNAT_NO_FLOW: Final = Verdict(30)
+DROP_SNAT_NO_FLOW: Final = Verdict(34)
 """to a SNAT address, but no reply of a known flow"""
-DROP_TTL: Final = Verdict(31)
+DROP_TTL: Final = Verdict(35)
 """TTL would reach zero (RFC 1812 5.3.1)"""
-DROP_TOO_BIG: Final = Verdict(32)
+DROP_TOO_BIG: Final = Verdict(36)
 """too long for the next link and not to be fragmented: its sender is told (RFC 1191, RFC 8201)"""
-DROP_OVERFLOW: Final = Verdict(33)
+DROP_OVERFLOW: Final = Verdict(37)
 """left to Python, for which as many were waiting as may"""
-DROP_TX: Final = Verdict(34)
+DROP_TX: Final = Verdict(38)
 """the egress interface did not take it: its queue is full, or it is down"""
-VERDICT_COUNT: Final = 35
+VERDICT_COUNT: Final = 39
 
 # enum l4_miss
 MISS_BUSY: Final = 0
@@ -183,6 +193,10 @@ VERDICT_NAMES: Final[tuple[str, ...]] = (
     "drop_no_service",
     "drop_martian",
     "drop_acl",
+    "drop_client_flows",
+    "drop_client_rate",
+    "drop_service_flows",
+    "drop_service_rate",
     "drop_no_flow",
     "drop_no_backend",
     "drop_next_hop_unknown",
@@ -222,6 +236,10 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "to a VIP, but no service has this port and protocol",
     "its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)",
     "a new flow of a client that the service's acl does not let in",
+    "a new flow of a client that has as many as the service's limits allow",
+    "a new flow of a client that opens more a second than the service's limits allow",
+    "a new flow of a service that has as many as its limits allow",
+    "a new flow of a service that gets more a second than its limits allow",
     "a TCP segment of no known flow, and the scheduler is no function of the flow",
     "the service has no backend that takes new flows",
     "the MAC address of the next hop is not known (yet)",

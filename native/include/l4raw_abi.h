@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 11 };
+enum { L4_ABI_VERSION = 12 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -52,6 +52,8 @@ enum l4_limit {
 	L4_PROBES = 4,             /* places of the lookup that can hold a key, one after the other */
 	L4_SNAT_RANGES = 16,       /* of one service: an address and ports that follow each other */
 	L4_PORT_TRIES = 16,        /* places in a walk through a pool; then it is a miss */
+	L4_CLIENT_PLACES = 7,      /* clients that a bucket of theirs has room for */
+	L4_MOST_PER_S = 4000000,   /* new flows: 1000 times as many fit in 32 bits */
 	L4_STRIPES = 1024,         /* locks for the insertion of a flow, by the hash of its key */
 	L4_VERDICT_ROOM = 48,      /* counters of verdicts in struct l4_queue */
 	L4_MISS_ROOM = 16,         /* and of misses */
@@ -89,6 +91,10 @@ enum l4_limit {
 	_(DROP_NO_SERVICE, "to a VIP, but no service has this port and protocol") \
 	_(DROP_MARTIAN, "its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)") \
 	_(DROP_ACL, "a new flow of a client that the service's acl does not let in") \
+	_(DROP_CLIENT_FLOWS, "a new flow of a client that has as many as the service's limits allow") \
+	_(DROP_CLIENT_RATE, "a new flow of a client that opens more a second than the service's limits allow") \
+	_(DROP_SERVICE_FLOWS, "a new flow of a service that has as many as its limits allow") \
+	_(DROP_SERVICE_RATE, "a new flow of a service that gets more a second than its limits allow") \
 	_(DROP_NO_FLOW, "a TCP segment of no known flow, and the scheduler is no function of the flow") \
 	_(DROP_NO_BACKEND, "the service has no backend that takes new flows") \
 	_(DROP_NEXT_HOP_UNKNOWN, "the MAC address of the next hop is not known (yet)") \
@@ -242,9 +248,40 @@ struct l4_service {
 	uint32_t snat_ranges;      /* of the pool */
 	uint32_t snat_ports;       /* of all ranges */
 	uint32_t snat_modulus;     /* the least prime that is not below snat_ports */
+	uint32_t flows;            /* limits, 0: none. Current flows; new ones a second; and those of one client */
+	uint32_t new_per_s;
+	uint32_t client_flows;
+	uint32_t client_new_per_s;
 	uint32_t reserved[2];
 };
-L4_ASSERT(sizeof(struct l4_service) == 64, "service")
+L4_ASSERT(sizeof(struct l4_service) == 80, "service")
+
+/*
+ * What limits of a service count, by its number. The level of new flows and
+ * the time of it, in ms modulo 2^32, are one word. See l4raw/core/limits.py.
+ */
+struct l4_usage {
+	uint32_t level;
+	uint32_t stamp;
+	uint32_t flows;            /* current ones */
+	uint32_t tracked;          /* of them, those that are counted for their client too */
+};
+L4_ASSERT(sizeof(struct l4_usage) == 16, "usage of a service")
+
+/* The same of a client, in a bucket of a few; written by who has the bucket's lock. */
+struct l4_client {
+	uint32_t tag;              /* of the hash of service and address; 0: nobody */
+	uint32_t flows;
+	uint32_t stamp;
+	uint32_t level;
+};
+
+struct l4_clients {
+	uint32_t lock;
+	uint32_t reserved[3];
+	struct l4_client places[L4_CLIENT_PLACES];
+};
+L4_ASSERT(sizeof(struct l4_clients) == 128, "clients of a bucket are two lines")
 
 /*
  * A range of clients' addresses, from here to where the next one begins, in
@@ -329,7 +366,8 @@ struct l4_control {
 	uint8_t arms[2][8];        /* MAC addresses of our own; the last two bytes are 0 */
 	uint32_t range_limit;
 	uint32_t snat_limit;
-	uint32_t reserved0[8];
+	uint32_t client_limit;     /* buckets of clients */
+	uint32_t reserved0[7];
 	/* Line 3: written by the one who owns the clock, by a reload, and when nothing overflows any more. */
 	uint32_t now;              /* ms, modulo 2^32 */
 	uint32_t generation;       /* of the policy; its last bit is the half in force */
@@ -400,6 +438,8 @@ struct l4_tables {
 	struct l4_next_hop *next_hops;
 	uint32_t *heads;           /* of the lists of learned next hops */
 	uint32_t *cursors;         /* by number of the service */
+	struct l4_usage *usage;    /* likewise */
+	struct l4_clients *clients;
 	/* Two halves each. */
 	struct l4_policy *policies;
 	struct l4_place *places;

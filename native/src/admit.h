@@ -3,8 +3,8 @@
  * A new flow gets its backend and its entry, or a verdict says why not: the
  * twin of l4raw/core/admit.py. Nothing is half done: whatever is refused, or
  * missed, leaves flows and next hops as they were; of a cursor, a turn is lost if
- * another thread took one too, and of a client's hop a reference, if its lock
- * was held all the time.
+ * another thread took one too, and of a client's hop a reference, and of its flows
+ * one, if the lock of that was held all the time.
  *
  * Include memory.h first, or BPF's equivalent.
  */
@@ -12,6 +12,7 @@
 #define L4RAW_SRC_ADMIT_H
 
 #include "acl.h"
+#include "counts.h"
 #include "tunnel.h"
 
 /* The network of 0.0.0.0, loopback, class D and class E (RFC 1812, section 5.3.7). */
@@ -291,6 +292,23 @@ L4_INLINE void l4_nat_to(struct l4_context *context, const struct l4_key *reply_
 	context->ports_be = reply_key->ports << 16 | reply_key->ports >> 16;
 }
 
+/* Python takes the turn again, unless another thread has taken one meanwhile: then this one is lost. */
+L4_INLINE void l4_turn_back(const struct l4_service *service, uint32_t *cursor, uint32_t turn)
+{
+	if (service->rule == L4_RULE_CURSOR)
+		l4_exchange_if(cursor, turn + 1, turn);
+}
+
+/* The new flow did not come about. */
+L4_INLINE void l4_uncount(const struct l4_context *context, uint32_t service, uint32_t level)
+{
+	uint32_t tries;
+
+	for (tries = 0; tries < L4_TRIES; tries++)
+		if (l4_limit_finish(context->tables, service, context->headers.src, level))
+			break;
+}
+
 /* admit(): choose a backend for a new flow and remember the choice, or end with the verdict that refuses it. */
 L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 {
@@ -305,7 +323,7 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 	struct l4_key reply_key;
 	int64_t index;
 	bool is_nat;
-	int when_full = L4_DROP_FLOWS_FULL;
+	int when_full = L4_DROP_FLOWS_FULL, refused;
 
 	if (!service || !cursor)
 		return l4_miss_as(context, L4_MISS_CHANGED);
@@ -340,13 +358,20 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 	if (!hop.known)
 		return L4_DROP_NEXT_HOP_UNKNOWN;
 
+	refused = l4_limit_begin(tables, context->half, service_number, context->headers.src);
+	if (refused != L4_UNDECIDED) {
+		if (refused != L4_MISS)
+			return refused;
+		l4_turn_back(service, cursor, turn);
+		return l4_miss_as(context, L4_MISS_BUSY);
+	}
 	index = l4_remember(context, service, backend, number, &reply_key, &when_full);
 	if (index < 0) {
 		int verdict = l4_refuse(context, service, index, when_full);
 
-		/* Python takes the turn again, unless another thread has taken one meanwhile: then this one is lost. */
-		if (verdict == L4_MISS && service->rule == L4_RULE_CURSOR)
-			l4_exchange_if(cursor, turn + 1, turn);
+		l4_uncount(context, service_number, verdict == L4_MISS ? L4_LEVEL_OF_FLOW : 0);
+		if (verdict == L4_MISS)
+			l4_turn_back(service, cursor, turn);
 		return verdict;
 	}
 	context->flow = index;

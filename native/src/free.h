@@ -10,6 +10,7 @@
 #ifndef L4RAW_SRC_FREE_H
 #define L4RAW_SRC_FREE_H
 
+#include "counts.h"
 #include "hops.h"
 
 /* What is taken to free a flow. `peer` is NULL where there is one entry. */
@@ -21,6 +22,8 @@ struct l4_ending {
 	uint32_t hop;              /* learned from the client; 0: none */
 	uint32_t backend;
 	uint8_t state;             /* enum l4_flow_state */
+	uint32_t service;
+	uint64_t client[2];        /* its address */
 	uint32_t beyond;           /* how many of its entries are in the overflow area */
 };
 
@@ -50,8 +53,10 @@ L4_INLINE bool l4_see_ending(const struct l4_tables *tables, uint32_t index, str
 {
 	uint32_t in_buckets = l4_control_of(tables)->buckets * L4_SLOTS;
 	uint32_t peer = l4_load(&ending->entry->peer);
+	struct l4_flow *from_client = ending->entry;
 
 	ending->state = l4_load(&ending->entry->state);
+	ending->service = l4_load(&ending->entry->service);
 	ending->backend = l4_load(&ending->entry->backend);
 	ending->hop = l4_load(&ending->entry->next_hop);
 	ending->beyond = index >= in_buckets;
@@ -63,9 +68,13 @@ L4_INLINE bool l4_see_ending(const struct l4_tables *tables, uint32_t index, str
 			return false;
 		ending->beyond += peer - 1 >= in_buckets;
 		/* One direction has it: the one that goes to the client. */
-		if (!ending->hop)
+		if (ending->hop)
+			from_client = ending->peer;
+		else
 			ending->hop = l4_load(&ending->peer->next_hop);
 	}
+	ending->client[0] = l4_load(&l4_words(from_client)[0]);
+	ending->client[1] = l4_load(&l4_words(from_client)[1]);
 	return ending->state != L4_FLOW_FREE && l4_unchanged(ending->entry, ending->generation);
 }
 
@@ -110,6 +119,26 @@ L4_INLINE int l4_free_locked(const struct l4_tables *tables, struct l4_ending *e
 	return 0;
 }
 
+/* Take those two locks, and free. */
+L4_INLINE int l4_free_seen(const struct l4_tables *tables, struct l4_ending *ending, uint32_t most)
+{
+	struct l4_control *control = l4_control_of(tables);
+	int result;
+
+	if (ending->beyond && !l4_try_lock(&control->overflow_lock))
+		return L4_BUSY;
+	if (ending->hop && !l4_try_lock(&control->hop_lock)) {
+		result = L4_BUSY;
+	} else {
+		result = l4_free_locked(tables, ending, most);
+		if (ending->hop)
+			l4_unlock(&control->hop_lock);
+	}
+	if (ending->beyond)
+		l4_unlock(&control->overflow_lock);
+	return result;
+}
+
 /*
  * Free the flow of the entry at `index`, if that still is what it was when its
  * lock word was `generation`, which is even. 0; L4_NONE: it is not, as another
@@ -118,28 +147,24 @@ L4_INLINE int l4_free_locked(const struct l4_tables *tables, struct l4_ending *e
  */
 L4_INLINE int l4_free_flow(const struct l4_tables *tables, uint32_t index, uint32_t generation, uint32_t most)
 {
-	struct l4_control *control = l4_control_of(tables);
 	struct l4_ending ending = { .entry = l4_flow_at(tables, index), .index = index, .generation = generation };
 	struct l4_traffic *traffic;
+	struct l4_clients *clients;
 	int result;
 
 	if (generation & 1)
 		return L4_BUSY;
 	if (!ending.entry || !l4_see_ending(tables, index, &ending))
 		return L4_NONE;
-	if (ending.beyond && !l4_try_lock(&control->overflow_lock))
+	if (!l4_limit_lock(tables, ending.service, ending.client, &clients))
 		return L4_BUSY;
-	if (ending.hop && !l4_try_lock(&control->hop_lock)) {
-		result = L4_BUSY;
-	} else {
-		result = l4_free_locked(tables, &ending, most);
-		if (ending.hop)
-			l4_unlock(&control->hop_lock);
-	}
-	if (ending.beyond)
-		l4_unlock(&control->overflow_lock);
-	traffic = l4_traffic_at(tables, ending.backend);
+	result = l4_free_seen(tables, &ending, most);
 	/* A port at rest is no flow: that one was counted when it ended. */
+	if (!result && ending.state != L4_FLOW_RESTING)
+		l4_limit_drop(tables, ending.service, ending.client, clients, 0);
+	if (clients)
+		l4_unlock(&clients->lock);
+	traffic = l4_traffic_at(tables, ending.backend);
 	if (!result && traffic && ending.state != L4_FLOW_RESTING)
 		l4_count_up(&traffic->ended, 1);
 	return result;

@@ -89,6 +89,16 @@ void l4_flow_touch(const struct l4_tables *tables, uint32_t index, uint8_t state
 int l4_flow_free(const struct l4_tables *tables, uint32_t index, uint32_t generation);
 
 /*
+ * Limits. `address` is 16 bytes, IPv4-mapped.
+ *
+ * l4_limit_take: count a new flow of a service. L4_FORWARD, the verdict that
+ *     refuses it, or L4_MISS if a lock was held.
+ * l4_limit_end: it is gone. 0, or L4_BUSY.
+ */
+int l4_limit_take(const struct l4_tables *tables, uint32_t service, const uint8_t *address);
+int l4_limit_end(const struct l4_tables *tables, uint32_t service, const uint8_t *address);
+
+/*
  * Next hops. `mac` is NULL where it is not known. A pinned hop stays, a
  * learned one goes with the last of its references.
  *

@@ -55,6 +55,12 @@ L4_INLINE bool l4_exchange_if(uint32_t *to, uint32_t expected, uint32_t value)
 	return __atomic_compare_exchange_n(to, &expected, value, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
+/* The same for two words at once. */
+L4_INLINE bool l4_exchange_both_if(uint64_t *to, uint64_t expected, uint64_t value)
+{
+	return __atomic_compare_exchange_n(to, &expected, value, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
+
 /* Between two tries. */
 L4_INLINE void l4_relax(void)
 {
@@ -127,6 +133,16 @@ L4_INLINE uint32_t *l4_head_at(const struct l4_tables *tables, uint32_t index)
 L4_INLINE uint32_t *l4_cursor_at(const struct l4_tables *tables, uint32_t service)
 {
 	return service < tables->control->service_limit ? &tables->cursors[service] : NULL;
+}
+
+L4_INLINE struct l4_usage *l4_usage_at(const struct l4_tables *tables, uint32_t service)
+{
+	return service < tables->control->service_limit ? &tables->usage[service] : NULL;
+}
+
+L4_INLINE struct l4_clients *l4_clients_at(const struct l4_tables *tables, uint32_t bucket)
+{
+	return bucket < tables->control->client_limit ? &tables->clients[bucket] : NULL;
 }
 
 L4_INLINE const struct l4_policy *l4_policy_at(const struct l4_tables *tables, uint32_t half)

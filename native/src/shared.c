@@ -7,6 +7,7 @@
 #include <sched.h>
 
 #include "memory.h"
+#include "counts.h"
 #include "free.h"
 #include "helper.h"
 
@@ -145,5 +146,24 @@ int l4_hop_release(const struct l4_tables *tables, uint32_t index)
 	bool done;
 
 	PATIENTLY(done, false, l4_release(tables, index, tables->control->hop_limit));
+	return done ? 0 : L4_BUSY;
+}
+
+int l4_limit_take(const struct l4_tables *tables, uint32_t service, const uint8_t *address)
+{
+	const uint64_t words[2] = { l4_read64(address), l4_read64(address + 8) };
+	uint32_t half = l4_load_acquire(&tables->control->generation) & 1;
+	int verdict;
+
+	PATIENTLY(verdict, L4_MISS, l4_limit_begin(tables, half, service, words));
+	return verdict == L4_UNDECIDED ? L4_FORWARD : verdict;
+}
+
+int l4_limit_end(const struct l4_tables *tables, uint32_t service, const uint8_t *address)
+{
+	const uint64_t words[2] = { l4_read64(address), l4_read64(address + 8) };
+	bool done;
+
+	PATIENTLY(done, false, l4_limit_finish(tables, service, words, 0));
 	return done ? 0 : L4_BUSY;
 }

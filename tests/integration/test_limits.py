@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from l4raw.netns import Topology, dsr, nat
 
-from l4raw.wire.abi import DROP_ACL
+from l4raw.wire.abi import DROP_ACL, DROP_CLIENT_FLOWS, DROP_SERVICE_FLOWS
 from tests.integration.capture import wait_for
 from tests.integration.in_process import balancer_in_this_process
 from tests.integration.test_flows_stay import PORT, Build, Connection, echo_network
@@ -77,3 +77,36 @@ def test_a_denied_client_gets_no_answer_and_is_counted(build: Build, dataplane: 
                 refused.setblocking(False)
                 refused.connect_ex((network.vip, PORT))
                 wait_for(lambda: tables.total_verdicts()[DROP_ACL] >= 2, "its SYN was sent twice and dropped")
+
+
+@each_dataplane
+@each_mode
+def test_one_more_than_allowed_waits_until_one_has_ended(
+    build: Build, dataplane: str, tmp_path: Path
+) -> None:
+    with echo_network(build) as network:
+        other = add_address(network, 66)
+        key = 'limits = { client_flows = 2, flows = 3 }\ntimeouts = { fin = "100ms" }'
+        toml = limited(network, dataplane, key)
+        toml = toml.replace("[lb]", '[lb]\nflow_memory = "256KiB"')
+        with balancer_in_this_process(network, toml, tmp_path) as balancer:
+            tables = balancer.tables
+            first, second = Connection(network), Connection(network)
+            third = Connection(network, source=other)
+            assert tables.counts.flows(1) == 3
+            for source, verdict in (("", DROP_CLIENT_FLOWS), (other, DROP_SERVICE_FLOWS)):
+                with network.client.enter():
+                    waiting = socket.socket()
+                with waiting:
+                    waiting.bind((source, 0))
+                    waiting.setblocking(False)
+                    waiting.connect_ex((network.vip, PORT))
+                    wait_for(lambda verdict=verdict: tables.total_verdicts()[verdict], "its SYN was dropped")
+            assert first.ask("still there?") and second.ask("still there?") and third.ask("still there?")
+            first.close()
+            wait_for(lambda: tables.counts.flows(1) == 2, "the flow has expired")
+            again = Connection(network)
+            assert again.ask("let in?")
+            for connection in (second, third, again):
+                connection.close()
+            wait_for(lambda: tables.counts.flows(1) == 0, "all have expired")

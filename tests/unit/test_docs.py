@@ -64,6 +64,7 @@ TABLES_OF_FILE: dict[str, type[BaseModel]] = {
     "`acl`": shape_limits.Acl,
     "`check`": shape_check.Check,
     "`tunnel`": shape.Tunnel,
+    "`limits`": shape_limits.Limits,
 }
 
 
@@ -101,6 +102,7 @@ def accepted(title: str, key: str | None, value: str) -> object:
         "`acl`": {},
         "`check`": {},
         "`tunnel`": {},
+        "`limits`": {},
     }
     if "tunnel" in (title.strip("`"), key):
         parts["`[[service]]`"]["mode"] = '"dsr-gue"'
@@ -114,7 +116,7 @@ def accepted(title: str, key: str | None, value: str) -> object:
 
     service = parts["`[[service]]`"]
     service.setdefault("backends", f"[{inline(parts['`backends`'])}]")
-    for name in ("timeouts", "acl", "tunnel"):
+    for name in ("timeouts", "acl", "tunnel", "limits"):
         if parts[f"`{name}`"] or name != "tunnel":
             service.setdefault(name, inline(parts[f"`{name}`"]))
     if title == "`snat`":

@@ -693,7 +693,30 @@ def _limits() -> list[Story]:
         frame = fixed(to_vip(syn(), src=src))
         out = dsr(frame, next(macs)) if may else None
         acl.step(frame, "forward" if may else "drop_acl", out, note=src)
+    limits = Story(
+        "limits", "nat-limits", "Two flows a client, three a service; what refuses one counts nowhere."
+    )
+    for src, sport, port, verdict in (
+        ("10.77.0.1", 1, 80, "forward"),
+        ("10.77.0.1", 2, 80, "forward"),
+        ("10.77.0.1", 3, 80, "drop_client_flows"),
+        ("10.77.0.2", 1, 80, "drop_martian"),
+        ("10.77.0.3", 1, 80, "forward"),
+        ("10.77.0.3", 2, 80, "drop_service_flows"),
+        ("10.77.0.1", 3, 81, "forward"),
+        ("10.77.0.1", 4, 81, "drop_client_rate"),
+        ("10.77.0.3", 3, 81, "forward"),
+        ("10.77.0.4", 1, 81, "drop_service_rate"),
+    ):
+        frame = fixed(to_vip(syn(sport=sport, dport=port), src=src))
+        known = {("10.77.0.1", 1): B1_MAC, ("10.77.0.1", 2): B2_MAC, ("10.77.0.3", 3): B3_MAC}
+        mac = known.get((src, sport), B1_MAC)
+        to = {B1_MAC: B1, B2_MAC: B2, B3_MAC: "10.78.0.13"}
+        # A refused flow is a turn too: the third turn was the one of the first that was refused.
+        out = nat(frame, dst=to[mac], dport=port, mac=mac) if verdict == "forward" else None
+        limits.step(frame, verdict, out, out_arm=1, note=f"{src} port {sport}")
     return [
+        limits,
         Story("mss_dsr", "dsr-mss", "The MSS of a SYN is lowered, never raised, and its checksum follows.")
         .step(large, "forward", dsr(lowered(large, 1400)))
         .step(small, "forward", dsr(small, B2_MAC))
