@@ -22,25 +22,19 @@ _Noreturn void finding(const char *format, ...)
 	abort();
 }
 
-/* A frame that is sent: from us, and with the sums that it came with, if those were right. */
-static void check_sent(const struct l4_tables *tables, const struct fate *fate)
+/* The packet that is sent, in the headers of a tunnel or not, has the sums that it came with, if those were right. */
+static void check_sums(const struct fate *fate, const uint8_t *sent)
 {
-	const struct seen before = frame_look(fate->before, fate->size), after = frame_look(fate->after, fate->size);
-	enum sum was = frame_sum(fate->before, &before), is = frame_sum(fate->after, &after);
+	const struct seen before = frame_look(fate->before, fate->size), after = frame_look(sent, fate->size);
+	enum sum was = frame_sum(fate->before, &before), is = frame_sum(sent, &after);
 	bool told = fate->csum_start > 0 && before.protocol && (uint32_t)fate->csum_start == before.l4;
 	bool partial = (before.protocol == 6 || before.protocol == 17) &&
 		       fate->before[before.field] == before.partial >> 8 &&
 		       fate->before[before.field + 1] == (before.partial & 0xff);
 
-	if (fate->result.arm >= L4_ARMS)
-		finding("sent on arm %u", fate->result.arm);
-	if (memcmp(fate->before, tables->control->arms[fate->arm], 6))
-		finding("sent on, though it was for another machine's MAC");
-	if (memcmp(fate->after + 6, tables->control->arms[fate->result.arm], 6))
-		finding("sent with a source MAC that is not ours");
 	if (!before.ip || !after.ip || before.v6 != after.v6 || before.protocol != after.protocol)
 		finding("sent, but what came in and what went out is not the same kind of packet");
-	if (!frame_ip_right(fate->before, &before) || !frame_ip_right(fate->after, &after))
+	if (!frame_ip_right(fate->before, &before) || !frame_ip_right(sent, &after))
 		finding("sent with a wrong IPv4 header checksum, before or after");
 	if (told) {
 		if (partial && is != SUM_PARTIAL && is != SUM_RIGHT)
@@ -51,6 +45,45 @@ static void check_sent(const struct l4_tables *tables, const struct fate *fate)
 		finding("a partial checksum was not completed");
 	if ((was == SUM_RIGHT && is != SUM_RIGHT) || (was == SUM_NONE && is != SUM_NONE))
 		finding("the checksum was right (or none), and is not any more");
+}
+
+/* In a tunnel: the headers in front are right, and the packet in them is looked at as if it had none. */
+static void check_tunnel(const struct fate *fate)
+{
+	uint32_t push = fate->result.push, size = fate->size + push;
+	const struct seen outer = frame_look(fate->after, size);
+	uint8_t *inner = malloc(fate->size);
+
+	if (!inner)
+		abort();
+	memcpy(inner, fate->after + push, fate->size);
+	memcpy(inner, fate->before, 14);
+	check_sums(fate, inner);
+	free(inner);
+	if (!frame_ip_right(fate->after, &outer))
+		finding("the header in front is not right");
+	/* It is made of the packet's own: of one that is wrong, or said to be partial, nothing follows. */
+	if (outer.protocol == 17 && fate->csum_start <= 0 && frame_sum(fate->after, &outer) == SUM_WRONG) {
+		const struct seen before = frame_look(fate->before, fate->size);
+
+		if (frame_sum(fate->before, &before) == SUM_RIGHT)
+			finding("the checksum of the tunnel is wrong, and that of the packet is right");
+	}
+}
+
+/* A frame that is sent: to us, and from us. */
+static void check_sent(const struct l4_tables *tables, const struct fate *fate)
+{
+	if (fate->result.arm >= L4_ARMS)
+		finding("sent on arm %u", fate->result.arm);
+	if (memcmp(fate->before, tables->control->arms[fate->arm], 6))
+		finding("sent on, though it was for another machine's MAC");
+	if (memcmp(fate->after + 6, tables->control->arms[fate->result.arm], 6))
+		finding("sent with a source MAC that is not ours");
+	if (fate->result.push)
+		check_tunnel(fate);
+	else
+		check_sums(fate, fate->after);
 }
 
 void check_fate(const struct l4_tables *tables, const struct fate *fate)
@@ -66,6 +99,8 @@ void check_fate(const struct l4_tables *tables, const struct fate *fate)
 		finding("a miss because of another thread, of which there is none: %u", result->miss);
 	if (result->verdict < L4_SENT)
 		check_sent(tables, fate);
+	else if (result->push)
+		finding("a frame that is not sent is longer now: verdict %u", result->verdict);
 	else if (fate->size && memcmp(fate->before, fate->after, fate->size))
 		finding("a frame that is not sent has changed: verdict %u", result->verdict);
 }

@@ -70,7 +70,7 @@ struct seen {
 };
 
 /* Bits of `how` in a step with a frame. */
-enum { HOW_ARM = 1, HOW_SUM = 2 | 4, HOW_FIX_IP = 8, HOW_FIX_L4 = 16, HOW_ODD_START = 32, HOW_MAC = 64 };
+enum { HOW_ARM = 1, HOW_SUM = 2 | 4, HOW_FIX_IP = 8, HOW_FIX_L4 = 16, HOW_ODD_START = 32, HOW_MAC = 64, HOW_NO_ROOM = 128 };
 /* Of HOW_SUM: what is told of the checksum, and what it is. */
 enum { HOW_WHOLE = 0, HOW_UNTOLD = 2, HOW_TOLD = 4, HOW_PARTIAL_UNTOLD = 6 };
 
@@ -87,7 +87,7 @@ bool frame_key(const uint8_t *frame, uint32_t size, struct l4_flow *key);
 /* checks.c */
 struct fate {
 	const uint8_t *before, *after;
-	uint32_t size;
+	uint32_t size;             /* before */
 	uint32_t arm;
 	int32_t csum_start;
 	struct l4_result result;

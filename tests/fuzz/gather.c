@@ -56,8 +56,9 @@ static void finish(struct sequence *sequence, uint32_t i, const struct l4_result
 {
 	const struct l4_tables *tables = &sequence->world->tables;
 	const struct l4_frame *frame = &sequence->pending[i];
-	const struct fate fate = { sequence->before[i], frame->data, frame->size,
-				   frame->arm,          frame->csum_start, *result };
+	const struct fate fate = { sequence->before[i], frame->data - result->push, frame->size,
+				   frame->arm,          frame->csum_start,          *result };
+	uint32_t sent = frame->size + result->push;
 	uint64_t counted = check_count(tables);
 
 	if (sequence->loud) {
@@ -66,9 +67,11 @@ static void finish(struct sequence *sequence, uint32_t i, const struct l4_result
 		       (long long)result->flow, result->arm);
 		say_bytes("given", fate.before, fate.size);
 		if (result->verdict < L4_SENT)
-			say_bytes("sent ", fate.after, fate.size);
+			say_bytes("sent ", fate.after, sent);
 		fflush(stdout);
 	}
+	if (result->push > frame->room)
+		finding("%u bytes were put in front, where there is room for %u", result->push, frame->room);
 	check_fate(tables, &fate);
 	l4_count(tables, result, frame->size);
 	check_counted(tables, &fate, counted);
@@ -76,11 +79,14 @@ static void finish(struct sequence *sequence, uint32_t i, const struct l4_result
 	/* A burst looks for a flow ahead, also where none is needed in the end. */
 	if (result->verdict < L4_SENT)
 		digest(sequence, &result->flow, sizeof(result->flow));
-	digest(sequence, frame->data, frame->size);
+	digest(sequence, fate.after, sent);
 	keep(&sequence->given, fate.before, fate.size, frame->arm);
 	if (result->verdict < L4_SENT)
-		keep(&sequence->sent, fate.after, fate.size, result->arm);
-	free(frame->data);
+		keep(&sequence->sent, fate.after, sent, result->arm);
+	for (uint32_t j = 0; j < frame->room - result->push; j++)
+		if (frame->data[(int64_t)j - frame->room] != 0xa5)
+			finding("bytes in front of the frame have changed");
+	free(frame->data - frame->room);
 	free(sequence->before[i]);
 	sequence->outcome->frames++;
 }
@@ -97,8 +103,7 @@ void flush(struct sequence *sequence)
 		for (i = 0; i < sequence->count; i++) {
 			const struct l4_frame *frame = &sequence->pending[i];
 
-			if (l4_steer(tables, frame, &results[i]) !=
-			    results[i].verdict)
+			if (l4_steer(tables, frame, &results[i]) != results[i].verdict)
 				finding("l4_steer returns another verdict than it writes");
 		}
 	}
@@ -107,18 +112,20 @@ void flush(struct sequence *sequence)
 	sequence->count = sequence->wanted = 0;
 }
 
-/* A frame of just its size: the sanitizer sees what is read or written beyond it. */
+/* A frame of just its size, and the room in front: the sanitizer sees what is read or written beyond them. */
 void add(struct sequence *sequence, const uint8_t *bytes, uint32_t size, uint32_t stretch, uint32_t how, uint8_t odd)
 {
 	uint32_t whole = size + stretch < MOST_SIZE ? size + stretch : MOST_SIZE, arm = how & HOW_ARM;
 	struct l4_frame *frame = &sequence->pending[sequence->count];
-	uint8_t *data = allocated(whole);
+	uint32_t room = how & HOW_NO_ROOM ? 0 : L4_TUNNEL_ROOM;
+	uint8_t *data = (uint8_t *)allocated(room + whole) + room;
 
+	memset(data - room, 0xa5, room);
 	memcpy(data, bytes, size);
 	memset(data + size, 0xa5, whole - size);
 	if ((how & HOW_MAC) && whole >= 6)
 		memcpy(data, sequence->world->tables.control->arms[arm], 6);
-	*frame = (struct l4_frame){ .data = data, .size = whole, .arm = arm };
+	*frame = (struct l4_frame){ .data = data, .size = whole, .arm = arm, .room = room };
 	frame->csum_start = frame_fix(data, whole, how, odd);
 	sequence->before[sequence->count] = allocated(whole);
 	memcpy(sequence->before[sequence->count], data, whole);
