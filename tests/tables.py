@@ -78,9 +78,7 @@ def service(
     if mode is Mode.FULLNAT and not snat:
         snat = (Snat(ip("10.78.0.201"), 1024, 65_535),)
     chosen = backends() if members is None else members
-    return Service(
-        name, vip, port, protocol, mode, scheduler, chosen, mss_clamp, acl, snat, tunnel, limits
-    )
+    return Service(name, vip, port, protocol, mode, scheduler, chosen, mss_clamp, acl, snat, tunnel, limits)
 
 
 def fullnat(first: int, last: int, *, v6: bool = False, count: int = 2) -> list[Service]:
