@@ -1,6 +1,6 @@
 """The list of error and warning codes: what each means, why, what helps.
 
-Lives here (1xx in codes_config.py): what is true whenever the code occurs;
+Lives here (1xx in codes_config.py and codes_keys.py): what is true whenever the code occurs;
 `l4raw explain CODE` prints it. What happened is said where it is raised.
 A code keeps its meaning for ever; a code that is gone is not given away again.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from l4raw.control.codes_config import CONFIG
 from l4raw.control.codes_entry import Code as Code
+from l4raw.control.codes_keys import KEYS
 
 _SAFETY = (
     Code(
@@ -136,4 +137,6 @@ _RUNTIME = (
     ),
 )
 
-REGISTRY: dict[str, Code] = {code.name: code for code in CONFIG + _SAFETY + _HOST + _RUNTIME}
+ALL = CONFIG + KEYS + _SAFETY + _HOST + _RUNTIME
+
+REGISTRY: dict[str, Code] = {code.name: code for code in ALL}

@@ -31,14 +31,14 @@ def check(draft: Draft, service: DraftService) -> Iterator[Finding]:
 def _mode(service: DraftService) -> Iterator[Finding]:
     if service.mode in MODES and service.mode not in AT_VIP | AT_BACKEND:
         what = f"{service.head}backends of mode {service.mode} cannot be checked in this version"
-        yield Finding("L4R-153", (*service.loc, "check"), what, key=True)
+        yield Finding("L4R-173", (*service.loc, "check"), what, key=True)
 
 
 def _none(service: DraftService, table: dict[str, Any]) -> Iterator[Finding]:
     for key in table:
         if key != "type" and key in shape_check.Check.model_fields:
             what = f'{service.head}check has type "{NONE}", so {key} means nothing'
-            yield Finding("L4R-152", (*service.loc, "check", key), what, key=True)
+            yield Finding("L4R-172", (*service.loc, "check", key), what, key=True)
 
 
 def _nowhere(service: DraftService, table: dict[str, Any]) -> Iterator[Finding]:
@@ -47,12 +47,12 @@ def _nowhere(service: DraftService, table: dict[str, Any]) -> Iterator[Finding]:
         return
     loc = (*service.loc, "check")
     if service.vip.protocol != TCP:
-        yield Finding("L4R-150", loc, f"{service.head}its protocol is UDP, which has no handshake")
+        yield Finding("L4R-170", loc, f"{service.head}its protocol is UDP, which has no handshake")
         return
     for backend in service.backends:
         if backend.port is not None and not port_of(DEFAULT, service.vip.port, backend.port):
             what = f"{service.head}port 0 is every port: there is none to check"
-            yield Finding("L4R-150", loc, what)
+            yield Finding("L4R-170", loc, what)
             return
 
 
@@ -63,7 +63,7 @@ def _longer_than_the_interval(service: DraftService, table: dict[str, Any]) -> I
     timeout = _milliseconds(table["timeout"], None, shape_check.TIMEOUT_RANGE)
     if interval is not None and timeout is not None and timeout > interval:
         what = f"timeout {duration(timeout)} is longer than interval {duration(interval)}"
-        yield Finding("L4R-151", (*service.loc, "check", "timeout"), f"{service.head}check: {what}")
+        yield Finding("L4R-171", (*service.loc, "check", "timeout"), f"{service.head}check: {what}")
 
 
 def _milliseconds(text: object, default: int | None, bounds: tuple[str, str]) -> int | None:

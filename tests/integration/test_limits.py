@@ -1,13 +1,15 @@
-"""What a service may be limited by, with real clients, over each dataplane: `mss_clamp`, `acl`."""
+"""What a service may be limited by, with real clients, over each dataplane: `mss_clamp`, `acl`, `limits`."""
 
 from __future__ import annotations
 
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
 from l4raw.netns import Topology, dsr, nat
 
+from l4raw.core.tables import Tables
 from l4raw.wire.abi import DROP_ACL, DROP_CLIENT_FLOWS, DROP_SERVICE_FLOWS
 from tests.integration.capture import wait_for
 from tests.integration.in_process import balancer_in_this_process
@@ -32,6 +34,11 @@ def add_address(network: Topology, last: int) -> str:
     address = f"{network.client.address.rpartition('.')[0]}.{last}"
     network.client.run(["ip", "address", "add", f"{address}/24", "dev", network.client.links[0].interface])
     return address
+
+
+def counted(tables: Tables, verdict: int) -> int:
+    """Frames with this verdict."""
+    return tables.total_verdicts()[verdict]
 
 
 @each_dataplane
@@ -101,7 +108,7 @@ def test_one_more_than_allowed_waits_until_one_has_ended(
                     waiting.bind((source, 0))
                     waiting.setblocking(False)
                     waiting.connect_ex((network.vip, PORT))
-                    wait_for(lambda verdict=verdict: tables.total_verdicts()[verdict], "its SYN was dropped")
+                    wait_for(partial(counted, tables, verdict), "its SYN was dropped")
             assert first.ask("still there?") and second.ask("still there?") and third.ask("still there?")
             first.close()
             wait_for(lambda: tables.counts.flows(1) == 2, "the flow has expired")

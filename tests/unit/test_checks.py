@@ -119,11 +119,11 @@ def test_in_words(config: Config, words: str) -> None:
         ("{ rise = 0 }", "80/tcp", "L4R-107", "rise 0 is not in 1 to 100"),
         ("{ fall = 101 }", "80/tcp", "L4R-107", "fall 101 is not in 1 to 100"),
         ("{ port = 0 }", "80/tcp", "L4R-111", "port 0 is not in 1 to 65535"),
-        ("{ fall = 1 }", "53/udp", "L4R-150", "its protocol is UDP, which has no handshake"),
-        ("{ fall = 1 }", "0/tcp", "L4R-150", "port 0 is every port: there is none to check"),
-        ('{ timeout = "3s" }', "80/tcp", "L4R-151", "timeout 3s is longer than interval 2s"),
-        ('{ timeout = "1s", interval = "500ms" }', "80/tcp", "L4R-151", "timeout 1s is longer than interval"),
-        ('{ type = "none", rise = 1 }', "80/tcp", "L4R-152", 'type "none", so rise means nothing'),
+        ("{ fall = 1 }", "53/udp", "L4R-170", "its protocol is UDP, which has no handshake"),
+        ("{ fall = 1 }", "0/tcp", "L4R-170", "port 0 is every port: there is none to check"),
+        ('{ timeout = "3s" }', "80/tcp", "L4R-171", "timeout 3s is longer than interval 2s"),
+        ('{ timeout = "1s", interval = "500ms" }', "80/tcp", "L4R-171", "timeout 1s is longer than interval"),
+        ('{ type = "none", rise = 1 }', "80/tcp", "L4R-172", 'type "none", so rise means nothing'),
     ],
 )
 def test_what_is_refused(check: str, vip: str, code: str, what: str) -> None:
@@ -143,7 +143,7 @@ def test_a_mode_that_is_not_checked_says_so(mode: Mode) -> None:
     assert describe(service, None) == f"none: mode {mode}"
     with pytest.raises(ConfigErrors) as caught:
         read("{ fall = 1 }", mode=mode)
-    assert "L4R-153" in {problem.code for problem in caught.value.problems}
+    assert "L4R-173" in {problem.code for problem in caught.value.problems}
 
 
 def test_a_boolean_is_told_how_to_say_it() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from l4raw.cli.output import format_problem, visible
-from l4raw.control.codes import REGISTRY
+from l4raw.control.codes import ALL, REGISTRY
 from l4raw.control.errors import ConfigErrors, L4Error, Problem
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +32,11 @@ def test_every_code_in_the_tree_is_registered() -> None:
     used = codes_in(SOURCES + PROSE, r"\bL4R-\d+\b")
     assert len(used) > 20
     assert used <= REGISTRY.keys()
+
+
+def test_no_code_has_two_meanings() -> None:
+    names = [code.name for code in ALL]
+    assert names == list(dict.fromkeys(names))
 
 
 def test_every_registered_code_is_raised_somewhere() -> None:
