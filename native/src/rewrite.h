@@ -141,7 +141,7 @@ L4_INLINE void l4_translate(struct l4_context *context)
 L4_INLINE void l4_route_on(struct l4_context *context)
 {
 	struct l4_headers *headers = &context->headers;
-	uint8_t *ip = context->data + sizeof(struct ethhdr);
+	uint8_t *ip = context->data + sizeof(struct ethhdr), ttl = (uint8_t)(headers->ttl - 1);
 
 	if (context->csum_start > 0 && context->csum_start == headers->l4 &&
 	    (headers->l4_check_be || headers->protocol != IPPROTO_UDP))
@@ -149,9 +149,9 @@ L4_INLINE void l4_route_on(struct l4_context *context)
 	l4_copy(context->src, headers->src, sizeof(context->src));
 	l4_copy(context->dst, headers->dst, sizeof(context->dst));
 	if (headers->v6)
-		l4_write_v6(context, ip, (uint8_t)(headers->ttl - 1));
+		l4_write_v6(context, ip, ttl);
 	else
-		l4_write_v4(context, ip, (uint8_t)(headers->ttl - 1), 0);
+		l4_write_v4(context, ip, ttl, 0);
 }
 
 /* Of what we send ourselves: RFC 1700, "IP Time To Live Parameter". */

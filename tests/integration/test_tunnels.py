@@ -108,7 +108,7 @@ def look(network: Topology, toml: str) -> None:
     there = [each for each in at_client.between(network.client.address, network.vip) if _carries(each)]
     assert balancer.lost == 0
     assert balancer.verdict("forward") == len(there) > 4 * REQUESTS + 2 * PIECES
-    inner: list[Ether] = []
+    inner: list[IP | IPv6] = []
     for backend, capture in zip(network.backends, captures, strict=True):
         source = network.balancer.links[-1].addresses[0].partition("/")[0]
         outer = capture.between(source, backend.address)
@@ -121,7 +121,7 @@ def _carries(frame: Ether) -> bool:
     return TCP in frame or UDP in frame
 
 
-def taken_out(frame: Ether, network: Topology) -> Ether:
+def taken_out(frame: Ether, network: Topology) -> IP | IPv6:
     """The packet inside of an outer one that is as its mode has it: what scapy finds, not what we say."""
     layer = IP if network.version == 4 else IPv6
     outer = frame[layer]
@@ -139,7 +139,7 @@ def taken_out(frame: Ether, network: Topology) -> Ether:
     return layer(data)
 
 
-def agree(network: Topology, there: list[Ether], inner: list[Ether], balancer: Running) -> None:
+def agree(network: Topology, there: list[Ether], inner: list[IP | IPv6], balancer: Running) -> None:
     """Each of the client's packets came to a backend once, as it was, but for a TTL of one less."""
     layer = IP if network.version == 4 else IPv6
     assert len(inner) == len(there) == sum(balancer.backends("rx_packets").values())
