@@ -16,6 +16,8 @@ import sys
 from collections import Counter
 from typing import Any, NamedTuple, Protocol
 
+from l4raw.core import fragments
+from l4raw.core.decision import WAITS
 from l4raw.core.states import expire
 from l4raw.core.tables import Policy, Tables
 from l4raw.engine import native
@@ -85,7 +87,7 @@ class Run:
             if rounds % COMPARED_EVERY == 0:
                 self._compare_tables()
         self._compare_tables()
-        named = Counter({VERDICT_NAMES[verdict]: count for verdict, count in verdicts.items()})
+        named = Counter({name_of(verdict): count for verdict, count in verdicts.items()})
         sent, helper = verdicts[FORWARD] + verdicts[REPLY], self._others[0].tables
         assert isinstance(helper, SharedTables)
         return Tally(named, sent, verdicts.total(), self._completed, helper.misses())
@@ -135,6 +137,7 @@ class Run:
         for tables in self._all_tables():
             tables.now = now & 0xFFFF_FFFF
             freed.add(expire(tables, budget))
+            fragments.expire(tables)
             if 0.03 < chance < 0.2:
                 tables.next_hops.set_mac(hop, mac)
         if len(freed) > 1:
@@ -159,6 +162,11 @@ class Run:
                 raise Difference("\n".join([f"{executor.name} left other tables: {different}", *details]))
 
 
+def name_of(verdict: int) -> str:
+    """Of a verdict, or of a fragment that has none yet."""
+    return "waits" if verdict == WAITS else VERDICT_NAMES[verdict]
+
+
 def same(each: Given, want: Outcome, have: Outcome) -> bool:
     """A frame that is not sent is left as it was; the reference may have been given it complete."""
     if want.verdict >= SENT:
@@ -169,7 +177,7 @@ def same(each: Given, want: Outcome, have: Outcome) -> bool:
 def explain(executor: Executor, each: Given, want: Outcome, have: Outcome) -> str:
     """For the one who has to find the cause."""
     return (
-        f"{executor.name}: {VERDICT_NAMES[want.verdict]} expected, {VERDICT_NAMES[have.verdict]} found; "
+        f"{executor.name}: {name_of(want.verdict)} expected, {name_of(have.verdict)} found; "
         f"arm {each.arm}, csum_start {each.csum_start}\n"
         f"frame    {each.frame.hex()}\nexpected {want.frame.hex()} on {want.arm}\n"
         f"found    {have.frame.hex()} on {have.arm}"

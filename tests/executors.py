@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
+from l4raw.core.decision import WAITS, Decision
 from l4raw.core.flows import flow_key
 from l4raw.core.rewrite import apply, enclosed
 from l4raw.core.steer import steer
@@ -74,11 +75,14 @@ class Reference(Executor):
             decision = steer(data, arm, csum_start, self.tables, segment)
             if decision.forwarded and not decision.made:
                 apply(data, decision.edits)
-            count(self.tables, decision, decision.verdict, len(frame))
+            if decision.verdict != WAITS:
+                count(self.tables, decision, decision.verdict, len(frame))
+            for waited, its in decision.released:
+                count(self.tables, its, its.verdict, len(waited))
             outcome = _outcome(decision.verdict, buffer, decision.arm, MARGIN, MARGIN)
             if decision.outer:
                 outcome = outcome._replace(frame=enclosed(data, decision.outer))
-        return outcome._replace(made=decision.made)
+        return outcome._replace(made=decision.made + sent_at_last(decision))
 
 
 class OverShared(Reference):
@@ -158,7 +162,11 @@ class Bursts(Helper):
         policy, flows = self.tables.policy, self.tables.flows
         for place, (frame, _, _) in enumerate(frames, start=1):
             headers = parse(frame)
-            if isinstance(headers, int) or not headers.l4:
+            if isinstance(headers, int):
+                continue
+            if headers.fragment:
+                return frames[:place]
+            if not headers.l4:
                 continue
             if headers.length + TUNNEL_ROOM > min(arm.mtu for arm in self.tables.arms):
                 return frames[:place]
@@ -196,6 +204,17 @@ class Bursts(Helper):
 
 
 EXECUTORS: tuple[type[Executor], ...] = (Reference, OverShared, Helper, Bursts)
+
+
+def sent_at_last(decision: Decision) -> tuple[bytes, ...]:
+    """What goes out of the frames that had waited for this one."""
+    sent: list[bytes] = []
+    for waited, its in decision.released:
+        if its.forwarded and not its.made:
+            apply(waited, its.edits)
+            sent.append(enclosed(waited, its.outer))
+        sent += its.made
+    return tuple(sent)
 
 
 def _outcome(verdict: int, buffer: bytes | bytearray, arm: int, front: bytes, back: bytes) -> Outcome:

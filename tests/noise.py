@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from l4raw.core.hashing import HashKey, hash_key
 from l4raw.core.model import Acl, Backend, Limits, Mode, Scheduler, Service, Snat, Tunnel
+from l4raw.core.mtu import fragments
 from l4raw.core.tables import NO_POLICY, Arm, Policy, Tables, Timeouts, compile_policy
 from l4raw.wire import ipv4, ipv6, tcp
 from l4raw.wire.abi import FORWARD
@@ -199,6 +200,13 @@ class Given(NamedTuple):
     csum_start: int
 
 
+def is_whole_v4(frame: bytearray) -> bool:
+    """Whether it can be cut, and is not so long that nothing else would come for a while."""
+    if frame[12:15] != b"\x08\0\x45" or not 60 < len(frame) < 600:
+        return False
+    return int.from_bytes(frame[16:18]) + 14 == len(frame) and not int.from_bytes(frame[20:22]) & 0x3FFF
+
+
 class Noise:
     """An endless source of frames; `heard` tells it what became of them."""
 
@@ -209,11 +217,14 @@ class Noise:
         self._answers: deque[Tuple5] = deque(maxlen=400)
         """What a backend would answer."""
         self._last: tuple[Tuple5, bytes] | None = None
+        self._pieces: list[Given] = []
 
     def frame(self) -> Given:
         """The next one."""
         random = self.random
         self._last = None
+        if self._pieces and random.random() < 0.5:
+            return self._pieces.pop()
         kind = random.random()
         if kind < 0.04:
             return Given(random.randbytes(random.randrange(0, 80)), random.randrange(2), 0)
@@ -234,7 +245,18 @@ class Noise:
         start = make_partial(frame) if random.random() < 0.25 else 0
         if random.random() < 0.02:
             start = random.choice((14, 33, 34, 84, 9_999))
+        if not start and random.random() < 0.1 and is_whole_v4(frame):
+            self._cut(frame, arm)
         return Given(bytes(frame), arm, start)
+
+    def _cut(self, frame: bytearray, arm: int) -> None:
+        """Have its datagram come in fragments, in any order, and sometimes not all of them."""
+        frame[14 + ipv4.ID : 14 + ipv4.ID + 2] = self.random.randbytes(2)
+        refix(frame)
+        parts = [Given(each, arm, 0) for each in fragments(bytes(frame), self.random.choice((44, 68, 100)))]
+        parts = parts[self.random.randrange(2) :]
+        self.random.shuffle(parts)
+        self._pieces += parts
 
     def heard(self, outcome: Outcome) -> None:
         """What became of the last one."""

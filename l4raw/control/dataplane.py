@@ -115,7 +115,7 @@ def _sizes(config: Config, local: int) -> Sizes:
         ring_slots=(services + 4) * MAGLEV_SLOTS,
         client_buckets=_client_buckets(config),
         ranges=2 * sum(len(service.acl.allow + service.acl.deny) + 1 for service in config.services) + 256,
-        addresses=2 * services + snats + local + 256,
+        addresses=2 * services + backends + snats + local + 256,
         snats=snats + 64,
     )
 

@@ -7,7 +7,7 @@ else parses or schedules.
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from l4raw.core.rewrite import Edit
 from l4raw.core.ring import Pick
@@ -15,6 +15,20 @@ from l4raw.core.snat import Source
 from l4raw.core.tables import BackendEntry, ServiceEntry
 from l4raw.wire.abi import SENT, VERDICT_NAMES, VERDICT_SENTENCES, Verdict
 from l4raw.wire.headers import Headers
+
+WAITS: Final = Verdict(254)
+"""Stands where a verdict would: a fragment waits for the first one, and has its verdict then, or when it is
+dropped. See fragments.py."""
+
+
+_WAITS_FOR: Final = "a fragment that waits for the first one, which has the ports"
+
+
+class Released(NamedTuple):
+    """A frame that had waited, and what becomes of it now."""
+
+    frame: bytearray
+    decision: Decision
 
 
 class Decision(NamedTuple):
@@ -39,6 +53,9 @@ class Decision(NamedTuple):
     source: Source | None = None
     """How a new fullnat flow got its source; None: it is no such flow."""
 
+    released: tuple[Released, ...] = ()
+    """Frames that came earlier and waited for this one; each is carried out and counted by itself."""
+
     @property
     def forwarded(self) -> bool:
         """Whether the frame goes on, with its edits applied."""
@@ -51,9 +68,9 @@ class Decision(NamedTuple):
     @property
     def name(self) -> str:
         """The verdict's name, as counters and metrics have it."""
-        return VERDICT_NAMES[self.verdict]
+        return "waits" if self.verdict == WAITS else VERDICT_NAMES[self.verdict]
 
     @property
     def reason(self) -> str:
         """The verdict's sentence, from the shared header."""
-        return VERDICT_SENTENCES[self.verdict]
+        return _WAITS_FOR if self.verdict == WAITS else VERDICT_SENTENCES[self.verdict]

@@ -126,7 +126,9 @@ def _refused(frame: bytes | Frame, decision: Decision, arm: int, mtu: int, table
     headers = decision.headers
     assert headers is not None, "what is sent was read"
     made: tuple[bytes, ...] = ()
-    if not is_error(headers) and not martian(headers, arm, tables) and tables.errors.take(tables.now):
+    # About a fragment that is not the first neither: its sender could not tell what it was of.
+    may = not is_error(headers) and (headers.l4 or not headers.fragment)
+    if may and not martian(headers, arm, tables) and tables.errors.take(tables.now):
         vip = decision.service.service.vip if decision.service else headers.dst
         make = _fragmentation_needed if len(headers.src) == 4 else _packet_too_big
         packet = make(bytes(frame[_IP : _IP + headers.length]), vip, headers.src, mtu)

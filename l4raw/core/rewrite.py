@@ -137,6 +137,47 @@ def echo(headers: Headers, own_mac: bytes) -> tuple[Edit, ...]:
     return tuple(edits)
 
 
+def follow(headers: Headers, first: Iterable[Edit]) -> tuple[Edit, ...]:
+    """What the edits of a datagram's first fragment mean for one without ports: addresses and TTL."""
+    ip = ipv4 if len(headers.src) == 4 else ipv6
+    new = {name: value for name, _, _, value in first}
+    edits = [
+        ("eth.dst", ethernet.DST, headers.dst_mac, new["eth.dst"]),
+        ("eth.src", ethernet.SRC, headers.src_mac, new["eth.src"]),
+    ]
+    ends = [("ip.src", _IP + ip.SRC, headers.src, new.get("ip.src", headers.src))]
+    ends += [("ip.dst", _IP + ip.DST, headers.dst, new.get("ip.dst", headers.dst))]
+    ends = [each for each in ends if each[2] != each[3]]
+    if "ip.ttl" not in new:
+        return tuple(edits)
+    edits += [*ends, ("ip.ttl", _IP + ip.TTL, _u8(headers.ttl), _u8(headers.ttl - 1))]
+    if ip is ipv4:
+        total = update(headers.ip_checksum, _change(ends) - _TTL_ONE)
+        edits.append(("ip.checksum", _IP + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(total)))
+    return tuple(edits)
+
+
+def identified(
+    frame: bytes | Frame, headers: Headers, edits: Iterable[Edit], number: int
+) -> tuple[Edit, ...]:
+    """`edits` of a fragment, which gets the identification of the datagram `number` of ours.
+
+    Multiplied by an odd number: all come before one comes again, and two that follow are far apart.
+    """
+    if len(headers.src) == 16:
+        at = headers.body - 4
+        new = (number * 0x9E37_79B1 & 0xFFFF_FFFF).to_bytes(4)
+        return (*edits, ("ip.id", at, bytes(frame[at : at + 4]), new))
+    at = _IP + ipv4.ID
+    old, new = bytes(frame[at : at + 2]), (number * 0x9E37 & 0xFFFF).to_bytes(2)
+    done = []
+    for name, offset, before, after in edits:
+        if name == "ip.checksum":
+            after = _u16(update(int.from_bytes(after), int.from_bytes(new) - int.from_bytes(old)))
+        done.append((name, offset, before, after))
+    return (*done, ("ip.id", at, old, new))
+
+
 def error(
     headers: Headers, quoted: Quoted, outer: tuple[bytes, bytes, bytes, bytes], source: End, destination: End
 ) -> tuple[Edit, ...]:

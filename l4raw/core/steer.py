@@ -15,7 +15,7 @@ decisions over the same tables.
 
 from __future__ import annotations
 
-from l4raw.core import portless, rewrite
+from l4raw.core import fragments, portless, rewrite
 from l4raw.core.admit import admit
 from l4raw.core.decision import Decision
 from l4raw.core.flows import flow_key
@@ -27,7 +27,6 @@ from l4raw.core.tables import Tables
 from l4raw.core.tunnel import through
 from l4raw.wire import tcp
 from l4raw.wire.abi import (
-    DROP_FRAGMENT,
     DROP_NEXT_HOP_UNKNOWN,
     DROP_NO_SERVICE,
     DROP_TTL,
@@ -65,8 +64,8 @@ def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables, segme
 
 def _to_vip(frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tables: Tables) -> Decision:
     """A client's frame: on to the backend of its flow."""
-    if headers.fragment:
-        return Decision(DROP_FRAGMENT, headers)
+    if headers.fragment and not headers.l4:
+        return fragments.follow(frame, headers, arm, _to_vip, tables)
     if not headers.l4:
         return portless.to_vip(frame, headers, arm, tables)
     policy, flows, hops = tables.policy, tables.flows, tables.next_hops
@@ -106,6 +105,8 @@ def _from_backend(
 ) -> Decision:
     """Not to a VIP: the reply of a NAT flow if its full key is known, else a stray."""
     flows, hops = tables.flows, tables.next_hops
+    if headers.fragment and not headers.l4 and tables.may_reply(headers.src, headers.dst):
+        return fragments.follow(frame, headers, arm, _from_backend, tables)
     if not headers.l4:
         return portless.from_backend(frame, headers, arm, tables)
     flow = flows.find(flow_key(headers.src, headers.sport, headers.dst, headers.dport, headers.protocol))

@@ -20,6 +20,7 @@ from l4raw.core.model import Backend, Service
 from l4raw.core.next_hops import NextHops
 from l4raw.core.ring import Ring, build
 from l4raw.core.snat import Pool, Ports, pool_of
+from l4raw.core.waiting import Datagram, Key
 from l4raw.wire.abi import (
     BACKENDS,
     FLOW_CLOSING,
@@ -90,6 +91,8 @@ class Policy:
     """By number, likewise."""
     snat: frozenset[bytes] = frozenset()
     """All SNAT addresses."""
+    repliers: frozenset[bytes] = frozenset()
+    """Backends whose replies pass here."""
 
     def find(self, vip: bytes, port: int, protocol: int) -> ServiceEntry | None:
         """The service of a destination: the one that names the port, else the one for every port."""
@@ -145,6 +148,12 @@ class Tables:
     """What limits of services and clients count."""
     cursors: Cursors = field(default_factory=lambda: [0])
     """By number of the service: turns taken so far, modulo 2^32; lc, wlc: the slot after the last one."""
+    fragments: dict[Key, Datagram] = field(default_factory=dict)
+    """Datagrams of which fragments have come, the oldest first; see fragments.py."""
+    fragment_bytes: int = 0
+    """Of the frames that wait in them."""
+    idents: int = 0
+    """Datagrams that were given an identification so far."""
     errors: Bucket = field(default_factory=Bucket)
     """How many ICMP errors of our own may be sent."""
     ports: Ports = field(default_factory=Ports)
@@ -190,6 +199,11 @@ class Tables:
             self.backends[entry.backend].ended += 1
             self.counts.end(entry.service, client)
         return True
+
+    def may_reply(self, src: bytes, dst: bytes) -> bool:
+        """Whether a fragment without ports may be of a reply: from a backend that answers through us."""
+        policy = self.policy
+        return dst in policy.snat or (src in policy.repliers and dst not in self.local)
 
     def set_mtu(self, arm: int, mtu: int) -> None:
         """The interface of `arm` takes IP packets of up to `mtu` bytes from now on."""
@@ -247,7 +261,8 @@ def compile_policy(
         raise OverflowError(f"more than {SERVICES - 1} services or {BACKENDS - 1} backends")
     vips = frozenset(service.vip for service in services)
     snat = frozenset(each.address for service in services for each in service.snat)
-    return Policy(table, vips, tuple(by_number), tuple(backends), snat)
+    repliers = frozenset(b.address for service in services if service.mode.is_nat for b in service.backends)
+    return Policy(table, vips, tuple(by_number), tuple(backends), snat, repliers)
 
 
 _Key = TypeVar("_Key")

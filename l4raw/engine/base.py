@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, Self
 
-from l4raw.core.decision import Decision
+from l4raw.core.decision import WAITS, Decision
 from l4raw.core.rewrite import apply, enclosed
 from l4raw.core.steer import steer
 from l4raw.core.tables import Tables
@@ -68,17 +68,25 @@ def forward(engine: Engine, tables: Tables, timeout: float, decide: Steer = stee
     for received in engine.poll(timeout):
         frame, arm, csum_start, _, segment = received
         decision = decide(frame, arm, csum_start, tables, segment)
-        verdict = decision.verdict
-        if decision.made:
-            sent = [engine.send(received, decision.arm, made) for made in decision.made]
-            if verdict < SENT and not all(sent):
-                verdict = DROP_TX
-        elif verdict < SENT:
-            apply(frame, decision.edits)
-            whole = enclosed(frame, decision.outer) if decision.outer else None
-            if not engine.send(received, decision.arm, whole):
-                verdict = DROP_TX
-        count(tables, decision, verdict, len(frame))
+        if decision.verdict != WAITS:
+            count(tables, decision, _carry_out(engine, received, frame, decision), len(frame))
+        for waited, its in decision.released:
+            count(tables, its, _carry_out(engine, received, waited, its), len(waited))
+
+
+def _carry_out(engine: Engine, received: Received, frame: Frame, decision: Decision) -> Verdict:
+    """Edit and send `frame`, which has been received or had waited. Its verdict, now that it is known."""
+    verdict = decision.verdict
+    if decision.made:
+        sent = [engine.send(received, decision.arm, made) for made in decision.made]
+        if verdict < SENT and not all(sent):
+            return DROP_TX
+    elif verdict < SENT:
+        apply(frame, decision.edits)
+        is_own = decision.outer or frame is not received.frame
+        if not engine.send(received, decision.arm, enclosed(frame, decision.outer) if is_own else None):
+            return DROP_TX
+    return verdict
 
 
 def count(tables: Tables, decision: Decision, verdict: Verdict, size: int) -> None:

@@ -18,7 +18,18 @@ from l4raw.core.model import Mode, Service
 from l4raw.core.tables import BackendEntry, Policy, ServiceEntry
 from l4raw.engine import native
 from l4raw.engine.layout import Layout, write_key
-from l4raw.wire.abi import DSR_GUE, DSR_IPIP, DSR_L2, FULLNAT, IS_OWN, IS_SNAT, IS_VIP, NAT, PROBES
+from l4raw.wire.abi import (
+    DSR_GUE,
+    DSR_IPIP,
+    DSR_L2,
+    FULLNAT,
+    IS_BACKEND,
+    IS_OWN,
+    IS_SNAT,
+    IS_VIP,
+    NAT,
+    PROBES,
+)
 
 _MODES: Final = {
     Mode.DSR_L2: DSR_L2,
@@ -154,6 +165,8 @@ def _addresses(policy: Policy, local: frozenset[bytes]) -> Iterable[Address]:
         yield Address(vip, 0, IS_VIP, 0)
     for address in sorted(policy.snat):
         yield Address(address, 0, IS_SNAT, 0)
+    for address in sorted(policy.repliers):
+        yield Address(address, 0, IS_BACKEND, 0)
     for address in sorted(local):
         yield Address(address, 0, IS_OWN, 0)
 

@@ -74,50 +74,54 @@ DROP_TCP_OFFSET: Final = Verdict(15)
 DROP_UDP_LENGTH: Final = Verdict(16)
 """UDP length below 8 or past the packet (RFC 768)"""
 DROP_FRAGMENT: Final = Verdict(17)
-"""a fragment to a VIP: only the first one has ports (RFC 791 3.2)"""
-DROP_PROTOCOL: Final = Verdict(18)
+"""a fragment whose first one, which has the ports, did not come within 5 s (RFC 791 3.2)"""
+DROP_FRAGMENT_OVERLAP: Final = Verdict(18)
+"""a fragment that overlaps another one, or fits into no datagram (RFC 5722, RFC 1858)"""
+DROP_FRAGMENTS_FULL: Final = Verdict(19)
+"""a fragment that waited for the first one, and gave way to later datagrams"""
+DROP_PROTOCOL: Final = Verdict(20)
 """to a VIP, but neither TCP nor UDP nor a ping nor an ICMP error"""
-DROP_ICMP: Final = Verdict(19)
+DROP_ICMP: Final = Verdict(21)
 """an ICMP error to a VIP that quotes no packet of a known flow"""
-DROP_NO_SERVICE: Final = Verdict(20)
+DROP_NO_SERVICE: Final = Verdict(22)
 """to a VIP, but no service has this port and protocol"""
-DROP_MARTIAN: Final = Verdict(21)
+DROP_MARTIAN: Final = Verdict(23)
 """its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)"""
-DROP_ACL: Final = Verdict(22)
+DROP_ACL: Final = Verdict(24)
 """a new flow of a client that the service's acl does not let in"""
-DROP_CLIENT_FLOWS: Final = Verdict(23)
+DROP_CLIENT_FLOWS: Final = Verdict(25)
 """a new flow of a client that has as many as the service's limits allow"""
-DROP_CLIENT_RATE: Final = Verdict(24)
+DROP_CLIENT_RATE: Final = Verdict(26)
 """a new flow of a client that opens more a second than the service's limits allow"""
-DROP_SERVICE_FLOWS: Final = Verdict(25)
+DROP_SERVICE_FLOWS: Final = Verdict(27)
 """a new flow of a service that has as many as its limits allow"""
-DROP_SERVICE_RATE: Final = Verdict(26)
+DROP_SERVICE_RATE: Final = Verdict(28)
 """a new flow of a service that gets more a second than its limits allow"""
-DROP_NO_FLOW: Final = Verdict(27)
+DROP_NO_FLOW: Final = Verdict(29)
 """a TCP segment of no known flow, and the scheduler is no function of the flow"""
-DROP_NO_BACKEND: Final = Verdict(28)
+DROP_NO_BACKEND: Final = Verdict(30)
 """the service has no backend that takes new flows"""
-DROP_NEXT_HOP_UNKNOWN: Final = Verdict(29)
+DROP_NEXT_HOP_UNKNOWN: Final = Verdict(31)
 """the MAC address of the next hop is not known (yet)"""
-DROP_NEXT_HOPS_FULL: Final = Verdict(30)
+DROP_NEXT_HOPS_FULL: Final = Verdict(32)
 """no room to remember one more client next hop"""
-DROP_FLOWS_FULL: Final = Verdict(31)
+DROP_FLOWS_FULL: Final = Verdict(33)
 """the flow table is full"""
-DROP_REPLY_KEY_TAKEN: Final = Verdict(32)
+DROP_REPLY_KEY_TAKEN: Final = Verdict(34)
 """its replies would look like those of another flow"""
-DROP_SNAT_EXHAUSTED: Final = Verdict(33)
+DROP_SNAT_EXHAUSTED: Final = Verdict(35)
 """no address and port of the service's SNAT pool is free for this backend"""
-DROP_SNAT_NO_FLOW: Final = Verdict(34)
+DROP_SNAT_NO_FLOW: Final = Verdict(36)
 """to a SNAT address, but no reply of a known flow"""
-DROP_TTL: Final = Verdict(35)
+DROP_TTL: Final = Verdict(37)
 """TTL would reach zero (RFC 1812 5.3.1)"""
-DROP_TOO_BIG: Final = Verdict(36)
+DROP_TOO_BIG: Final = Verdict(38)
 """too long for the next link and not to be fragmented: its sender is told (RFC 1191, RFC 8201)"""
-DROP_OVERFLOW: Final = Verdict(37)
+DROP_OVERFLOW: Final = Verdict(39)
 """left to Python, for which as many were waiting as may"""
-DROP_TX: Final = Verdict(38)
+DROP_TX: Final = Verdict(40)
 """the egress interface did not take it: its queue is full, or it is down"""
-VERDICT_COUNT: Final = 39
+VERDICT_COUNT: Final = 41
 
 # enum l4_miss
 MISS_BUSY: Final = 0
@@ -128,8 +132,9 @@ MISS_PORTS: Final = 4
 MISS_REST: Final = 5
 MISS_ICMP_ERROR: Final = 6
 MISS_FRONT: Final = 7
-MISS_SAMPLE: Final = 8
-MISS_COUNT: Final = 9
+MISS_FRAGMENT: Final = 8
+MISS_SAMPLE: Final = 9
+MISS_COUNT: Final = 10
 
 MISS: Final = 255
 
@@ -166,6 +171,7 @@ FLOW_STATES: Final = 6
 
 # enum l4_address_use
 IS_VIP: Final = 0
+IS_BACKEND: Final = 253
 IS_SNAT: Final = 254
 IS_OWN: Final = 255
 
@@ -188,6 +194,8 @@ VERDICT_NAMES: Final[tuple[str, ...]] = (
     "drop_tcp_offset",
     "drop_udp_length",
     "drop_fragment",
+    "drop_fragment_overlap",
+    "drop_fragments_full",
     "drop_protocol",
     "drop_icmp",
     "drop_no_service",
@@ -230,7 +238,9 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "an IPv6 extension header ends past the packet, or there are too many (RFC 8200 4)",
     "TCP data offset below 5 or past the segment (RFC 9293 3.1)",
     "UDP length below 8 or past the packet (RFC 768)",
-    "a fragment to a VIP: only the first one has ports (RFC 791 3.2)",
+    "a fragment whose first one, which has the ports, did not come within 5 s (RFC 791 3.2)",
+    "a fragment that overlaps another one, or fits into no datagram (RFC 5722, RFC 1858)",
+    "a fragment that waited for the first one, and gave way to later datagrams",
     "to a VIP, but neither TCP nor UDP nor a ping nor an ICMP error",
     "an ICMP error to a VIP that quotes no packet of a known flow",
     "to a VIP, but no service has this port and protocol",
@@ -264,6 +274,7 @@ MISS_NAMES: Final[tuple[str, ...]] = (
     "rest",
     "icmp_error",
     "front",
+    "fragment",
     "sample",
 )
 """By miss, in lower case: as the counters are named."""
@@ -277,6 +288,7 @@ MISS_SENTENCES: Final[tuple[str, ...]] = (
     "the flow table is full, but ports that rest can give way",
     "an ICMP error, which follows the flow that it quotes",
     "no room in front of the frame for a tunnel's headers",
+    "a fragment, which follows the first one of its datagram",
     "a person asked to see the next frames",
 )
 """By miss: what a person is told."""

@@ -171,6 +171,25 @@ def past_extensions(
     return DROP_IP_EXTENSIONS if protocol in ipv6.EXTENSIONS else (protocol, at, False)
 
 
+def first_fragment(frame: bytes | Frame, headers: Headers) -> Headers | Verdict:
+    """The headers of a datagram's first fragment, ports included; or why they cannot be read.
+
+    TCP's or UDP's header must be whole in it: RFC 1858, section 3; RFC 7112, section 5. `l4` is 0 for
+    other protocols.
+    """
+    at, end = headers.body, ethernet.LENGTH + headers.length
+    if headers.protocol == ipv4.TCP:
+        found = _tcp(frame, at, end - at)
+    elif headers.protocol == ipv4.UDP:
+        found = _udp(frame, at, end - at, udp.LONGEST)
+    else:
+        return headers
+    if isinstance(found, int):
+        return found
+    sport, dport, flags, l4_checksum, l4, _, _ = found
+    return headers._replace(sport=sport, dport=dport, flags=flags, l4_checksum=l4_checksum, l4=l4)
+
+
 def _transport(
     frame: bytes | Frame, protocol: int, l4: int, payload: int, own_icmp: IpProto
 ) -> _Transport | Verdict:
@@ -201,11 +220,11 @@ def _tcp(frame: bytes | Frame, l4: int, payload: int) -> _Transport | Verdict:
     return sport, dport, flags, checksum, l4, 0, 0
 
 
-def _udp(frame: bytes | Frame, l4: int, payload: int) -> _Transport | Verdict:
-    """Ports, no flags, and checksum of a datagram in `payload` bytes (RFC 768)."""
+def _udp(frame: bytes | Frame, l4: int, payload: int, longest: int = 0) -> _Transport | Verdict:
+    """Ports, no flags, and checksum of a datagram in `payload` bytes (RFC 768), or of up to `longest`."""
     if payload < udp.HEADER_LENGTH:
         return DROP_SHORT
     sport, dport, length, checksum = udp.HEADER.unpack_from(frame, l4)
-    if length < udp.HEADER_LENGTH or length > payload:
+    if length < udp.HEADER_LENGTH or length > (longest or payload):
         return DROP_UDP_LENGTH
     return sport, dport, 0, checksum, l4, 0, 0

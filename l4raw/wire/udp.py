@@ -22,6 +22,7 @@ DPORT: Final = 2
 LENGTH: Final = 4
 CHECKSUM: Final = 6
 HEADER_LENGTH: Final = 8
+LONGEST: Final = 0xFFFF
 
 HEADER: Final = Struct("!HHHH")
 

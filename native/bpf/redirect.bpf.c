@@ -56,6 +56,7 @@ struct packet {
 	const uint8_t *ports;      /* of ICMP: its header */
 	uint8_t protocol;
 	bool discovery;
+	bool later;                /* a fragment that is not the first: it has no ports */
 	bool v6;
 };
 
@@ -89,7 +90,8 @@ static __always_inline bool read_v4(const struct iphdr *ip, const uint8_t *end, 
 	packet->protocol = ip->protocol;
 	packet->discovery = packet->v6 = false;
 	packet->ports = NULL;
-	if (!(ip->frag_off & l4_htons(L4_IS_FRAGMENT)) && ip->ihl >= 5)
+	packet->later = ip->frag_off & l4_htons(0x1fff);
+	if (!packet->later && ip->ihl >= 5)
 		packet->ports = (const uint8_t *)ip + ip->ihl * 4;
 	return true;
 }
@@ -108,6 +110,12 @@ static __always_inline bool read_v6(const struct ipv6hdr *ip, const uint8_t *end
 	packet->protocol = ip->nexthdr;
 	packet->v6 = true;
 	packet->ports = at;
+	packet->later = false;
+	if (ip->nexthdr == IPPROTO_FRAGMENT && at + 8 <= end) {
+		packet->protocol = at[0];
+		packet->ports = at + 8;
+		packet->later = l4_read16(at + 2) & l4_htons(0xfff8);
+	}
 	packet->discovery = ip->nexthdr == IPPROTO_ICMPV6 && at + 1 <= end && at[0] >= 133 && at[0] <= 137;
 	return true;
 }
@@ -138,6 +146,10 @@ static __always_inline bool is_error_of_flow(const struct packet *error, const u
 
 static __always_inline bool is_of_flow(const struct packet *packet, const uint8_t *end)
 {
+	/* Of a reply, perhaps, if it is from a backend and for nobody here. Python knows the first fragment. */
+	if (packet->later)
+		return l4_address_is(NULL, control.generation & 1, packet->src, 0, L4_IS_BACKEND) >= 0 &&
+		       l4_address_is(NULL, control.generation & 1, packet->dst, 0, L4_IS_OWN) < 0;
 	if (has_ports(packet, end))
 		return is_reply_key(packet->src, packet->dst, l4_read32(packet->ports), packet->protocol);
 	return is_error_of_flow(packet, end);

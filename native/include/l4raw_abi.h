@@ -85,7 +85,9 @@ enum l4_limit {
 	_(DROP_IP_EXTENSIONS, "an IPv6 extension header ends past the packet, or there are too many (RFC 8200 4)") \
 	_(DROP_TCP_OFFSET, "TCP data offset below 5 or past the segment (RFC 9293 3.1)") \
 	_(DROP_UDP_LENGTH, "UDP length below 8 or past the packet (RFC 768)") \
-	_(DROP_FRAGMENT, "a fragment to a VIP: only the first one has ports (RFC 791 3.2)") \
+	_(DROP_FRAGMENT, "a fragment whose first one, which has the ports, did not come within 5 s (RFC 791 3.2)") \
+	_(DROP_FRAGMENT_OVERLAP, "a fragment that overlaps another one, or fits into no datagram (RFC 5722, RFC 1858)") \
+	_(DROP_FRAGMENTS_FULL, "a fragment that waited for the first one, and gave way to later datagrams") \
 	_(DROP_PROTOCOL, "to a VIP, but neither TCP nor UDP nor a ping nor an ICMP error") \
 	_(DROP_ICMP, "an ICMP error to a VIP that quotes no packet of a known flow") \
 	_(DROP_NO_SERVICE, "to a VIP, but no service has this port and protocol") \
@@ -124,6 +126,7 @@ enum l4_verdict { L4_VERDICTS(L4_VERDICT_ENUM) L4_VERDICT_COUNT };
 	_(REST, "the flow table is full, but ports that rest can give way") \
 	_(ICMP_ERROR, "an ICMP error, which follows the flow that it quotes") \
 	_(FRONT, "no room in front of the frame for a tunnel's headers") \
+	_(FRAGMENT, "a fragment, which follows the first one of its datagram") \
 	_(SAMPLE, "a person asked to see the next frames")
 
 #define L4_MISS_ENUM(name, sentence) L4_MISS_##name,
@@ -317,13 +320,14 @@ L4_ASSERT(sizeof(((struct l4_hash_key *)0)->k) == 8 * (L4_HASH_WORDS + 1), "a mu
  * What an address is to us: one place of the lookup. A service is found by
  * its VIP, port and protocol; a VIP by itself by port 0 and L4_IS_VIP; an
  * address of our own by port 0 and L4_IS_OWN; a SNAT address by port 0 and
- * L4_IS_SNAT. No service can have those protocols (0: IPv6's hop-by-hop
- * options; 254 and 255: for experiments, and reserved).
+ * L4_IS_SNAT; a backend that answers through us by port 0 and L4_IS_BACKEND.
+ * No service can have those protocols (0: IPv6's hop-by-hop options; 253 to
+ * 255: for experiments, and reserved).
  *
  * Python chooses the key of the hash so that each of them is found in one of
  * the L4_PROBES places from its hash on; the first unused one ends a search.
  */
-enum l4_address_use { L4_IS_VIP = 0, L4_IS_SNAT = 254, L4_IS_OWN = 255 };
+enum l4_address_use { L4_IS_VIP = 0, L4_IS_BACKEND = 253, L4_IS_SNAT = 254, L4_IS_OWN = 255 };
 
 struct l4_place {
 	uint8_t address[16];

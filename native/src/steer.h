@@ -177,6 +177,9 @@ L4_INLINE int l4_without_service(struct l4_context *context)
 {
 	const struct l4_headers *headers = &context->headers;
 
+	/* Whose it is, and whether its first one has come, Python knows. */
+	if (headers->fragment)
+		return l4_miss_as(context, L4_MISS_FRAGMENT);
 	if (!l4_is_vip(context)) {
 		if (headers->icmp && l4_is_icmp_error(headers->v6, headers->icmp_type))
 			return l4_miss_as(context, L4_MISS_ICMP_ERROR);
@@ -184,8 +187,6 @@ L4_INLINE int l4_without_service(struct l4_context *context)
 	}
 	if (headers->l4)
 		return L4_DROP_NO_SERVICE;
-	if (headers->fragment)
-		return L4_DROP_FRAGMENT;
 	return l4_without_ports(context);
 }
 

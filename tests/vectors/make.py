@@ -8,6 +8,7 @@ The files are what the tests read.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -178,6 +179,7 @@ class Story:
         note: str = "",
         segment: int = 0,
         made: Sequence[Packet | bytes] = (),
+        counted: Sequence[str] | None = None,
     ) -> Story:
         """Add a frame and what must become of it."""
         lines = ["[[step]]"]
@@ -186,12 +188,16 @@ class Story:
         lines += [f"arm = {arm}", f"frame = {_hex(bytes(frame))}", f'verdict = "{verdict}"']
         if csum_start:
             lines.append(f"csum_start = {csum_start}")
+        if counted is not None:
+            lines.append(f"counted = {json.dumps(list(counted))}")
+        if made or out is not None:
+            lines.append(f"out_arm = {out_arm}")
         if segment:
             lines.append(f"segment = {segment}")
         if made:
-            lines += [f"out_arm = {out_arm}", f"made = [{', '.join(_hex(bytes(each)) for each in made)}]"]
+            lines.append(f"made = [{', '.join(_hex(bytes(each)) for each in made)}]")
         if out is not None:
-            lines += [f"out_arm = {out_arm}", f"out = {_hex(bytes(out))}"]
+            lines.append(f"out = {_hex(bytes(out))}")
         self.steps.append("\n".join(lines))
         return self
 
@@ -376,9 +382,6 @@ def _fullnat() -> list[Story]:
         fixed(from_backend(answer, dst=SNAT, own=OUR_MAC)), "drop_snat_no_flow", note="from the clients' side"
     )
     stray.step(fixed(from_backend(ICMP(), dst=SNAT)), "drop_snat_no_flow", arm=1, note="a ping")
-    stray.step(
-        fixed(from_backend(answer, dst=SNAT, flags="MF")), "drop_snat_no_flow", arm=1, note="a fragment"
-    )
     stray.step(fixed(to_vip(syn(), src=SNAT)), "drop_martian", note="no client has the address")
     stray.step(fixed(from_backend(answer, dst=SNAT, ttl=1)), "drop_ttl", arm=1)
     many = Story(
@@ -496,8 +499,7 @@ def _refused() -> list[Story]:
         .step(fixed(to_vip(ICMP(type="time-exceeded"))), "drop_icmp", note="quotes nothing")
         .step(fixed(to_vip(Raw(b"\x08\0\0\0\0\0\0"), proto=1)), "drop_protocol", note="seven bytes of ICMP")
         .step(fixed(to_vip(syn(dport=81))), "drop_no_service")
-        .step(fixed(to_vip(syn(), flags="MF")), "drop_fragment", note="a first fragment")
-        .step(fixed(to_vip(Raw(b"x" * 32), proto=6, frag=100)), "drop_fragment", note="a later one"),
+        .step(fixed(to_vip(Raw(b"x" * 16), proto=6, flags="MF")), "drop_short", note="tiny: RFC 1858"),
         Story(
             "refused_malformed",
             "dsr",
@@ -605,8 +607,6 @@ def _v6() -> list[Story]:
         Story("v6_refused", "nat-v6", "What is no segment or datagram, or cannot be read.")
         .step(fixed(to_vip_v6(ICMPv6EchoReply())), "drop_protocol")
         .step(fixed(to_vip_v6(ICMPv6ND_NS(tgt=VIP_V6), hlim=255)), "pass_nd", note="the responder answers it")
-        .step(fixed(to_vip_v6(syn(), IPv6ExtHdrFragment(offset=0, m=1))), "drop_fragment", note="a first one")
-        .step(fixed(to_vip_v6(Raw(b"x" * 32), IPv6ExtHdrFragment(offset=100, nh=6))), "drop_fragment")
         .step(
             fixed(to_vip_v6(syn(), IPv6ExtHdrRouting(addresses=["2001:db8::9"]))),
             "drop_protocol",
@@ -643,7 +643,7 @@ def _echo() -> list[Story]:
         Story("echo", "nat", why)
         .step(ping, "echo", pong)
         .step(fixed(to_vip(ICMP() / body, src=VIP)), "drop_martian", note="in the VIP's own name")
-        .step(fixed(to_vip(ICMP() / body, flags="MF")), "drop_fragment"),
+        .step(fixed(to_vip(ICMP() / Raw(bytes(56)), flags="MF")), "drop_protocol"),
         Story("echo_v6", "dsr-v6", "The same for IPv6 (RFC 4443, section 4.2).")
         .step(ping_v6, "echo", pong_v6)
         .step(fixed(to_vip_v6(ICMPv6EchoRequest(), src="::")), "drop_martian"),
@@ -839,7 +839,7 @@ def _tunnels() -> list[Story]:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    from tests.vectors import errors, sizes
+    from tests.vectors import errors, pieces, sizes
 
     made = [
         *_forwarding(),
@@ -852,6 +852,6 @@ if __name__ == "__main__":
         *_fullnat(),
         *_tunnels(),
     ]
-    for story in made + sizes.stories() + errors.stories():
+    for story in made + sizes.stories() + errors.stories() + pieces.stories():
         story.write()
         print(story.name)

@@ -1,0 +1,105 @@
+"""Fragments that wait: for how long, how many, in every order; each frame is counted once."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+from scapy.layers.inet import IP, UDP, fragment
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+
+from l4raw.core import fragments
+from l4raw.core.model import Mode
+from l4raw.core.tables import Tables
+from l4raw.core.waiting import Datagram
+from l4raw.engine.base import forward
+from l4raw.engine.replay import ReplayEngine
+from l4raw.wire.abi import DROP_FRAGMENT, DROP_FRAGMENTS_FULL, FORWARD
+from l4raw.wire.ipv4 import UDP as UDP_NUMBER
+from tests.tables import VIP, backends, make_tables, service
+
+BODY = bytes(range(256)) * 5
+
+
+def cut(ident: int = 7, size: int = 256) -> list[bytes]:
+    packet = IP(src="10.77.0.1", dst="10.77.0.100", id=ident) / UDP(sport=5353, dport=53) / Raw(BODY)
+    ether = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+    parts = fragment(IP(bytes(packet)), fragsize=size)  # type: ignore[no-untyped-call]
+    return [bytes(ether / each) for each in parts]
+
+
+def tables_for(mode: Mode) -> Tables:
+    members = backends(port=5300) if mode is Mode.NAT else backends()
+    return make_tables([service(mode, name="dns", port=53, protocol=UDP_NUMBER, members=members)], arms=2)
+
+
+def sent(tables: Tables, frames: list[bytes]) -> list[bytes]:
+    engine = ReplayEngine(frames)
+    forward(engine, tables, 0)
+    return [each.frame for each in engine.sent]
+
+
+@pytest.mark.parametrize("mode", [Mode.DSR_L2, Mode.NAT])
+def test_in_every_order_the_same_datagram_arrives(mode: Mode) -> None:
+    for order in permutations(cut(size=328)):
+        tables = tables_for(mode)
+        out = sent(tables, list(order))
+        assert tables.verdicts[FORWARD] == sum(tables.verdicts) == len(order) == len(out)
+        parts = sorted((IP(each[14:]) for each in out), key=lambda part: int(part.frag))
+        whole = IP(src=parts[0].src, dst=parts[0].dst) / UDP(b"".join(bytes(part.payload) for part in parts))
+        said = whole[UDP].chksum
+        del whole[UDP].chksum
+        assert IP(bytes(whole))[UDP].chksum == said
+        assert bytes(whole[UDP].payload) == BODY
+        assert not tables.fragments and not tables.fragment_bytes
+
+
+def test_a_first_fragment_that_does_not_come() -> None:
+    tables = tables_for(Mode.DSR_L2)
+    assert sent(tables, cut()[1:3]) == [] and sum(tables.verdicts) == 0
+    tables.now = fragments.TIMEOUT_MS
+    fragments.expire(tables)
+    assert tables.fragments
+    tables.now += 1
+    fragments.expire(tables)
+    assert tables.verdicts[DROP_FRAGMENT] == 2 == sum(tables.verdicts)
+    assert not tables.fragments and not tables.fragment_bytes
+
+
+def test_the_oldest_gives_way_to_a_flood_of_datagrams() -> None:
+    tables, extra = tables_for(Mode.DSR_L2), 10
+    for ident in range(fragments.MOST_DATAGRAMS + extra):
+        sent(tables, cut(ident)[1:2])
+    assert tables.verdicts[DROP_FRAGMENTS_FULL] == extra == sum(tables.verdicts)
+    assert len(tables.fragments) == fragments.MOST_DATAGRAMS
+    assert tables.fragment_bytes == fragments.MOST_DATAGRAMS * len(cut()[1])
+
+
+def test_no_more_bytes_wait_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fragments, "MOST_BYTES", 1000)
+    tables = tables_for(Mode.DSR_L2)
+    for ident in range(20):
+        sent(tables, cut(ident)[1:3])
+    assert 0 < tables.fragment_bytes <= 1000
+    waiting = sum(len(datagram.waiting) for datagram in tables.fragments.values())
+    assert tables.verdicts[DROP_FRAGMENTS_FULL] == 40 - waiting == sum(tables.verdicts)
+
+
+def test_parts_that_do_not_fit_together() -> None:
+    for parts in ([(0, 16), (8, 24)], [(8, 24), (0, 16)], [(0, 8), (0, 8)], [(0, 24), (8, 16)]):
+        datagram = Datagram(0)
+        assert datagram.add(*parts[0], True) and not datagram.add(*parts[1], True)
+        assert not datagram.add(800, 808, True), "nor any other"
+    for part in ((16, 24, True), (16, 24, False), (0, 8, False)):
+        datagram = Datagram(0)
+        assert datagram.add(8, 16, False) and not datagram.add(*part)
+
+
+def test_a_flow_is_made_by_the_first_fragment_alone() -> None:
+    tables = tables_for(Mode.NAT)
+    sent(tables, cut()[1:])
+    assert len(tables.flows) == 0
+    sent(tables, cut()[:1])
+    assert len(tables.flows) == 2
+    assert VIP in tables.policy.vips
