@@ -30,7 +30,7 @@ from .nat import nat
 from .process import Log, environment, temporary_folder, tool
 from .servers import web
 from .tap import Failed, Tap, counting
-from .topology import Topology
+from .topology import NO_CHECK, Topology
 
 REQUESTS: Final = 300
 MODES: Final = {"dsr-l2": dsr, "nat": nat}
@@ -50,7 +50,9 @@ class Balancer:
 
     def __init__(self, network: Topology, dataplane: str, folder: Path) -> None:
         config = folder / "l4raw.toml"
-        config.write_text(network.config_toml("80/tcp", dataplane=dataplane, lb={"ring_seed": "demo"}))
+        # A check is a reply to the balancer: it would be counted as one through it.
+        toml = network.config_toml("80/tcp", dataplane=dataplane, check=NO_CHECK, lb={"ring_seed": "demo"})
+        config.write_text(toml)
         argv = [sys.executable, "-m", "l4raw", "up", "--json", "--trace", "1", "-c", str(config)]
         self.events: list[dict[str, Any]] = []
         self._run_dir = folder / "run"
