@@ -128,11 +128,12 @@ MUTANTS = {
     ),
     "brim": Patch(COUNTS, "(uint64_t)level + L4_LEVEL_OF_FLOW > ", "(uint64_t)level > "),
     "leaks for ever": Patch(COUNTS, "silent < L4_LEAK_MS ? silent : L4_LEAK_MS", "silent + 1"),
+    "ahead is long ago": Patch(COUNTS, "level && stamp - now < L4_AHEAD_MS ? stamp : now", "now"),
     "refused, and counted": Patch(
         COUNTS, "if (verdict != L4_UNDECIDED)\n\t\tl4_add(&usage->flows, -1u);", "(void)0;"
     ),
     "clients of all services": Patch(COUNTS, "l4_ports(0, l4_htons((uint16_t)service))", "(void)service, 0"),
-    "place of another": Patch(COUNTS, "!place->flows && now - place->stamp >= L4_LEAK_MS", "!place->flows"),
+    "place of another": Patch(COUNTS, "!place->flows && silent >= L4_LEAK_MS", "!place->flows"),
     "acl unread": Patch(ADMIT, "if (!l4_may_open(context, service))", "if (0)"),
     "acl low half only": Patch(
         ACL, "range->high > high || (range->high == high && range->low > low)", "range->low > low"

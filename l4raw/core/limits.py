@@ -13,6 +13,11 @@ the bucket of its hash, and is known there by 32 bits of that. A place of a
 client without flows and with a second of silence says nothing, and is the
 next one's. Is there none, the client is not counted, and its limits do not
 hold for it: a flood of addresses never shuts out an honest client.
+
+Queues read the clock before they count, so one may find the stamp of another
+that has read it a tick later. A level's stamp that is up to 10 s ahead is
+taken for the present, and not for one of 49 days ago: else each tick of the
+clock could empty a level.
 """
 
 from __future__ import annotations
@@ -45,6 +50,7 @@ BUCKETS: Final = 64
 
 _FLOW: Final = 1000
 _SECOND: Final = 1000
+_AHEAD: Final = 10_000
 _WRAP: Final = 0xFFFF_FFFF
 
 
@@ -72,13 +78,14 @@ class Counts:
         """
         usage = service * USAGE.size
         level, stamp, flows, tracked = USAGE.unpack_from(self.usage, usage)
-        place, client_level, client_flows = None, 0, 0
+        place, client_level, client_flows, client_now = None, 0, 0, now
         if limits.client_flows or limits.client_new_per_s:
             place = self._place(service, address, now)
         if place:
             if not place.is_new:
                 _, client_flows, since, old = CLIENT.unpack_from(self.clients, place.offset)
-                client_level = leaked(old, limits.client_new_per_s, now - since & _WRAP)
+                client_now = on_time(now, since, old)
+                client_level = leaked(old, limits.client_new_per_s, client_now - since & _WRAP)
             if limits.client_flows and client_flows >= limits.client_flows:
                 return DROP_CLIENT_FLOWS
             if over(client_level, limits.client_new_per_s):
@@ -86,13 +93,14 @@ class Counts:
         if limits.flows and flows >= limits.flows:
             return DROP_SERVICE_FLOWS
         if limits.new_per_s:
-            level = leaked(level, limits.new_per_s, now - stamp & _WRAP)
+            service_now = on_time(now, stamp, level)
+            level = leaked(level, limits.new_per_s, service_now - stamp & _WRAP)
             if over(level, limits.new_per_s):
                 return DROP_SERVICE_RATE
-            level, stamp = level + _FLOW, now
+            level, stamp = level + _FLOW, service_now
         if place:
             level_now = client_level + _FLOW if limits.client_new_per_s else 0
-            CLIENT.pack_into(self.clients, place.offset, place.tag, client_flows + 1, now, level_now)
+            CLIENT.pack_into(self.clients, place.offset, place.tag, client_flows + 1, client_now, level_now)
             tracked += 1
         USAGE.pack_into(self.usage, usage, level, stamp, flows + 1, tracked)
         return FORWARD
@@ -125,12 +133,18 @@ class Counts:
         start, tag = self._bucket(service, address)
         unused = -1
         for offset in range(start, start + CLIENT_PLACES * CLIENT.size, CLIENT.size):
-            found, flows, since, _ = CLIENT.unpack_from(self.clients, offset)
+            found, flows, since, level = CLIENT.unpack_from(self.clients, offset)
             if found == tag:
                 return _Place(offset, tag, False)
-            if unused < 0 and (not found or (not flows and now - since & _WRAP >= _SECOND)):
+            silent = on_time(now, since, level) - since & _WRAP
+            if unused < 0 and (not found or (not flows and silent >= _SECOND)):
                 unused = offset
         return _Place(unused, tag, True) if unused >= 0 else None
+
+
+def on_time(now: int, stamp: int, level: int) -> int:
+    """The time of who counts at `now`, in ms modulo 2^32, which the stamp of a level may be ahead of."""
+    return stamp if level and stamp - now & _WRAP < _AHEAD else now
 
 
 def leaked(level: int, rate: int, silent: int) -> int:

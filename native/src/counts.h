@@ -13,8 +13,8 @@
 
 #include "insert.h"
 
-/* What a flow adds to a level; and ms after which any level has leaked away. */
-enum { L4_LEVEL_OF_FLOW = 1000, L4_LEAK_MS = 1000 };
+/* What a flow adds to a level; ms after which any level has leaked away; and by which a stamp may be ahead. */
+enum { L4_LEVEL_OF_FLOW = 1000, L4_LEAK_MS = 1000, L4_AHEAD_MS = 10000 };
 
 /* A client of a service: its bucket, and how it is known there. */
 struct l4_client_key {
@@ -32,6 +32,12 @@ L4_INLINE struct l4_client_key l4_client_of(const struct l4_tables *tables, uint
 	if (!key.tag)
 		key.tag = 1;
 	return key;
+}
+
+/* The time of who counts at `now`, which the stamp of a level may be ahead of: on_time() in limits.py. */
+L4_INLINE uint32_t l4_on_time(uint32_t now, uint32_t stamp, uint32_t level)
+{
+	return level && stamp - now < L4_AHEAD_MS ? stamp : now;
 }
 
 /* What is left of a level after `silent` ms, when `rate` leak away each of them. */
@@ -52,14 +58,15 @@ L4_INLINE bool l4_over(uint32_t level, uint32_t rate)
 L4_INLINE struct l4_client *l4_place_of(struct l4_clients *clients, uint32_t tag, uint32_t now)
 {
 	struct l4_client *unused = NULL;
-	uint32_t i;
+	uint32_t i, silent;
 
 	for (i = 0; i < L4_CLIENT_PLACES; i++) {
 		struct l4_client *place = &clients->places[i];
 
 		if (place->tag == tag)
 			return place;
-		if (!unused && (!place->tag || (!place->flows && now - place->stamp >= L4_LEAK_MS)))
+		silent = l4_on_time(now, place->stamp, place->level) - place->stamp;
+		if (!unused && (!place->tag || (!place->flows && silent >= L4_LEAK_MS)))
 			unused = place;
 	}
 	return unused;
@@ -70,18 +77,19 @@ L4_INLINE int l4_fill_level(struct l4_usage *usage, uint32_t rate, uint32_t now)
 {
 	uint64_t *word = (uint64_t *)(void *)usage, before, after;
 	struct l4_usage was;
-	uint32_t tries;
+	uint32_t tries, time;
 
 	if (!rate)
 		return L4_UNDECIDED;
 	for (tries = 0; tries < L4_TRIES; tries++) {
 		before = l4_load(word);
 		l4_copy(&was, &before, sizeof(before));
-		was.level = l4_leaked(was.level, rate, now - was.stamp);
+		time = l4_on_time(now, was.stamp, was.level);
+		was.level = l4_leaked(was.level, rate, time - was.stamp);
 		if (l4_over(was.level, rate))
 			return L4_DROP_SERVICE_RATE;
 		was.level += L4_LEVEL_OF_FLOW;
-		was.stamp = now;
+		was.stamp = time;
 		l4_copy(&after, &was, sizeof(after));
 		if (l4_exchange_both_if(word, before, after))
 			return L4_UNDECIDED;
@@ -106,13 +114,15 @@ L4_INLINE int l4_count_client(struct l4_usage *usage, const struct l4_service *s
 			      uint32_t tag, uint32_t now)
 {
 	struct l4_client *place = l4_place_of(clients, tag, now), was = { .tag = tag };
-	uint32_t rate = service->client_new_per_s;
+	uint32_t rate = service->client_new_per_s, at = now;
 	int verdict;
 
 	if (place) {
-		if (place->tag == tag)
+		if (place->tag == tag) {
 			was = *place;
-		was.level = l4_leaked(was.level, rate, now - was.stamp);
+			at = l4_on_time(now, was.stamp, was.level);
+		}
+		was.level = l4_leaked(was.level, rate, at - was.stamp);
 		if (service->client_flows && was.flows >= service->client_flows)
 			return L4_DROP_CLIENT_FLOWS;
 		if (l4_over(was.level, rate))
@@ -123,7 +133,7 @@ L4_INLINE int l4_count_client(struct l4_usage *usage, const struct l4_service *s
 		return verdict;
 	place->tag = tag;
 	place->flows = was.flows + 1;
-	place->stamp = now;
+	place->stamp = at;
 	place->level = rate ? was.level + L4_LEVEL_OF_FLOW : 0;
 	l4_add(&usage->tracked, 1u);
 	return L4_UNDECIDED;

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from l4raw.core.flows import bytes_for, flow_key
-from l4raw.core.model import Mode, Scheduler
+from l4raw.core.model import Limits, Mode, Scheduler
 from l4raw.core.states import expire
 from l4raw.core.steer import steer
 from l4raw.core.tables import compile_policy
@@ -23,6 +23,7 @@ from l4raw.engine.shared import SharedFlows, SharedTables
 from l4raw.wire import tcp
 from l4raw.wire.abi import (
     DROP_NO_SERVICE,
+    DROP_SERVICE_RATE,
     FLOW_ESTABLISHED,
     FLOW_UDP,
     FORWARD,
@@ -43,6 +44,7 @@ from tests.tables import (
     SEED,
     SOURCES,
     VIP,
+    New,
     backends,
     counted,
     ip,
@@ -152,6 +154,25 @@ def test_lc_counts_the_flows_that_queues_have_made(mode: Mode) -> None:
     tables.now = 60_001
     assert expire(tables, tables.flows.entries + tables.flows.overflow) == 9
     assert [tables.current_flows(i) for i in range(4)] == counted(tables) == [0] * 4
+
+
+@pytest.mark.parametrize("new", [plain, shared])
+@pytest.mark.parametrize("limits", [Limits(new_per_s=3), Limits(client_new_per_s=3)])
+def test_a_level_is_not_emptied_by_who_has_read_the_clock_before_it_ticked(limits: Limits, new: New) -> None:
+    """Of two queues at once the second may find the stamp of the first to be later than its own time."""
+    tables = make_tables([service(limits=limits)], new=new)
+
+    def taken(now: int) -> int:
+        tables.now = now & 0xFFFF_FFFF
+        return sum(tables.counts.take(1, limits, VIP, tables.now) == FORWARD for _ in range(5))
+
+    assert [taken(now) for now in (0, 10, 0, 10, 0)] == [3, 0, 0, 0, 0]
+    assert [taken(now) for now in (340, 330, 340, 330)] == [1, 0, 0, 0], "nor does it begin again"
+    for client in map(bytes, ([10, 0, 0, i] for i in range(50))):
+        assert tables.counts.take(1, limits, client, tables.now) in (FORWARD, DROP_SERVICE_RATE)
+        tables.counts.end(1, client)
+    tables.now = 329
+    assert tables.counts.take(1, limits, VIP, tables.now) != FORWARD, "nor is its place another's"
 
 
 def test_memory_that_was_given_is_used_like_any_other() -> None:
