@@ -87,7 +87,8 @@ class Run:
             if rounds % COMPARED_EVERY == 0:
                 self._compare_tables()
         self._compare_tables()
-        named = Counter({name_of(verdict): count for verdict, count in verdicts.items()})
+        # As the tables have them: a fragment that waits has its verdict later, from no frame of its own.
+        named = Counter(dict(zip(VERDICT_NAMES, self._reference.tables.verdicts, strict=True)))
         sent, helper = verdicts[FORWARD] + verdicts[REPLY], self._others[0].tables
         assert isinstance(helper, SharedTables)
         return Tally(named, sent, verdicts.total(), self._completed, helper.misses())
