@@ -72,7 +72,7 @@ def follow(frame: bytes | Frame, headers: Headers, arm: int, steer: Steer, table
         _drop_waiting(datagram, DROP_FRAGMENT_OVERLAP, tables)
         return Decision(DROP_FRAGMENT_OVERLAP, headers)
     if piece.start and datagram.first is None:
-        return _wait(frame, headers, arm, datagram, tables)
+        return _wait(frame, headers, arm, piece.key, tables)
     if piece.start:
         assert datagram.first is not None
         decision = _like(datagram.first, frame, headers, datagram.ident)
@@ -135,9 +135,12 @@ def _drop_waiting(datagram: Datagram, verdict: Verdict, tables: Tables) -> None:
     datagram.bytes = 0
 
 
-def _wait(frame: bytes | Frame, headers: Headers, arm: int, datagram: Datagram, tables: Tables) -> Decision:
+def _wait(frame: bytes | Frame, headers: Headers, arm: int, key: Key, tables: Tables) -> Decision:
+    datagram = tables.fragments[key]
     while tables.fragment_bytes + len(frame) > MOST_BYTES:
         _evict(tables)
+    if key not in tables.fragments:  # it was the oldest itself
+        return Decision(DROP_FRAGMENTS_FULL, headers)
     datagram.waiting.append((bytearray(frame), headers, arm))
     datagram.bytes += len(frame)
     tables.fragment_bytes += len(frame)

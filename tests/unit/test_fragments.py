@@ -86,6 +86,19 @@ def test_no_more_bytes_wait_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tables.verdicts[DROP_FRAGMENTS_FULL] == 40 - waiting == sum(tables.verdicts)
 
 
+def test_a_datagram_that_gives_way_to_its_own_next_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the oldest when the store is full: what waits is in the store, and what is not is counted."""
+    size, tables = len(cut()[1]), tables_for(Mode.DSR_L2)
+    monkeypatch.setattr(fragments, "MOST_BYTES", 2 * size)
+    for _ in range(4):
+        sent(tables, [cut(1)[1], cut(2)[1], cut(1)[2]])
+        waiting = [frame for each in tables.fragments.values() for frame, _, _ in each.waiting]
+        assert tables.fragment_bytes == sum(map(len, waiting)) == size
+        fragments._evict(tables)
+    assert sum(tables.verdicts) == tables.verdicts[DROP_FRAGMENTS_FULL] == 12
+    assert not tables.fragments and not tables.fragment_bytes
+
+
 def test_parts_that_do_not_fit_together() -> None:
     for parts in ([(0, 16), (8, 24)], [(8, 24), (0, 16)], [(0, 8), (0, 8)], [(0, 24), (8, 16)]):
         datagram = Datagram(0)
