@@ -188,11 +188,13 @@ def _sum_of(inside: Inside) -> int:
 
     A header with a right checksum adds up to nothing, and so do TCP or UDP and their pseudo-header: what they
     carry need not be read. If they are wrong, so is this sum, and the backend finds it out at the first look.
+    The checksum of a datagram's first fragment is that of all of it, so here all is added up.
     """
     frame, headers = inside.frame, inside.headers
     end = _IP + headers.length
-    has_sum = headers.l4 and not (headers.protocol == ipv4.UDP and headers.l4_checksum == udp.NO_CHECKSUM)
-    if not has_sum or _end_of_sum(frame, headers) != end:
+    is_summed = headers.protocol != ipv4.UDP or headers.l4_checksum != udp.NO_CHECKSUM
+    is_whole = headers.l4 and not headers.fragment and _end_of_sum(frame, headers) == end
+    if not (is_summed and is_whole):
         return add(frame[_IP:end])
     pseudo = pseudo_header(headers.src, headers.dst, IpProto(headers.protocol), end - headers.l4)
     return ONES - pseudo + (0 if len(headers.src) == 4 else add(frame[_IP : headers.l4]))

@@ -752,13 +752,13 @@ def inside(frame: Packet) -> Packet:
 
 
 def flow_number(packet: Packet) -> int:
-    """The one's complement sum of addresses, IPv4 ones as ::ffff:a.b.c.d, and ports."""
+    """The one's complement sum of addresses, IPv4 ones as ::ffff:a.b.c.d, and ports, if there are any."""
     words = b""
     for address in (packet.src, packet.dst):
         given = ip_address(address).packed
         words += given if len(given) == 16 else bytes(10) + b"\xff\xff" + given
-    l4 = packet[TCP] if TCP in packet else packet[UDP]
-    words += l4.sport.to_bytes(2, "big") + l4.dport.to_bytes(2, "big")
+    for l4 in (packet[kind] for kind in (TCP, UDP) if kind in packet):
+        words += l4.sport.to_bytes(2, "big") + l4.dport.to_bytes(2, "big")
     total = sum(int.from_bytes(words[i : i + 2], "big") for i in range(0, len(words), 2))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

@@ -12,9 +12,11 @@ from tests.vectors.make import (
     dsr,
     fixed,
     from_backend,
+    gue,
     nat,
     nat_reply,
     nat_v6,
+    syn,
     to_vip,
     to_vip_v6,
 )
@@ -69,7 +71,12 @@ def stories() -> list[Story]:
     over = fixed(to_vip(Raw(b"x" * 200), proto=17, id=8, frag=24, flags="MF"))
     odd = fixed(to_vip(Raw(b"x" * 33), proto=17, id=9, frag=4, flags="MF"))
     long = fixed(to_vip(Raw(b"x" * 200), proto=17, id=9, frag=8180))
+    data = cut(fixed(to_vip(syn(dport=54) / Raw(BODY))))
     return [
+        Story("fragments_gue", "tunnels", "The outer checksum over IPv6 is of one fragment: all is added up.")
+        .step(data[0], "forward", gue(data[0], 6))
+        .step(data[1], "forward", gue(data[1], 6))
+        .step(data[2], "forward", gue(data[2], 6)),
         Story("fragments", "dsr", "Those that come later follow the first, which has the ports.")
         .step(one, "forward", first)
         .step(two, "forward", second)
