@@ -179,7 +179,8 @@ class Foreground:
 
     def frame(self, number: int, decision: Decision) -> None:
         """A frame that was forwarded, before and after."""
-        text = [render.headline(number, decision), *render.comparison(decision), *render.story(decision)]
+        shown = (*render.comparison(decision), *render.in_front(decision))
+        text = [render.headline(number, decision), *shown, *render.story(decision)]
         if not self._state.json:
             self._echo("\n".join(text))
             return

@@ -16,7 +16,7 @@ from l4raw.core import admit
 from l4raw.core.decision import Decision
 from l4raw.core.ring import HASHES
 from l4raw.core.tables import Tables
-from l4raw.wire import abi, ipv4
+from l4raw.wire import abi, ethernet, ipv4
 from l4raw.wire.checksum import ONES
 from l4raw.wire.ethernet import format_mac
 from l4raw.wire.headers import Headers
@@ -120,11 +120,12 @@ def _some(texts: Iterable[str]) -> list[str]:
     return found if len(found) <= _MOST else [*found[:_MOST], f"and {len(found) - _MOST} more"]
 
 
-_COVERED: Final = {
-    "ip.checksum": ("ip.src", "ip.dst", "ip.ttl"),
-    "tcp.checksum": ("ip.src", "ip.dst", "tcp.sport", "tcp.dport"),
+_QUOTED: Final = ("src", "dst", "sport", "dport", "checksum", "l4_checksum")
+_COVERED: Final[dict[str, tuple[str, ...]]] = {
+    "ip.checksum": ("ip.src", "ip.dst", "ip.ttl", "ip.id"),
+    "tcp.checksum": ("ip.src", "ip.dst", "tcp.sport", "tcp.dport", "tcp.mss"),
     "udp.checksum": ("ip.src", "ip.dst", "udp.sport", "udp.dport"),
-    "icmp.checksum": ("icmp.type",),
+    "icmp.checksum": ("icmp.type", *(f"quoted.{name}" for name in _QUOTED)),
 }
 """Of what forwarding changes, what a checksum covers: RFC 791, 9293, 768, 792."""
 _UPPER_HALF: Final = ("ip.ttl", "icmp.type")
@@ -137,6 +138,9 @@ def sums(outcome: Outcome) -> Iterator[dict[str, Any]]:
     if not decision.forwarded:
         return
     changed = {name: (old, new) for name, _, old, new in decision.edits}
+    for name, offset, old, new in decision.edits:
+        if name == "tcp.mss" and (offset - ethernet.LENGTH) % 2:
+            changed[name] = old[::-1], new[::-1]  # across two of the words that are summed
     # In a tunnel what was partial is completed, which is no update.
     completed = decision.service is not None and decision.service.service.mode.is_tunnel
     for name in _COVERED:
@@ -170,8 +174,9 @@ def _updated(
     """RFC 1624, section 3, equation 3, with the numbers of this frame."""
     old, new = (int.from_bytes(data, "big") for data in changed[name])
     change = 0
-    for field in _COVERED[name]:
-        if field in changed and not (partial and field.endswith("port")):
+    is_icmpv6 = name == "icmp.checksum" and decision.headers is not None and len(decision.headers.src) == 16
+    for field in _COVERED[name] + ("ip.src", "ip.dst") * is_icmpv6:
+        if field in changed and not (partial and field.startswith("tcp.")):
             was, now = (int.from_bytes(data, "big") for data in changed[field])
             change += (now - was) << (8 if field in _UPPER_HALF else 0)
     # One's complement addition is addition modulo 65,535.

@@ -35,7 +35,7 @@ def headline(number: int, decision: Decision) -> str:
     protocol = {TCP: "tcp", UDP: "udp"}.get(headers.protocol)  # type: ignore[call-overload]
     source, destination = str(ip_address(headers.src)), str(ip_address(headers.dst))
     if headers.l4:
-        source, destination = f"{source}:{headers.sport}", f"{destination}:{headers.dport}"
+        source, destination = end(headers.src, headers.sport), end(headers.dst, headers.dport)
     what = protocol or f"protocol {headers.protocol}"
     flags = flag_names(headers) if protocol == "tcp" else ""
     return f"#{number}  {source} -> {destination}  {what} {flags}".rstrip() + f"  {decision.name}"
@@ -57,12 +57,15 @@ def comparison(decision: Decision) -> Iterator[str]:
     if headers is None:
         return
     changed = {field: new for field, _, _, new in decision.edits}
-    yield f"{'':16}{'before':{_WIDTH}}{'after' if decision.forwarded else ''}".rstrip()
-    for field, old in _fields(headers):
+    shown = dict(_fields(headers))
+    shown |= {field: old for field, _, old, _ in decision.edits if field not in shown}
+    indent = max(14, *(len(field) + 2 for field in shown))
+    yield f"  {'':{indent}}{'before':{_WIDTH}}{'after' if decision.forwarded else ''}".rstrip()
+    for field, old in shown.items():
         new = changed.get(field)
         after = _value(field, new) if new is not None else _value(field, old)
         mark = "  *" if new is not None else ""
-        text = f"  {field:14}{_value(field, old):{_WIDTH}}"
+        text = f"  {field:{indent}}{_value(field, old):{_WIDTH}}"
         yield (text + (f"{after:{_WIDTH}}{mark}" if decision.forwarded else "")).rstrip()
 
 
@@ -93,7 +96,8 @@ def _fields(headers: Headers) -> Iterator[tuple[str, bytes]]:
     yield "eth.dst", headers.dst_mac
     yield "eth.src", headers.src_mac
     yield "ip.ttl", bytes([headers.ttl])
-    yield "ip.checksum", headers.ip_checksum.to_bytes(2, "big")
+    if len(headers.src) == 4:
+        yield "ip.checksum", headers.ip_checksum.to_bytes(2, "big")
     yield "ip.src", headers.src
     yield "ip.dst", headers.dst
     if headers.l4:
@@ -106,7 +110,7 @@ def _fields(headers: Headers) -> Iterator[tuple[str, bytes]]:
 def _value(field: str, data: bytes) -> str:
     if field.startswith("eth."):
         return format_mac(data)
-    if field in ("ip.src", "ip.dst"):
+    if field in ("ip.src", "ip.dst", "quoted.src", "quoted.dst"):
         return str(ip_address(data))
     number = int.from_bytes(data, "big")
     return f"0x{number:04x}" if field.endswith("checksum") else str(number)

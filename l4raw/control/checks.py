@@ -115,7 +115,9 @@ def describe(service: Service, configured: Check | None) -> str:
 def _not_checked(service: Service, configured: Check | None) -> str:
     if configured is not None and configured.type == NONE:
         return "none, as `check` says"
-    return "none: UDP has no handshake" if service.protocol != TCP else f"none: mode {service.mode}"
+    if service.protocol != TCP:
+        return "none: UDP has no handshake"
+    return f"none: not in this version for {service.mode}"
 
 
 def duration(milliseconds: int) -> str:

@@ -50,8 +50,18 @@ def owned(
     """L4R-201 for an address that the host with this MAC has; `owners` has names of backends by MAC."""
     text, where = str(ip_address(vip)), f"{interface}, {format_mac(mac)}"
     if mac not in owners or kind == SNAT:
-        who = f"backend {owners[mac]}" if mac in owners else "the host"
-        return L4Error("L4R-201", what=f"the {kind} {text} is owned by {who} {format_mac(mac)}", where=where)
+        what = f"the {kind} {text} is owned by the host {format_mac(mac)}"
+        if mac in owners:
+            what += f", which is backend {owners[mac]} or the router to it"
+        if kind == VIP:
+            return L4Error("L4R-201", what=what, where=where)
+        return L4Error(
+            "L4R-201",
+            what=what,
+            where=where,
+            why="two machines would answer for it, and backends would send some replies to the other one.",
+            fix=f"choose another {kind}, one that nobody has",
+        )
     return L4Error(
         "L4R-201",
         what=f"backend {owners[mac]} ({format_mac(mac)}) answers {protocol} for the VIP {text}",

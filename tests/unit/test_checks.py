@@ -140,7 +140,7 @@ def test_what_is_refused(check: str, vip: str, code: str, what: str) -> None:
 def test_a_mode_that_is_not_checked_says_so(mode: Mode) -> None:
     service = Service("web", VIP, 80, 6, mode, Scheduler.RR, ())
     assert check_of(service, None) is None
-    assert describe(service, None) == f"none: mode {mode}"
+    assert describe(service, None) == f"none: not in this version for {mode}"
     with pytest.raises(ConfigErrors) as caught:
         read("{ fall = 1 }", mode=mode)
     assert "L4R-173" in {problem.code for problem in caught.value.problems}

@@ -20,7 +20,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 from scapy.utils import PcapNgWriter, wrpcap
 
-from l4raw.cli import fields, hints, main
+from l4raw.cli import fields, hints, main, render
 from l4raw.control import whatif
 from l4raw.control.config import parse
 from l4raw.control.whatif import NONE, PARTIAL, RIGHT, WRONG, WhatIf, state_of_sum
@@ -450,6 +450,19 @@ def test_the_sums_that_are_shown_are_those_that_were_made(
         made = update(old, change)
         assert new == (0xFFFF if is_udp and each["field"] == "udp.checksum" and not made else made)
         assert f"~(~0x{old:04x} + 0x{change:04x}) = 0x{new:04x} (RFC 1624)" in each["text"]
+
+
+@pytest.mark.parametrize("before", range(4))
+def test_the_sum_of_a_clamped_syn_covers_its_mss(before: int) -> None:
+    layer = TCP(sport=9, dport=80, flags="S", options=[("NOP", None)] * before + [("MSS", 1460)])
+    ether = Ether(src="02:00:00:00:00:01", dst=OUR_MAC)
+    frame = bytes(ether / IP(src="10.77.0.1", dst="10.77.0.100") / layer)
+    outcome = what_if(NAT.replace('mode = "nat"', 'mode = "nat"\nmss_clamp = 1000', 1)).see(frame)
+    lines = [line.split() for line in render.comparison(outcome.decision)]
+    assert ["tcp.mss", "1460", "1000", "*"] in lines
+    shown = {each["field"]: each for each in hints.sums(outcome)}["tcp.checksum"]
+    old, change, new = (int(shown[key], 16) for key in ("old", "change", "new"))
+    assert new == update(old, change)
 
 
 def test_a_partial_sum_is_seen_and_updated_as_one() -> None:

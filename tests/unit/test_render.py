@@ -40,7 +40,7 @@ def decide(
         (TCP(sport=7, dport=80, flags="SEC"), "#3  10.77.0.1:7 -> 10.77.0.100:80  tcp SEC  forward"),
         (TCP(sport=7, dport=80, flags=0), "#3  10.77.0.1:7 -> 10.77.0.100:80  tcp  drop_no_flow"),
         (UDP(sport=7, dport=80), "#3  10.77.0.1:7 -> 10.77.0.100:80  udp  drop_no_service"),
-        (ICMP(type=3), "#3  10.77.0.1 -> 10.77.0.100  protocol 1  drop_protocol"),
+        (ICMP(type=3), "#3  10.77.0.1 -> 10.77.0.100  protocol 1  drop_icmp"),
         (ICMP(), "#3  10.77.0.1 -> 10.77.0.100  protocol 1  echo"),
     ],
 )
