@@ -98,7 +98,7 @@ DROP_SERVICE_FLOWS: Final = Verdict(27)
 DROP_SERVICE_RATE: Final = Verdict(28)
 """a new flow of a service that gets more a second than its limits allow"""
 DROP_NO_FLOW: Final = Verdict(29)
-"""a TCP segment of no known flow, and the scheduler is no function of the flow"""
+"""a TCP segment of no known flow, and nothing tells which backend had it"""
 DROP_NO_BACKEND: Final = Verdict(30)
 """the service has no backend that takes new flows"""
 DROP_NEXT_HOP_UNKNOWN: Final = Verdict(31)
@@ -250,7 +250,7 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "a new flow of a client that opens more a second than the service's limits allow",
     "a new flow of a service that has as many as its limits allow",
     "a new flow of a service that gets more a second than its limits allow",
-    "a TCP segment of no known flow, and the scheduler is no function of the flow",
+    "a TCP segment of no known flow, and nothing tells which backend had it",
     "the service has no backend that takes new flows",
     "the MAC address of the next hop is not known (yet)",
     "no room to remember one more client next hop",

@@ -97,7 +97,7 @@ enum l4_limit {
 	_(DROP_CLIENT_RATE, "a new flow of a client that opens more a second than the service's limits allow") \
 	_(DROP_SERVICE_FLOWS, "a new flow of a service that has as many as its limits allow") \
 	_(DROP_SERVICE_RATE, "a new flow of a service that gets more a second than its limits allow") \
-	_(DROP_NO_FLOW, "a TCP segment of no known flow, and the scheduler is no function of the flow") \
+	_(DROP_NO_FLOW, "a TCP segment of no known flow, and nothing tells which backend had it") \
 	_(DROP_NO_BACKEND, "the service has no backend that takes new flows") \
 	_(DROP_NEXT_HOP_UNKNOWN, "the MAC address of the next hop is not known (yet)") \
 	_(DROP_NEXT_HOPS_FULL, "no room to remember one more client next hop") \
