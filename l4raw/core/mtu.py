@@ -23,13 +23,13 @@ from typing import Final
 
 from l4raw.core.admit import martian
 from l4raw.core.decision import Decision
-from l4raw.core.rewrite import apply
+from l4raw.core.rewrite import apply, identified
 from l4raw.core.tables import Tables
 from l4raw.core.tunnel import each_enclosed
-from l4raw.wire import ethernet, icmp, ipv4, ipv6, tcp, udp
+from l4raw.wire import ethernet, icmp, ipv4, ipv6, segments, tcp, udp
 from l4raw.wire.abi import DROP_TOO_BIG, FRAGMENTED
 from l4raw.wire.checksum import ONES, add, checksum, fold, pseudo_header
-from l4raw.wire.headers import Frame, Headers
+from l4raw.wire.headers import Frame, Headers, parse
 from l4raw.wire.quoted import is_error
 
 _IP: Final = ethernet.LENGTH
@@ -55,7 +55,9 @@ def fit(
     if longest <= mtu:
         return decision
     if len(headers.src) == 4 and not _u16(frame, _IP + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT:
-        return decision._replace(verdict=FRAGMENTED, made=tuple(_cut(frame, decision, partial, mtu)))
+        decision = _numbered(frame, decision, tables)
+        made = tuple(_cut(frame, decision, partial, segment, mtu))
+        return decision._replace(verdict=FRAGMENTED, made=made)
     return _refused(frame, decision, arm, mtu, tables)
 
 
@@ -65,22 +67,35 @@ def _of_segment(frame: bytes | Frame, headers: Headers, segment: int) -> int:
     return headers.l4 - _IP + own + segment
 
 
-def _cut(frame: bytes | Frame, decision: Decision, partial: bool, mtu: int) -> Iterator[bytes]:
+def _numbered(frame: bytes | Frame, decision: Decision, tables: Tables) -> Decision:
+    """With an identification of ours, if it gets another source: as what came in fragments (fragments.py)."""
+    names = [name for name, *_ in decision.edits]
+    if "ip.src" not in names or "ip.id" in names:
+        return decision
+    assert decision.headers is not None, "what is sent was read"
+    tables.idents += 1
+    return decision._replace(edits=identified(frame, decision.headers, decision.edits, tables.idents))
+
+
+def _cut(frame: bytes | Frame, decision: Decision, partial: bool, segment: int, mtu: int) -> Iterator[bytes]:
     """The frame, edited, as fragments of up to `mtu` bytes; a fragment can be cut again.
 
-    A super-frame is cut as the one packet that its header says it is: nobody else may segment it then.
+    Of a super-frame, its segments: of UDP each of them is a datagram.
     """
     headers = decision.headers
     assert headers is not None, "what is sent was read"
-    whole = bytearray(frame[: _IP + headers.length])
+    whole, kind = bytearray(frame[: _IP + headers.length]), bytes(frame[ethernet.TYPE : ethernet.LENGTH])
     apply(whole, decision.edits)
-    if decision.outer:
-        kind = bytes(frame[ethernet.TYPE : ethernet.LENGTH])
-        yield from each_enclosed(fragments(bytes(whole), mtu), kind, decision)
-        return
-    if partial:
+    whole[ethernet.TYPE : ethernet.LENGTH] = kind
+    parts = [whole]
+    if segment and headers.l4:
+        read = parse(whole)
+        assert isinstance(read, Headers), "it was read before"
+        parts = segments.cut(whole, read, segment)
+    elif partial and not decision.outer:
         _complete(whole, headers)
-    yield from fragments(bytes(whole), mtu)
+    pieces = (piece for part in parts for piece in fragments(bytes(part), mtu))
+    yield from each_enclosed(pieces, kind, decision) if decision.outer else pieces
 
 
 def _complete(frame: bytearray, headers: Headers) -> None:
@@ -92,11 +107,14 @@ def _complete(frame: bytearray, headers: Headers) -> None:
 
 
 def fragments(frame: bytes, mtu: int) -> Iterator[bytes]:
-    """An IPv4 frame without padding as fragments, the last of which is the shortest."""
+    """An IPv4 frame without padding as fragments, the last of which is the shortest.
+
+    A link takes 68 bytes at least (RFC 791, section 3.2); what a tunnel leaves of that may be too few.
+    """
     header_length = (frame[_IP] & 0xF) * 4
     header, body = frame[_IP : _IP + header_length], frame[_IP + header_length :]
     place = _u16(header, ipv4.FRAGMENT)
-    room = (mtu - header_length) // ipv4.FRAGMENT_UNIT * ipv4.FRAGMENT_UNIT
+    room = max(1, (mtu - header_length) // ipv4.FRAGMENT_UNIT) * ipv4.FRAGMENT_UNIT
     for start in range(0, len(body), room):
         part = body[start : start + room]
         mine = bytearray(header)

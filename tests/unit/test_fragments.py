@@ -11,6 +11,7 @@ from scapy.packet import Raw
 
 from l4raw.core import fragments
 from l4raw.core.model import Mode
+from l4raw.core.mtu import fragments as pieces_for
 from l4raw.core.tables import Tables
 from l4raw.core.waiting import Datagram
 from l4raw.engine.base import forward
@@ -97,6 +98,13 @@ def test_a_datagram_that_gives_way_to_its_own_next_part(monkeypatch: pytest.Monk
         fragments._evict(tables)
     assert sum(tables.verdicts) == tables.verdicts[DROP_FRAGMENTS_FULL] == 12
     assert not tables.fragments and not tables.fragment_bytes
+
+
+def test_a_link_that_is_too_narrow_for_any_fragment_still_gets_them() -> None:
+    """It refuses them; here is where a loop without end, or without a step, would be."""
+    (whole,) = cut(size=2000)
+    parts = [IP(each[14:]) for each in pieces_for(whole, 24)]
+    assert [len(part.payload) for part in parts] == [8] * (len(BODY) // 8 + 1)
 
 
 def test_parts_that_do_not_fit_together() -> None:

@@ -20,6 +20,7 @@ from tests.vectors.make import (
     to_vip,
     to_vip_v6,
 )
+from tests.vectors.sizes import numbered
 
 BODY = bytes(range(250)) * 2
 
@@ -43,15 +44,6 @@ def cut_v6(frame: Packet, size: int = 200) -> list[Packet]:
         whole[IPv6].nh = 60
         found.append(fixed(whole / IPv6ExtHdrDestOpt(nh=44) / header / Raw(body[start : start + size])))
     return found
-
-
-def numbered(frames: list[Packet], ident: int) -> list[Packet]:
-    """Fragments with another identification, which they get with another source."""
-    out = [frame.copy() for frame in frames]
-    for frame in out:
-        frame[IP].id = ident
-        del frame[IP].chksum
-    return [fixed(frame) for frame in out]
 
 
 def stories() -> list[Story]:

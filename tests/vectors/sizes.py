@@ -5,6 +5,8 @@ scapy cuts the packets here, and makes the errors.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption
 from scapy.layers.inet import fragment as cut_by_scapy
 from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
@@ -19,7 +21,9 @@ from tests.vectors.make import (
     Story,
     dsr,
     fixed,
+    from_backend,
     nat,
+    nat_reply,
     partial_sum,
     syn,
     to_vip,
@@ -27,6 +31,15 @@ from tests.vectors.make import (
 )
 
 BODY = bytes(range(256)) * 6
+
+
+def numbered(frames: Iterable[Packet], ident: int) -> list[Packet]:
+    """Fragments with another identification, which they get with another source."""
+    out = [frame.copy() for frame in frames]
+    for frame in out:
+        frame[IP].id = ident
+        del frame[IP].chksum
+    return [fixed(frame) for frame in out]
 
 
 def pieces(frame: Packet, mtu: int) -> list[bytes]:
@@ -65,6 +78,10 @@ def stories() -> list[Story]:
     super_frame = fixed(to_vip(ack / Raw(BODY), flags="DF"))
     noops = fixed(to_vip(ack / Raw(BODY[:1000]), options=[IPOption(b"\x01"), IPOption(b"\x94\x04\0\0")]))
     v6 = fixed(to_vip_v6(UDP(sport=5353, dport=53) / Raw(BODY[:1430])))
+    two = fixed(to_vip(UDP(sport=5353, dport=53) / Raw(BODY[:1400])))
+    one_of_two = fixed(to_vip(UDP(sport=5353, dport=53) / Raw(BODY[:700])))
+    other_of_two = fixed(to_vip(UDP(sport=5353, dport=53) / Raw(BODY[700:1400]), id=one_of_two[IP].id + 1))
+    answer = fixed(from_backend(UDP(sport=5300, dport=5353) / Raw(BODY[:1501])))
     own = {"own": OUR_MAC_1}
     partial_more = partial_sum(more)
     return [
@@ -84,7 +101,16 @@ def stories() -> list[Story]:
         .step(first, "forward", dsr(first, **own), out_arm=1)
         .step(dns, "fragmented", made=pieces(dsr(dns, **own), 576), out_arm=1)
         .step(loose, "fragmented", made=pieces(dsr(loose, **own), 576), out_arm=1)
-        .step(noops, "fragmented", made=pieces(dsr(noops, **own), 576), out_arm=1, note="options"),
+        .step(noops, "fragmented", made=pieces(dsr(noops, **own), 576), out_arm=1, note="options")
+        .step(
+            partial_sum(two),
+            "fragmented",
+            made=[each for d in (one_of_two, other_of_two) for each in pieces(dsr(d, **own), 576)],
+            out_arm=1,
+            csum_start=L4,
+            segment=700,
+            note="two datagrams, which the card would have made of it",
+        ),
         Story("fragmented_nat", "nat-narrow", "The datagram is translated, then cut: one checksum for all.")
         .step(dns, "fragmented", made=pieces(nat(dns, dport=5300), 576), out_arm=1)
         .step(
@@ -94,5 +120,15 @@ def stories() -> list[Story]:
             out_arm=1,
             csum_start=L4,
             note="a partial sum is completed, for there is no card to do it",
+        )
+        .step(
+            answer,
+            "fragmented",
+            made=[
+                bytes(each)
+                for each in numbered(map(Ether, pieces(nat_reply(answer, sport=53), 1500)), 0x9E37)
+            ],
+            arm=1,
+            note="several backends answer in the VIP's name: an identification of its own (RFC 6864)",
         ),
     ]
