@@ -38,7 +38,7 @@ def steps(
         backends = ", ".join(
             f"{b.name} {b}" + (f" weight {b.weight}" if b.weight != 1 else "") for b in service.backends
         )
-        pool = f", as {', '.join(map(str, service.snat))}" if service.snat else ""
+        pool = f"; source {', '.join(map(str, service.snat))}" if service.snat else ""
         text = f"{service.name} {service} {service.mode} {service.scheduler}: {backends}{pool}"
         yield Step("service", text)
         how = describe_check(service, config.checks.get(service.name))

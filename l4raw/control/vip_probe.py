@@ -41,6 +41,7 @@ from l4raw.wire import ethernet, ipv4, ipv6, tcp
 from l4raw.wire.segment import Segment, build, read
 
 MAC_UNKNOWN: Final = Result(False, "it does not answer ARP or neighbour discovery")
+NO_ADDRESS: Final = Result(None, "this host has no address that the backend could answer")
 _ANY_PORT: Final = 9
 _BURST: Final = 64
 _MSS: Final = 2, 4
@@ -73,6 +74,8 @@ class VipProbe:
         if mac is None:
             return MAC_UNKNOWN
         ours = _source(target.address)
+        if not any(ours):
+            return NO_ADDRESS
         tap = self._taps.get(ours) or self._open(ours)
         with _silent_port(ours) as reserved:
             port, start = reserved.getsockname()[1], secrets.randbits(32)

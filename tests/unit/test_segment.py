@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +13,10 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from l4raw.control.vip_probe import answers_to
+from l4raw.control import vip_probe
+from l4raw.control.checks import DEFAULT, Target
+from l4raw.control.netlink import Interface
+from l4raw.control.vip_probe import VipProbe, answers_to
 from l4raw.wire import tcp
 from l4raw.wire.segment import Segment, build, read
 from tests.tables import CLIENT_MAC, OUR_MACS, ip
@@ -85,3 +91,12 @@ def test_the_filter_lets_in_answers_and_nothing_else(version: int) -> None:
     spoiled = bytearray(good)
     spoiled[23 if version == 4 else 20] = 17
     assert not accepts(mine, bytes(spoiled)), "UDP"
+
+
+def test_a_host_without_an_address_says_nothing_of_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vip_probe, "_source", lambda address: bytes(len(address)))
+    arm = cast(Interface, None)  # no frame is sent
+    target = Target(1, "web", "b1", bytes([10, 77, 0, 11]), bytes([10, 77, 0, 100]), 80, DEFAULT)
+    result = asyncio.run(VipProbe(arm, lambda _: bytes(6))(target))
+    assert result.ok is None
+    assert "no address" in result.reason
