@@ -53,6 +53,8 @@ class Tally(NamedTuple):
     frames: int
     completed: int
     """Frames that the helper was left to complete, and did."""
+    answered: int
+    """Frames that were dropped, and led to one of our own."""
     missed: dict[str, int]
     """Frames that Python decided, by reason."""
 
@@ -71,7 +73,7 @@ class Run:
             Bursts(make_world(Bursts.new), module, margin),
             OverShared(make_world(OverShared.new)),
         ]
-        self._completed = 0
+        self._completed = self._answered = 0
         self._install(self._policies[0])
         for tables in self._all_tables():
             tables.now = START_MS
@@ -91,7 +93,8 @@ class Run:
         named = Counter(dict(zip(VERDICT_NAMES, self._reference.tables.verdicts, strict=True)))
         sent, helper = verdicts[FORWARD] + verdicts[REPLY], self._others[0].tables
         assert isinstance(helper, SharedTables)
-        return Tally(named, sent, verdicts.total(), self._completed, helper.misses())
+        seen = self._completed, self._answered
+        return Tally(named, sent, verdicts.total(), *seen, helper.misses())
 
     def _burst(self, size: int) -> list[int]:
         given: list[Given] = []
@@ -100,6 +103,7 @@ class Run:
             source = self._random.choice(self._sources)
             each, outcome = self._ask_reference(source.frame())
             source.heard(outcome)
+            self._answered += outcome.verdict >= SENT and bool(outcome.made)
             given.append(each)
             expected.append(outcome)
         for executor in self._others:
@@ -171,7 +175,8 @@ def name_of(verdict: int) -> str:
 def same(each: Given, want: Outcome, have: Outcome) -> bool:
     """A frame that is not sent is left as it was; the reference may have been given it complete."""
     if want.verdict >= SENT:
-        return have.verdict == want.verdict and have.frame in (each.frame, want.frame)
+        fate = have.verdict == want.verdict and have.made == want.made
+        return fate and have.frame in (each.frame, want.frame)
     return want == have
 
 

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
+from l4raw.core.admit import opens
 from l4raw.core.decision import WAITS, Decision
 from l4raw.core.flows import flow_key
 from l4raw.core.rewrite import apply, enclosed
@@ -173,7 +174,8 @@ class Bursts(Helper):
             src, dst, protocol = headers.src, headers.dst, headers.protocol
             service = policy.find(dst, headers.dport, protocol)
             key = flow_key(src, headers.sport, dst, headers.dport, protocol)
-            if service and self._may_miss(service) and flows.find(key) < 0:
+            answered = service and service.service.mode.is_nat and not opens(headers)
+            if service and (answered or self._may_miss(service)) and flows.find(key) < 0:
                 return frames[:place]
         return frames
 

@@ -112,6 +112,7 @@ MUTANTS = {
     "least by hash": Patch(ADMIT, "service->rule >= L4_RULE_LEAST", "service->rule > L4_RULE_LEAST"),
     "new flows uncounted": Patch(ADMIT, "l4_count_up(&traffic->flows, 1);", "(void)traffic;"),
     "first bucket first": Patch(INSERT, "of_second > of_first ? second", "of_second >= of_first ? second"),
+    "no reset": Patch(ADMIT, "if (is_nat && !(context->headers.flags & L4_TCP_RST))", "if (0)"),
     "no overflow": Patch(
         FLOWS, "if (!l4_is_marked(tables, bucket.first) || !l4_is_marked(tables, bucket.second))", "if (1)"
     ),

@@ -100,7 +100,8 @@ def _no_flow(decision: Decision, headers: Headers) -> str:
     service = decision.service.service
     state = "its state" if service.mode.is_nat else f"the turn of {service.scheduler}"
     flags = render.flag_names(headers) or "none"
-    return f"flow: unknown; flags {flags} do not open one, and {state} cannot be guessed in mid-stream"
+    text = f"flow: unknown; flags {flags} do not open one, and {state} cannot be guessed in mid-stream"
+    return text + "; its client is told by a reset" * bool(decision.made)
 
 
 def _not_ours(outcome: Outcome, headers: Headers, tables: Tables) -> str:

@@ -75,7 +75,7 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
     is_nat = service.service.mode.is_nat
     if service.service.mode.routes and headers.ttl <= 1:
         return Admission(DROP_TTL)
-    if not _opens(headers) and (is_nat or service.ring.rule not in HASHES):
+    if not opens(headers) and (is_nat or service.ring.rule not in HASHES):
         # In mid-stream a hash still finds the backend; NAT's state and a cursor's place are lost.
         return Admission(DROP_NO_FLOW)
     cursor = tables.cursors[service.number]
@@ -149,7 +149,7 @@ def _of_nobody_v6(src: bytes) -> str | None:
     return OF_ONE_LINK if src[0] == 0xFE and src[1] & 0xC0 == 0x80 else None
 
 
-def _opens(headers: Headers) -> bool:
+def opens(headers: Headers) -> bool:
     """Whether this frame may be the first of its flow: any but a TCP segment that is not simply a SYN."""
     return headers.protocol != ipv4.TCP or headers.flags & _OPENING == tcp.SYN
 

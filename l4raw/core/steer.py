@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from l4raw.core import fragments, portless, rewrite
 from l4raw.core.admit import admit
+from l4raw.core.answers import answered
 from l4raw.core.decision import Decision
 from l4raw.core.flows import flow_key
 from l4raw.core.mss import clamp
@@ -79,7 +80,8 @@ def _to_vip(frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tab
         verdict, flow, pick, source = admit(headers, key, arm, service, tables)
         if flow < 0:
             chosen = policy.backends[pick.backend] if pick else None
-            return Decision(verdict, headers, service, chosen, pick=pick)
+            refused = Decision(verdict, headers, service, chosen, pick=pick)
+            return answered(frame, refused, arm, partial, tables)
     entry = flows.read(flow)
     service, backend = policy.by_number[entry.service], policy.backends[entry.backend]
     assert service is not None and backend is not None, "the policy keeps what a flow names"

@@ -156,6 +156,8 @@ class Tables:
     """Datagrams that were given an identification so far."""
     errors: Bucket = field(default_factory=Bucket)
     """How many ICMP errors of our own may be sent."""
+    resets: Bucket = field(default_factory=Bucket)
+    """How many resets of our own, to clients whose connection is not known; see answers.py."""
     ports: Ports = field(default_factory=Ports)
     """Of the pools of fullnat services."""
 

@@ -12,7 +12,7 @@ from typing import Final, NewType
 Verdict = NewType("Verdict", int)
 """What became of a frame. An index into VERDICT_NAMES and VERDICT_SENTENCES."""
 
-ABI_VERSION: Final = 12
+ABI_VERSION: Final = 13
 
 # enum l4_limit
 BURST: Final = 64
@@ -98,7 +98,7 @@ DROP_SERVICE_FLOWS: Final = Verdict(27)
 DROP_SERVICE_RATE: Final = Verdict(28)
 """a new flow of a service that gets more a second than its limits allow"""
 DROP_NO_FLOW: Final = Verdict(29)
-"""a TCP segment of no known flow, and nothing tells which backend had it"""
+"""a TCP segment of no known flow, and nothing tells which backend had it; NAT answers with a reset"""
 DROP_NO_BACKEND: Final = Verdict(30)
 """the service has no backend that takes new flows"""
 DROP_NEXT_HOP_UNKNOWN: Final = Verdict(31)
@@ -133,8 +133,9 @@ MISS_REST: Final = 5
 MISS_ICMP_ERROR: Final = 6
 MISS_FRONT: Final = 7
 MISS_FRAGMENT: Final = 8
-MISS_SAMPLE: Final = 9
-MISS_COUNT: Final = 10
+MISS_RESET: Final = 9
+MISS_SAMPLE: Final = 10
+MISS_COUNT: Final = 11
 
 MISS: Final = 255
 
@@ -250,7 +251,7 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "a new flow of a client that opens more a second than the service's limits allow",
     "a new flow of a service that has as many as its limits allow",
     "a new flow of a service that gets more a second than its limits allow",
-    "a TCP segment of no known flow, and nothing tells which backend had it",
+    "a TCP segment of no known flow, and nothing tells which backend had it; NAT answers with a reset",
     "the service has no backend that takes new flows",
     "the MAC address of the next hop is not known (yet)",
     "no room to remember one more client next hop",
@@ -275,6 +276,7 @@ MISS_NAMES: Final[tuple[str, ...]] = (
     "icmp_error",
     "front",
     "fragment",
+    "reset",
     "sample",
 )
 """By miss, in lower case: as the counters are named."""
@@ -289,6 +291,7 @@ MISS_SENTENCES: Final[tuple[str, ...]] = (
     "an ICMP error, which follows the flow that it quotes",
     "no room in front of the frame for a tunnel's headers",
     "a fragment, which follows the first one of its datagram",
+    "a TCP segment of no known flow under NAT, which gets a reset",
     "a person asked to see the next frames",
 )
 """By miss: what a person is told."""

@@ -32,6 +32,12 @@ LENGTH: Final = 20
 HEADER: Final = Struct("!HH8xBBxxH")
 """Source port, destination port, data offset (upper four bits), flags, checksum."""
 
+NUMBERS: Final = Struct("!IIB")
+"""From SEQUENCE on: sequence and acknowledgment number, data offset (upper four bits)."""
+
+WHOLE_HEADER: Final = Struct("!HHIIBBHHH")
+"""All fields of a header without options, as they are in the box."""
+
 FIN: Final = 0x01
 SYN: Final = 0x02
 RST: Final = 0x04

@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 12 };
+enum { L4_ABI_VERSION = 13 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -97,7 +97,7 @@ enum l4_limit {
 	_(DROP_CLIENT_RATE, "a new flow of a client that opens more a second than the service's limits allow") \
 	_(DROP_SERVICE_FLOWS, "a new flow of a service that has as many as its limits allow") \
 	_(DROP_SERVICE_RATE, "a new flow of a service that gets more a second than its limits allow") \
-	_(DROP_NO_FLOW, "a TCP segment of no known flow, and nothing tells which backend had it") \
+	_(DROP_NO_FLOW, "a TCP segment of no known flow, and nothing tells which backend had it; NAT answers with a reset") \
 	_(DROP_NO_BACKEND, "the service has no backend that takes new flows") \
 	_(DROP_NEXT_HOP_UNKNOWN, "the MAC address of the next hop is not known (yet)") \
 	_(DROP_NEXT_HOPS_FULL, "no room to remember one more client next hop") \
@@ -127,6 +127,7 @@ enum l4_verdict { L4_VERDICTS(L4_VERDICT_ENUM) L4_VERDICT_COUNT };
 	_(ICMP_ERROR, "an ICMP error, which follows the flow that it quotes") \
 	_(FRONT, "no room in front of the frame for a tunnel's headers") \
 	_(FRAGMENT, "a fragment, which follows the first one of its datagram") \
+	_(RESET, "a TCP segment of no known flow under NAT, which gets a reset") \
 	_(SAMPLE, "a person asked to see the next frames")
 
 #define L4_MISS_ENUM(name, sentence) L4_MISS_##name,

@@ -309,6 +309,14 @@ L4_INLINE void l4_uncount(const struct l4_context *context, uint32_t service, ui
 			break;
 }
 
+/* Under NAT its client is told, by Python; but a reset answers no reset: l4raw/core/answers.py. */
+L4_INLINE int l4_without_flow(struct l4_context *context, bool is_nat)
+{
+	if (is_nat && !(context->headers.flags & L4_TCP_RST))
+		return l4_miss_as(context, L4_MISS_RESET);
+	return L4_DROP_NO_FLOW;
+}
+
 /* admit(): choose a backend for a new flow and remember the choice, or end with the verdict that refuses it. */
 L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 {
@@ -335,6 +343,9 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 	is_nat = service->mode == L4_NAT || service->mode == L4_FULLNAT;
 	if (service->mode != L4_DSR_L2 && context->headers.ttl <= 1)
 		return L4_DROP_TTL;
+	/* In mid-stream a hash still finds the backend; NAT's state and a cursor's place are lost. */
+	if (!l4_opens(&context->headers) && (is_nat || !l4_is_hash(service->rule)))
+		return l4_without_flow(context, is_nat);
 	if (l4_is_tunnel(service->mode) && context->room < L4_TUNNEL_ROOM)
 		return l4_miss_as(context, L4_MISS_FRONT);
 	/* The most that may be in front: which backend it will be would cost a turn. */
@@ -342,9 +353,6 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 		return l4_miss_as(context, L4_MISS_TOO_LONG);
 	if (service->rule >= L4_RULE_LEAST)
 		return l4_miss_as(context, L4_MISS_RULE);
-	/* In mid-stream a hash still finds the backend; NAT's state and a cursor's place are lost. */
-	if (!l4_opens(&context->headers) && (is_nat || !l4_is_hash(service->rule)))
-		return L4_DROP_NO_FLOW;
 	if (!service->ring_size)
 		return L4_DROP_NO_BACKEND;
 	slot = l4_ring_at(tables, context->half, service->ring_start + l4_slot_of(context, service, cursor, &turn));

@@ -335,7 +335,7 @@ def test_warnings_of_the_configuration_are_told(run: Run) -> None:
             "no service on 80/udp; this VIP has 80/tcp",
         ),
         (request(layer=ICMP(type=5)), "drop_protocol", "no service on protocol 1; this VIP has 80/tcp"),
-        (request(flags="A"), "drop_no_flow", "flags A do not open one, and its state cannot be guessed"),
+        (request(flags="A"), "drop_no_flow", "be guessed in mid-stream; its client is told by a reset"),
         (answer("10.77.0.11"), "pass_not_ours", "comes from backend b1, but is no reply of a flow"),
         (
             bytes(Ether(dst=OUR_MAC, src=INNER_MAC) / IP(src="10.77.0.1", dst="10.77.0.101") / TCP()),

@@ -356,7 +356,7 @@ def _schedulers() -> list[Story]:
         fewest.step(frame, "forward", nat(frame, dst, mac=mac), out_arm=1)
     ack = fixed(to_vip(TCP(sport=41023, dport=80, flags="A", seq=1001, ack=1)))
     fewest.step(ack, "forward", nat(ack, B2, mac=B2_MAC), out_arm=1, note="a known flow: a look-up again")
-    unknown = fixed(to_vip(TCP(sport=9, dport=80, flags="A")))
+    unknown = fixed(to_vip(TCP(sport=9, dport=80, flags="R")))
     fewest.step(unknown, "drop_no_flow", note="and nobody knows where this one went")
     return [turns, one, rows, fewest]
 
@@ -490,7 +490,6 @@ def _martians() -> Story:
 
 def _refused() -> list[Story]:
     first = fixed(to_vip(syn()))
-    ack = fixed(to_vip(TCP(sport=41022, dport=80, flags="A")))
     broken = bytearray(bytes(first))
     broken[24] ^= 1
     short_offset = fixed(to_vip(TCP(sport=1, dport=80, dataofs=4)))
@@ -548,20 +547,7 @@ def _refused() -> list[Story]:
             fixed(to_vip(TCP(sport=41022, dport=80, flags="A"), ttl=1)), "drop_ttl", note="a known flow too"
         )
         .step(fixed(from_backend(TCP(sport=8080, dport=41022, flags="SA"), ttl=1)), "drop_ttl", arm=1),
-        Story(
-            "no_flow",
-            "nat",
-            "In mid-stream NAT's state is lost: never a guess. A SYN with FIN, RST or ACK opens none either.",
-        )
-        .step(ack, "drop_no_flow")
-        .step(fixed(to_vip(syn(flags="SA"))), "drop_no_flow")
-        .step(fixed(to_vip(syn(flags="SR"))), "drop_no_flow")
-        .step(fixed(to_vip(syn(flags="SF"))), "drop_no_flow")
-        .step(fixed(to_vip(syn(flags=""))), "drop_no_flow"),
         _martians(),
-        Story("no_flow_rr", "dsr", "A cursor cannot know where an unknown flow went.").step(
-            ack, "drop_no_flow"
-        ),
         Story(
             "reply_key_taken", "nat-two-vips", "Two VIPs, one backend port: replies could not be told apart."
         )
@@ -839,7 +825,7 @@ def _tunnels() -> list[Story]:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    from tests.vectors import errors, pieces, sizes
+    from tests.vectors import errors, pieces, resets, sizes
 
     made = [
         *_forwarding(),
@@ -852,6 +838,6 @@ if __name__ == "__main__":
         *_fullnat(),
         *_tunnels(),
     ]
-    for story in made + sizes.stories() + errors.stories() + pieces.stories():
+    for story in made + sizes.stories() + errors.stories() + pieces.stories() + resets.stories():
         story.write()
         print(story.name)
