@@ -70,7 +70,9 @@ MUTANTS = {
     ),
     "first range only": Patch(ADMIT, "i < L4_SNAT_RANGES && i < service->snat_ranges", "i < 1"),
     "rest gives no way": Patch(ADMIT, "l4_load(&l4_control_of(context->tables)->resting))", "0)"),
-    "lost turn": Patch(ADMIT, "if (verdict == L4_MISS && service->rule == L4_RULE_CURSOR)", "if (0)"),
+    "lost turn": Patch(
+        ADMIT, "if (service->rule == L4_RULE_CURSOR)\n\t\tl4_exchange_if", "if (0)\n\t\tl4_exchange_if"
+    ),
     "SNAT address as a client": Patch(
         ADMIT, "source, 0, L4_IS_SNAT) >= 0 ||", "source, 0, L4_IS_VIP) >= 0 ||"
     ),
@@ -96,7 +98,11 @@ MUTANTS = {
     "AH in units of 8": Patch(PACKET, "kind == IPPROTO_AH ? 4u : 8u", "8u"),
     "segments left": Patch(PACKET, "kind == IPPROTO_ROUTING && header[3]", "0"),
     "mapped on the wire": Patch(PACKET, "if (l4_is_v4(headers->src) || l4_is_v4(headers->dst))", "if (0)"),
-    "discovery unseen": Patch(STEER, "type <= L4_LAST_DISCOVERY)", "type < L4_FIRST_DISCOVERY)"),
+    "discovery unseen": Patch(
+        STEER,
+        "if (headers->v6 && headers->icmp && type >= L4_FIRST_DISCOVERY",
+        "if (headers->icmp && type >= 255",
+    ),
     "echo to a martian": Patch(STEER, "if (l4_is_martian(context) || ", "if ("),
     "echo of a reply": Patch(STEER, "!headers->icmp || type !=", "!headers->icmp || type =="),
     "echo's own TTL": Patch(
@@ -129,11 +135,12 @@ MUTANTS = {
     ),
     "brim": Patch(COUNTS, "(uint64_t)level + L4_LEVEL_OF_FLOW > ", "(uint64_t)level > "),
     "leaks for ever": Patch(COUNTS, "silent < L4_LEAK_MS ? silent : L4_LEAK_MS", "silent + 1"),
-    "ahead is long ago": Patch(COUNTS, "level && stamp - now < L4_AHEAD_MS ? stamp : now", "now"),
     "refused, and counted": Patch(
         COUNTS, "if (verdict != L4_UNDECIDED)\n\t\tl4_add(&usage->flows, -1u);", "(void)0;"
     ),
-    "clients of all services": Patch(COUNTS, "l4_ports(0, l4_htons((uint16_t)service))", "(void)service, 0"),
+    "clients of all services": Patch(
+        COUNTS, "l4_ports(0, l4_htons((uint16_t)service))", "l4_ports(0, (uint16_t)(0 * service))"
+    ),
     "place of another": Patch(COUNTS, "!place->flows && silent >= L4_LEAK_MS", "!place->flows"),
     "acl unread": Patch(ADMIT, "if (!l4_may_open(context, service))", "if (0)"),
     "acl low half only": Patch(
@@ -147,7 +154,6 @@ MUTANTS = {
     "MSS of a partial sum": Patch(
         MSS, "if (context->csum_start > 0 && context->csum_start == headers->l4)", "if (0)"
     ),
-    "MSS past the options": Patch(MSS, "|| at + option[1] > length)", "|| 0)"),
     "MSS of another length": Patch(MSS, "option[1] == L4_MSS_LENGTH ? at + 2 : 0", "at + 2"),
     "another free hop": Patch(
         HOPS, "if (index && hop) {\n\t\tcontrol", "if (index && hop && 0) {\n\t\tcontrol"

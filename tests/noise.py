@@ -291,8 +291,11 @@ class Noise:
         self._last = (of, mac)
         flags = tcp.SYN if random.random() < 0.85 else random.choice(ODD_FLAGS)
         frame = build(of, (OUR_MACS[0], mac), flags, body=self._body())
-        if is_v4 and random.random() < 0.02:
+        if is_v4 and random.random() < 0.04:
             frame[14 + 9], frame[14 + 20] = ipv4.ICMP, random.choice((8, 8, 0, 3))
+            frame[14 + 8] = random.choice((64, 3, 200))
+            if random.random() < 0.2:
+                frame[14 + 12 : 14 + 16] = random.choice(MARTIANS)
             refix(frame)
         if not is_v4 and random.random() < 0.05:
             frame[14 + 6], frame[14 + 40] = ipv6.ICMPV6, random.choice((128, 132, 133, 135, 136, 137, 138))

@@ -39,7 +39,7 @@ class Recorded:
         return self.blocks[name]
 
     def _make(self, arms: tuple[Arm, ...], key: HashKey, memory: int, hops: int) -> SharedTables:
-        sizes = Sizes(FLOW_MEMORY, ring_slots=SLOTS, next_hops=hops, backends=128, addresses=64)
+        sizes = Sizes(FLOW_MEMORY, ring_slots=SLOTS, next_hops=hops, backends=160, addresses=160)
         return SharedTables(arms, key, sizes, self._allocate)
 
     def image(self) -> bytes:
