@@ -26,7 +26,7 @@ from tests.bench.in_process import HOLD_S
 from tests.bench.interference import FLOOD, HOLDS, RATE, Flood, Gaps, NewFlows, delays_ms
 from tests.bench.pairs import Pairs, middle_run, spread
 from tests.bench.run import machine
-from tests.bench.testbed import BALANCER_CPU, GENERATOR_CPU
+from tests.bench.testbed import BALANCER_CPU, GENERATOR_CPU, MODES
 from tests.bench.traffic import IPERF_SECONDS, Throughput, throughput
 
 LEAST_RATIO = 0.9
@@ -76,7 +76,7 @@ class Figures(NamedTuple):
 
 def measure() -> Figures:
     """In the order of the table, printed as it comes."""
-    modes = tuple(Mode)
+    modes = MODES
     with temporary_folder("l4raw-bench-") as folder:
         print("\nl4_steer in memory")
         memory = in_memory(folder)
@@ -97,7 +97,7 @@ def measure() -> Figures:
 def in_memory(folder: Path) -> dict[Mode, dict[int, dict[str, float]]]:
     """ns a frame by mode and number of flows."""
     module = helper.shim(folder)
-    found: dict[Mode, dict[int, dict[str, float]]] = {mode: {} for mode in Mode}
+    found: dict[Mode, dict[int, dict[str, float]]] = {mode: {} for mode in MODES}
     for mode, by_flows in found.items():
         for flows in helper.FLOWS:
             by_flows[flows] = helper.measure(module, mode, flows)
@@ -210,7 +210,7 @@ def main() -> int:
     print(f"AF_XDP: {subject}")
     figures = measure()
     print(f"\n{subject}; {os.getloadavg()[0]:.1f} after")
-    columns = [dict(rows(figures, mode)) for mode in Mode]
+    columns = [dict(rows(figures, mode)) for mode in MODES]
     table(["", *Mode], ([label, *(column[label] for column in columns)] for label in columns[0]))
     table(
         ["GIL held", "offered, frames/s", "lost", "gap p99, us", "largest, us", "delay p99, us"],

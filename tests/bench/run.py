@@ -21,7 +21,7 @@ from l4raw.netns.process import temporary_folder
 from l4raw import __version__
 from l4raw.core.model import Mode
 from tests.bench import memory, traffic
-from tests.bench.testbed import BALANCER_CPU, FLOWS, GENERATOR_CPU, SECONDS
+from tests.bench.testbed import BALANCER_CPU, FLOWS, GENERATOR_CPU, MODES, SECONDS
 from tests.bench.traffic import BACKLOG_S, ROUNDS
 
 LEAST_FRAMES = 60_000
@@ -72,7 +72,7 @@ NOTES = f"""\
 
 def measure() -> dict[Mode, Result]:
     """Everything, printed as it comes."""
-    modes = tuple(Mode)
+    modes = MODES
     print(f"\nsteer() and apply() in memory, {memory.FLOWS:,} flows, ns a call, best of {memory.REPETITIONS}")
     calls = {mode: memory.time_calls(mode) for mode in modes}
     for mode, each in calls.items():

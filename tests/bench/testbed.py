@@ -25,6 +25,8 @@ GENERATOR_CPU, BALANCER_CPU = 0, 1
 SECONDS = 2
 """How long the generator sends."""
 FLOWS = 1000
+MODES = (Mode.DSR_L2, Mode.NAT)
+"""Those whose network is built here, and whose figures are in docs/performance.md."""
 _QUIET_S = 0.1
 """When the backend has received nothing for so long, the queues are empty."""
 # The backend drops the frames as they arrive: on veth its work would be done on the balancer's CPU.
