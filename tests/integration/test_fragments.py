@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from l4raw.netns import Host, Log, Topology, dsr, nat
 
+from tests.cells import halved
 from tests.integration.running import running
 
 pytestmark = pytest.mark.root
@@ -31,10 +32,10 @@ def script(host: Host, *words: object) -> subprocess.Popen[Any]:
     return process
 
 
-@pytest.mark.parametrize("dataplane", ["raw", "af_xdp"])
-@pytest.mark.parametrize("order", ["ordered", "reversed", "shuffled"])
-@pytest.mark.parametrize("version", [4, 6])
-@pytest.mark.parametrize("build", [dsr, nat])
+@pytest.mark.parametrize(
+    ("build", "version", "order", "dataplane"),
+    halved((dsr, nat), (4, 6), ("ordered", "reversed", "shuffled"), ("raw", "af_xdp")),
+)
 def test_a_large_datagram_arrives_whole(
     build: Callable[..., AbstractContextManager[Topology]], version: int, order: str, dataplane: str
 ) -> None:

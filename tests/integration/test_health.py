@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from l4raw.netns import Host, Log, Topology, dsr, fullnat, nat
 from l4raw.netns.clients import many_requests
 from l4raw.netns.servers import nginx
 
+from tests.cells import halved
 from tests.integration.capture import Capture, capturing, kernel_counter
 from tests.integration.starting import Place, Up
 
@@ -33,7 +33,7 @@ SYN_ACK = 0x12
 NAME = "port-80-tcp"
 
 each_cell = pytest.mark.parametrize(
-    ("build", "dataplane", "version"), list(product((dsr, nat, fullnat), ("raw", "af_xdp"), (4, 6)))
+    ("build", "dataplane", "version"), halved((dsr, nat, fullnat), ("raw", "af_xdp"), (4, 6))
 )
 each_dataplane = pytest.mark.parametrize("dataplane", ["raw", "af_xdp"])
 

@@ -21,6 +21,7 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 from scapy.layers.l2 import Ether
 
+from tests.cells import halved
 from tests.integration.capture import Capture, capturing, checksums_are_right, wait_until_quiet
 from tests.integration.running import Running, running
 from tests.integration.udp_echo import serving, there_and_back
@@ -58,7 +59,7 @@ MODES = {
 }
 each_cell = pytest.mark.parametrize(
     ("mode", "version", "dataplane"),
-    [(mode, version, plane) for mode in MODES for version in (4, 6) for plane in ("af_xdp", "raw")],
+    halved(list(MODES), (4, 6), ("af_xdp", "raw")),
     ids=lambda value: f"ipv{value}" if isinstance(value, int) else value,
 )
 

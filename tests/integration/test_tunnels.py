@@ -20,6 +20,7 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
+from tests.cells import halved
 from tests.integration.capture import capturing, checksums_are_right, wait_until_quiet
 from tests.integration.running import Running, running
 from tests.integration.test_matrix import ECHO, PIECES, REQUESTS, SERVICES, SIZE, move
@@ -32,7 +33,7 @@ PROTOCOLS = {4: 4, 6: 41}
 """Of a packet of this IP version inside of another one."""
 each_cell = pytest.mark.parametrize(
     ("mode", "version", "dataplane"),
-    [(m, v, p) for m in ("dsr-ipip", "dsr-gue") for v in (4, 6) for p in ("af_xdp", "raw")],
+    halved(("dsr-ipip", "dsr-gue"), (4, 6), ("af_xdp", "raw")),
     ids=lambda value: f"ipv{value}" if isinstance(value, int) else value,
 )
 
