@@ -14,7 +14,7 @@ from tests.fuzz.run import ENVIRONMENT, build, fuzz
 from tests.mutants import MUTANTS
 from tests.variants import Patch, sanitizer_library
 
-SECONDS = 5
+SECONDS = 15
 PATIENCE = 60
 REACHED_PERCENT = 60
 """Of all blocks. The others wait for another thread, or are bounds that no index passes."""
