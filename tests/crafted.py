@@ -320,6 +320,8 @@ def tcp_options(random: Random, frame: bytearray) -> bytearray:
     for _ in range(random.randrange(1, 6)):
         options += random.choice(broken if random.random() < 0.15 else whole)
     options = options[:40]
+    if random.random() < 0.1:
+        options = options[:37] + b"\2\4\xff"  # its value ends past the header
     fill = -len(options) % 4
     options = b"\1" * fill + options if random.random() < 0.5 else options + bytes(fill)
     frame[found.l4 + 12] += len(options) // 4 << 4

@@ -154,6 +154,7 @@ MUTANTS = {
     "MSS of a partial sum": Patch(
         MSS, "if (context->csum_start > 0 && context->csum_start == headers->l4)", "if (0)"
     ),
+    "MSS past the options": Patch(MSS, "|| at + option[1] > length)", "|| 0)"),
     "MSS of another length": Patch(MSS, "option[1] == L4_MSS_LENGTH ? at + 2 : 0", "at + 2"),
     "another free hop": Patch(
         HOPS, "if (index && hop) {\n\t\tcontrol", "if (index && hop && 0) {\n\t\tcontrol"

@@ -701,6 +701,7 @@ def _limits() -> list[Story]:
         # A refused flow is a turn too: the third turn was the one of the first that was refused.
         out = nat(frame, dst=to[mac], dport=port, mac=mac) if verdict == "forward" else None
         limits.step(frame, verdict, out, out_arm=1, note=f"{src} port {sport}")
+    past = fixed(to_vip(TCP(sport=41030, dport=80, flags="S", dataofs=6) / Raw(b"\1\2\4\xffxx")))
     return [
         limits,
         Story("mss_dsr", "dsr-mss", "The MSS of a SYN is lowered, never raised, and its checksum follows.")
@@ -708,7 +709,8 @@ def _limits() -> list[Story]:
         .step(small, "forward", dsr(small, B2_MAC))
         .step(none, "forward", dsr(none, B3_MAC), note="no option: the default, which is smaller")
         .step(bytes(broken), "forward", dsr(Ether(bytes(broken))), note="a broken option ends the search")
-        .step(ack, "forward", dsr(ack), note="no SYN: the option means nothing"),
+        .step(ack, "forward", dsr(ack), note="no SYN: the option means nothing")
+        .step(past, "forward", dsr(past, B2_MAC), note="an option that ends past the header ends the search"),
         Story("mss_nat", "nat-mss", "Both SYNs pass the balancer, and both are lowered (RFC 9293 3.7.1).")
         .step(large, "forward", nat(lowered(large, 1400)), out_arm=1)
         .step(answers(9000), "reply", nat_reply(lowered(answers(9000), 1400)), arm=1)
