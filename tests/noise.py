@@ -141,6 +141,7 @@ SERVICES = (
     Service("nat list", VIPS[1], 86, TCP, NAT, RR, B[:2], mss_clamp=1400, acl=Acl(deny=SOME.deny)),
     Service("few", VIPS[0], 93, UDP, DSR, RR, B[:3], limits=Limits(new_per_s=8)),
     Service("nat few", VIPS[1], 87, TCP, NAT, WLC, B[:2], limits=Limits(client_flows=1, client_new_per_s=9)),
+    Service("nat one each", VIPS[1], 88, TCP, NAT, RR, B[:2], limits=Limits(client_flows=1)),
     Service("few6", VIPS_V6[0], 82, UDP, DSR, RR, B_V6[:2], limits=Limits(12, 40, 3, 1)),
     Service("list6", VIPS_V6[0], 81, TCP, DSR, RR, B_V6[:2], mss_clamp=1220, acl=SOME_V6),
     Service("full", VIPS[1], 90, TCP, FULLNAT, MAGLEV, at_port(8090, *B[:3]), snat=FEW),

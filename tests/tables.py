@@ -90,6 +90,8 @@ def fullnat(first: int, last: int, *, v6: bool = False, count: int = 2) -> list[
 
 
 SLOTS = 14 * MAGLEV_SLOTS
+CLIENT_BUCKETS = 4
+"""So few that clients who are counted take the places of others."""
 allocate: Allocate = anonymous
 """Where shared tables get their memory."""
 
@@ -102,12 +104,13 @@ class New(Protocol):
 
 def plain(arms: tuple[Arm, ...], key: HashKey, memory: int, hops: int) -> Tables:
     """The reference's."""
-    return Tables(arms, FlowTable(bytearray(memory), key), NextHops(hops), counts=private(key))
+    return Tables(arms, FlowTable(bytearray(memory), key), NextHops(hops), counts=private(key, CLIENT_BUCKETS))
 
 
 def shared(arms: tuple[Arm, ...], key: HashKey, memory: int, hops: int) -> SharedTables:
     """The helper's."""
-    return SharedTables(arms, key, Sizes(memory, queues=2, ring_slots=SLOTS, next_hops=hops), allocate)
+    sizes = Sizes(memory, queues=2, ring_slots=SLOTS, next_hops=hops, client_buckets=CLIENT_BUCKETS)
+    return SharedTables(arms, key, sizes, allocate)
 
 
 def make_tables(

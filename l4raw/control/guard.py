@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import string
 import subprocess
 import time
@@ -27,6 +26,7 @@ from typing import IO, Final
 
 from l4raw.control.errors import L4Error
 from l4raw.core.model import Mode, Service
+from l4raw.engine.readable import readable
 
 _LOAD_S = 5.0
 """An nft that has neither loaded the table nor complained by then is stuck."""
@@ -179,7 +179,7 @@ class Guard:
             nft.stdin.write(self._text().encode())
         until = time.monotonic() + _LOAD_S
         while time.monotonic() < until:
-            if select.select([nft.stderr], [], [], 0)[0]:
+            if readable(nft.stderr, timeout=0):
                 complaint = _first_line(nft.stderr) or f"nft ended with {nft.poll()}"
                 self.close()
                 raise _unusable(complaint)

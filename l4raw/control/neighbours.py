@@ -15,7 +15,6 @@ Must not live here: the packet path. It reads `NextHops.macs` and never waits.
 from __future__ import annotations
 
 import os
-import select
 import socket
 import threading
 import time
@@ -27,6 +26,7 @@ from l4raw.control.errors import L4Error
 from l4raw.control.netlink import Interface, Neighbour, NeighbourSocket, Netlink
 from l4raw.core.model import Backend, Mode, Service
 from l4raw.core.next_hops import NextHops
+from l4raw.engine.readable import readable
 
 _FRESH_S = 5.0
 """Between two uses of a resolved address: as often as the kernel's delay_first_probe_time asks for."""
@@ -133,7 +133,7 @@ class Neighbours:
                     if hop.due <= now:
                         self._use(kernel, hop, now)
                 wait = min((hop.due for hop in self._hops.values()), default=now + _FRESH_S) - now
-                ready, _, _ = select.select([kernel.fileno(), ended], [], [], wait)
+                ready = readable(kernel, ended, timeout=wait)
                 if ended in ready:
                     return
                 if ready:

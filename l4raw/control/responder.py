@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import struct
 import threading
@@ -27,6 +26,7 @@ from l4raw.control.errors import L4Error
 from l4raw.control.netlink import Interface
 from l4raw.control.vips import VIP, owned
 from l4raw.engine.raw import PACKET_IGNORE_OUTGOING, SOL_PACKET, attach_filter
+from l4raw.engine.readable import readable
 from l4raw.wire import ethernet, ipv6
 from l4raw.wire.nd import OFFSET, group_of
 
@@ -127,7 +127,7 @@ class Responder:
 
     def _listen(self, until: float, owners: Owners) -> None:
         while (left := until - time.monotonic()) > 0:
-            if not select.select([self._socket], [], [], left)[0]:
+            if not readable(self._socket, timeout=left):
                 return
             frame = self._receive()
             heard = frame, self._vips, self._mac
@@ -145,7 +145,7 @@ class Responder:
         try:
             while True:
                 left = max(0.0, again - time.monotonic())
-                ready, _, _ = select.select([self._socket.fileno(), ended], [], [], left)
+                ready = readable(self._socket, ended, timeout=left)
                 if ended in ready:
                     return
                 if ready:

@@ -12,7 +12,6 @@ here: how frames move (burst.c), what is in the tables (shared.py).
 from __future__ import annotations
 
 import os
-import select
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -26,6 +25,7 @@ from l4raw.engine import burst
 from l4raw.engine.base import Received
 from l4raw.engine.burst import Missed, Worker
 from l4raw.engine.layout import Sizes
+from l4raw.engine.readable import readable
 from l4raw.engine.redirect import QUEUES, Redirect
 from l4raw.engine.shared import SharedTables
 from l4raw.wire import ethernet
@@ -144,7 +144,7 @@ class AfXdpEngine:
                 raise OSError(ENODEV, f"AF_XDP socket of {name}, queue {queue}: {os.strerror(number)}", name)
         quiet = [worker.will_wait() for worker in self._workers]  # each has to be told
         if all(quiet):
-            if not select.select([self._woken], [], [], timeout)[0]:
+            if not readable(self._woken, timeout=timeout):
                 return
             os.eventfd_read(self._woken)
         for worker in self._workers:

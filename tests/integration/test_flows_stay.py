@@ -7,10 +7,11 @@ import socketserver
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from l4raw.netns import Host, Log, Topology, dsr, nat
@@ -46,15 +47,31 @@ class Echo(socketserver.StreamRequestHandler):
 
 
 class EchoServer(socketserver.ThreadingTCPServer):
-    """A thread for each connection; all end when the clients close."""
+    """A thread for each connection; it ends when the client closes, or the server."""
 
     request_queue_size = 1024
     daemon_threads = True
 
     def __init__(self, host: Host, port: int = PORT) -> None:
         self.name = host.name.encode()
+        self._open: set[Any] = set()
         with host.enter():
             super().__init__(("", port), Echo)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """A client whose last segments were lost never closes; its thread would keep the socket."""
+        super().server_close()
+        for request in list(self._open):
+            with suppress(OSError):  # It has ended meanwhile.
+                request.shutdown(socket.SHUT_RDWR)
 
 
 class Connection:

@@ -197,7 +197,7 @@ def test_the_plan_in_plain_is_tab_separated(network: Topology, place: Place) -> 
     assert {len(record) for record in records} == {2}
     assert records[:2] == [["instance", instance_of(network)], ["dataplane", "raw"]]
     kinds = [kind for kind, _ in records]
-    assert kinds == ["instance", "dataplane", "service", "lock", "lock", "listen", "ARP"]
+    assert kinds == ["instance", "dataplane", "service", "check", "lock", "lock", "listen", "ARP"]
     assert "plan for instance" not in done.stdout
 
 
