@@ -104,7 +104,9 @@ class New(Protocol):
 
 def plain(arms: tuple[Arm, ...], key: HashKey, memory: int, hops: int) -> Tables:
     """The reference's."""
-    return Tables(arms, FlowTable(bytearray(memory), key), NextHops(hops), counts=private(key, CLIENT_BUCKETS))
+    return Tables(
+        arms, FlowTable(bytearray(memory), key), NextHops(hops), counts=private(key, CLIENT_BUCKETS)
+    )
 
 
 def shared(arms: tuple[Arm, ...], key: HashKey, memory: int, hops: int) -> SharedTables:

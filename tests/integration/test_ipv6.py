@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 from l4raw.netns import Log, Topology, dsr, nat
@@ -14,17 +15,22 @@ from scapy.layers.inet import TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 from scapy.layers.l2 import Ether
 
+from tests.cells import halved
 from tests.integration.capture import Capture, capturing, checksums_are_right, wait_until_quiet
 from tests.integration.running import running
 
 pytestmark = pytest.mark.root
 
 Build = Callable[..., AbstractContextManager[Topology]]
-CELLS = [(b, arms, plane) for b in (dsr, nat) for arms in (1, 2) for plane in ("raw", "af_xdp")]
+
+
+def _cell(mode: Any, arms: int, dataplane: str, marks: Any) -> Any:
+    name = f"{mode.__name__}-{arms}-arm-{dataplane}"
+    return pytest.param(partial(mode, version=6), arms, dataplane, marks=marks, id=name)
+
+
 each_cell = pytest.mark.parametrize(
-    ("build", "arms", "dataplane"),
-    [(partial(b, version=6), arms, plane) for b, arms, plane in CELLS],
-    ids=[f"{b.__name__}-{arms}-arm-{plane}" for b, arms, plane in CELLS],
+    ("build", "arms", "dataplane"), halved((dsr, nat), (1, 2), ("raw", "af_xdp"), make=_cell)
 )
 
 SIZE = 20_000_000

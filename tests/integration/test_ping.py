@@ -16,7 +16,7 @@ pytestmark = pytest.mark.root
 
 PINGS = 5
 INTERVAL = "0.2"
-"""Seconds. ping waits so long for the last answer, if none took half of it: a good deal more than any takes."""
+"""Seconds between two pings; and ping waits no longer for the last answer, if none before took half of it."""
 
 
 SIZES = (0, 1, 56, 57, 1400)

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 from l4raw.netns import NO_CHECK, CommandError, Host, Log, Topology, dsr, nat
 from l4raw.netns.clients import curl, dns_lookup, download, iperf3, make_file, many_requests, sha256, upload
 from l4raw.netns.servers import Server, dnsmasq, iperf3_server, nginx
 
+from tests.cells import halved
 from tests.integration.capture import Capture, capturing, checksums_are_right, wait_until_quiet
 from tests.integration.running import Running, running
 
@@ -27,11 +29,16 @@ Serve = Callable[[Host], AbstractContextManager[Server]]
 
 PLANES = (("raw", 1), ("af_xdp", 1), ("af_xdp", 2))
 """Dataplane, and queues of the balancer's interfaces. The raw engine does not see queues."""
-CELLS = [(b, arms, plane, queues) for b in (dsr, nat) for arms in (1, 2) for plane, queues in PLANES]
+
+
+def _cell(mode: Any, arms: int, plane: tuple[str, int], marks: Any) -> Any:
+    dataplane, queues = plane
+    name = f"{mode.__name__}-{arms}-arm-{dataplane}{f'-{queues}-queues' * (queues > 1)}"
+    return pytest.param(partial(mode, queues=queues), arms, dataplane, marks=marks, id=name)
+
+
 each_cell = pytest.mark.parametrize(
-    ("build", "arms", "dataplane"),
-    [(partial(b, queues=n), arms, plane) for b, arms, plane, n in CELLS],
-    ids=[f"{b.__name__}-{arms}-arm-{plane}{f'-{n}-queues' * (n > 1)}" for b, arms, plane, n in CELLS],
+    ("build", "arms", "dataplane"), halved((dsr, nat), (1, 2), PLANES, make=_cell)
 )
 
 MB = 1_000_000
