@@ -8,7 +8,8 @@ SHELL := /bin/sh
 VENV := .venv
 RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest
-JOBS ?= auto
+# Tests wait for half of their time.
+JOBS ?= $(shell expr $$(nproc) + 1)
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= 1
 PREFIX ?= /opt/l4raw
@@ -42,10 +43,10 @@ test: test-packages $(VENV)/.installed ## every test that is not long; as root, 
 
 test-long: long-packages $(VENV)/.installed ## the tests that take minutes (root)
 	$(PYTEST) tests/long
-	$(PYTEST) -m long tests/integration
+	$(PYTEST) -m long tests/integration tests/conformance
 
 test-unprivileged: $(VENV)/.installed ## the tests that need no root; run as root, they run as nobody
-	.ci/as-ordinary-user $(PYTEST) -n $(JOBS) -p no:cacheprovider tests/unit tests/conformance tests/unprivileged
+	.ci/as-ordinary-user $(PYTEST) -n $(JOBS) -p no:cacheprovider -m "not long" tests/unit tests/conformance tests/unprivileged
 
 # What is found, and the corpus, are in build/fuzz; the next run begins with that corpus.
 fuzz: $(VENV)/.installed ## coverage-guided fuzzing of the C helper: FUZZ_SECONDS=600

@@ -18,6 +18,8 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _REASON_FILE = _PACKAGE / "xdp_not_built.txt"
 _BPF_REASON_FILE = _PACKAGE / "bpf_not_built.txt"
 """Written by setup.py when it could not compile."""
+BPF_PROGRAMS = ("pass_to_socket", "redirect")
+"""What the product attaches; the others belong to its benchmarks."""
 
 
 def _load() -> tuple[Any, Any, str]:
@@ -80,9 +82,10 @@ def bpf_object(name: str) -> Path:
 
 
 def bpf_status() -> str:
-    """One sentence about the BPF program that comes with this package."""
+    """One sentence about the BPF programs that come with this package."""
     try:
-        bpf_object("pass_to_socket")
+        for name in BPF_PROGRAMS:
+            bpf_object(name)
     except XdpError as error:
         return f"not built: {error.cause}"
     return "built"
