@@ -8,7 +8,7 @@ from __future__ import annotations
 from tests.variants import Patch
 
 STEER, ADMIT, REWRITE, CONTEXT = "src/steer.h", "src/admit.h", "src/rewrite.h", "src/context.h"
-ACL, MSS, COUNTS = "src/acl.h", "src/mss.h", "src/counts.h"
+ACL, MSS, COUNTS, AFFINITY = "src/acl.h", "src/mss.h", "src/counts.h", "src/affinity.h"
 FLOWS, INSERT, HOPS = "src/flows.h", "src/insert.h", "src/hops.h"
 PACKET, CHECKSUM, HELPER = "src/packet.h", "src/checksum.h", "src/helper.c"
 
@@ -142,6 +142,21 @@ MUTANTS = {
         COUNTS, "l4_ports(0, l4_htons((uint16_t)service))", "l4_ports(0, (uint16_t)(0 * service))"
     ),
     "place of another": Patch(COUNTS, "!place->flows && silent >= L4_LEAK_MS", "!place->flows"),
+    "choice not renewed": Patch(
+        AFFINITY,
+        "if (l4_load(&entry->backend) == backend) {\n\t\tl4_store(&entry->last_seen, now);",
+        "if (l4_load(&entry->backend) == backend) {",
+    ),
+    "choice of who is gone": Patch(AFFINITY, " && backend->takes_flows", ""),
+    "choice not changed": Patch(AFFINITY, "l4_store(&entry->backend, (uint16_t)backend);", ""),
+    "choices fill the table": Patch(
+        AFFINITY,
+        "control->flow_capacity - control->flow_capacity / L4_FLOWS_ALONE",
+        "control->flow_capacity",
+    ),
+    "choice of another service": Patch(
+        AFFINITY, "l4_ports(l4_htons((uint16_t)context->service), 0)", "l4_ports(0, 0)"
+    ),
     "acl unread": Patch(ADMIT, "if (!l4_may_open(context, service))", "if (0)"),
     "acl low half only": Patch(
         ACL, "range->high > high || (range->high == high && range->low > low)", "range->low > low"

@@ -144,6 +144,10 @@ SERVICES = (
     Service("nat one each", VIPS[1], 88, TCP, NAT, RR, B[:2], limits=Limits(client_flows=1)),
     Service("few6", VIPS_V6[0], 82, UDP, DSR, RR, B_V6[:2], limits=Limits(12, 40, 3, 1)),
     Service("list6", VIPS_V6[0], 81, TCP, DSR, RR, B_V6[:2], mss_clamp=1220, acl=SOME_V6),
+    Service("stays", VIPS[0], 95, TCP, DSR, RR, B[:4], affinity=4_000),
+    Service("nat stays", VIPS[1], 88, UDP, NAT, LC, B[:3], affinity=30_000),
+    Service("full stays", VIPS[1], 93, TCP, FULLNAT, WRR, by_weight(1, 2, 3), snat=MANY, affinity=9_000),
+    Service("stays6", VIPS_V6[0], 83, TCP, DSR, MODULO, B_V6[:3], affinity=6_000),
     Service("full", VIPS[1], 90, TCP, FULLNAT, MAGLEV, at_port(8090, *B[:3]), snat=FEW),
     Service("full too", VIPS[1], 91, TCP, FULLNAT, RR, at_port(8090, *B[1:4]), snat=MANY),
     Service("full fewest", VIPS[1], 92, UDP, FULLNAT, WLC, by_weight(1, 2, 3, port=8092), snat=MANY),
@@ -152,16 +156,18 @@ SERVICES = (
 )
 CHOSEN = SERVICES + tuple(s for s in SERVICES if s.name in ("one", "other"))
 """New flows go to these: more often to those of which each can take the other's replies."""
+_OTHER = {s.name: replace(s, scheduler=WLC) for s in SERVICES if s.name == "often"} | {
+    s.name: replace(s, backends=(replace(s.backends[0], weight=0), *s.backends[1:]))
+    for s in SERVICES
+    if s.affinity
+}
 CHOICES = (
     SERVICES,
     tuple(s for s in SERVICES if s.vip != VIPS[1]),
-    tuple(
-        replace(s, scheduler=WLC) if s.name == "often" else s
-        for s in SERVICES
-        if s.name not in ("web", "one", "all dns", "full too")
-    ),
+    tuple(_OTHER.get(s.name, s) for s in SERVICES if s.name not in ("web", "one", "all dns", "full too")),
 )
-"""What reloads switch between: the second loses a VIP; the third some services, and changes a scheduler."""
+"""What reloads switch between: the second loses a VIP; the third some services, and changes
+a scheduler and weights."""
 
 
 def ports_for(service: Service) -> int:

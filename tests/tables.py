@@ -11,11 +11,11 @@ from l4raw.core.hashing import HashKey, hash_key
 from l4raw.core.limits import private
 from l4raw.core.model import Acl, Backend, Limits, Mode, Scheduler, Service, Snat, Tunnel
 from l4raw.core.next_hops import NextHops
-from l4raw.core.tables import Arm, Tables, compile_policy
+from l4raw.core.tables import NO_FLOWS, Arm, Tables, compile_policy
 from l4raw.engine.layout import Sizes
 from l4raw.engine.memory import Allocate, anonymous
 from l4raw.engine.shared import SharedTables
-from l4raw.wire.abi import FLOW_FREE, FLOW_RESTING, MAGLEV_SLOTS, NEXT_HOPS
+from l4raw.wire.abi import FLOW_FREE, MAGLEV_SLOTS, NEXT_HOPS
 from l4raw.wire.ethernet import parse_mac
 from l4raw.wire.ipv4 import TCP, UDP
 
@@ -73,12 +73,14 @@ def service(
     snat: tuple[Snat, ...] = (),
     tunnel: Tunnel = DEFAULT_TUNNEL,
     limits: Limits = UNLIMITED,
+    affinity: int = 0,
 ) -> Service:
     """A service on the VIP; fullnat has a pool if none is given."""
     if mode is Mode.FULLNAT and not snat:
         snat = (Snat(ip("10.78.0.201"), 1024, 65_535),)
     chosen = backends() if members is None else members
-    return Service(name, vip, port, protocol, mode, scheduler, chosen, mss_clamp, acl, snat, tunnel, limits)
+    what = (mss_clamp, acl, snat, tunnel, limits, affinity)
+    return Service(name, vip, port, protocol, mode, scheduler, chosen, *what)
 
 
 def fullnat(first: int, last: int, *, v6: bool = False, count: int = 2) -> list[Service]:
@@ -139,7 +141,7 @@ def counted(tables: Tables) -> list[int]:
     counts, flows = [0] * len(tables.backends), tables.flows
     for index in range(flows.entries + flows.overflow):
         entry = flows.read(index)
-        counts[entry.backend] += entry.state not in (FLOW_FREE, FLOW_RESTING) and not entry.next_hop
+        counts[entry.backend] += entry.state not in (FLOW_FREE, *NO_FLOWS) and not entry.next_hop
     return counts
 
 
@@ -196,6 +198,9 @@ def tables_named(name: str, new: New = plain) -> Tables:
                 arms=2,
                 new=new,
             )
+        case "dsr-affinity":
+            other = service(name="other", port=81, affinity=5_000)
+            return make_tables([service(affinity=5_000), other], new=new)
         case "dsr-sh":
             return make_tables([service(scheduler=Scheduler.SH)], new=new)
         case "dsr-hrw":

@@ -16,7 +16,7 @@ from l4raw.core.ring import HASHES, Pick
 from l4raw.core.snat import Source
 from l4raw.core.tables import Tables, Traffic
 from l4raw.wire import gue, ipv4, ipv6
-from l4raw.wire.abi import FORWARD, RULE_FLOW_HASH, RULE_LEAST, VERDICT_NAMES
+from l4raw.wire.abi import FORWARD, RULE_AFFINITY, RULE_FLOW_HASH, RULE_LEAST, VERDICT_NAMES
 from l4raw.wire.ethernet import format_mac
 from l4raw.wire.headers import Headers
 from l4raw.wire.ipv4 import TCP, UDP
@@ -170,6 +170,8 @@ def pick_text(pick: Pick) -> str:
     if pick.rule in HASHES:
         of = "" if pick.rule == RULE_FLOW_HASH else " of the client's address"
         return f"hash{of} 0x{pick.value:08x} mod {pick.size} = slot {pick.slot}"
+    if pick.rule == RULE_AFFINITY:
+        return f"affinity: the client's last new flow went there {pick.value / 1000:.1f} s ago"
     if pick.rule == RULE_LEAST:
         flows = f"{pick.value} flow{'' if pick.value == 1 else 's'}"
         return f"{flows} / weight {pick.weight} = {pick.value / pick.weight:.4g}, the least of {pick.size}"

@@ -166,4 +166,5 @@ def _service(service: shape.Service) -> Service:
         tuple(Snat(item.address, *item.ports) for item in service.snat),
         Tunnel(service.tunnel.source, service.tunnel.port, service.tunnel.ttl),
         Limits(**service.limits.model_dump()),
+        service.affinity,
     )

@@ -107,7 +107,7 @@ class Tunnel(Table):
 class Service(Table):
     """[[service]]."""
 
-    later = frozenset({"flows", "full", "affinity", "all_down"})
+    later = frozenset({"flows", "full", "all_down"})
 
     name: _Name
     vip: Annotated[values.Vip, text(values.vip)]
@@ -121,6 +121,7 @@ class Service(Table):
     check: Annotated[Check | None, BeforeValidator(is_table)] = None
     tunnel: Tunnel = Field(default_factory=Tunnel)
     limits: Limits = Field(default_factory=Limits)
+    affinity: _Timeout = 0
 
 
 class Lb(Table):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from l4raw.core.affinity import recall, remember
 from l4raw.core.flows import flow_key
 from l4raw.core.resting import make_room
 from l4raw.core.ring import HASHES, Pick
@@ -78,12 +79,10 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
     if not opens(headers) and (is_nat or service.ring.rule not in HASHES):
         # In mid-stream a hash still finds the backend; NAT's state and a cursor's place are lost.
         return Admission(DROP_NO_FLOW)
-    cursor = tables.cursors[service.number]
-    pick = service.ring.pick(key, cursor, tables.load)
+    choice = recall(headers.src, service, tables)
+    pick = choice.pick if choice and choice.pick else _scheduled(key, service, tables)
     if pick is None:
         return Admission(DROP_NO_BACKEND)
-    if pick.rule not in HASHES:
-        tables.cursors[service.number] = service.ring.after(pick, cursor)
     backend = tables.policy.backends[pick.backend]
     assert backend is not None, "a ring names backends of its policy"
     if tables.next_hops.macs[backend.next_hop] is None:
@@ -105,7 +104,26 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
         return Admission(FORWARD, tables.flows.find(key), pick)
     if verdict == FORWARD:
         tables.backends[backend.number].flows += 1
+        if choice and not remember(choice, backend.number, service.number, tables):
+            return _again(headers, key, arm, service, tables, flow)
     return Admission(verdict, flow, pick, source)
+
+
+def _scheduled(key: bytes, service: ServiceEntry, tables: Tables) -> Pick | None:
+    """What the service's scheduler picks; its cursor has moved on."""
+    cursor = tables.cursors[service.number]
+    pick = service.ring.pick(key, cursor, tables.load)
+    if pick and pick.rule not in HASHES:
+        tables.cursors[service.number] = service.ring.after(pick, cursor)
+    return pick
+
+
+def _again(
+    headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables: Tables, flow: int
+) -> Admission:
+    """Another thread made a choice for the client meanwhile: the flow, not sent yet, follows that."""
+    tables.free(flow, tables.flows.read(flow).lock)
+    return admit(headers, key, arm, service, tables)
 
 
 def martian(headers: Headers, arm: int, tables: Tables) -> str | None:

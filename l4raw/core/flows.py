@@ -255,6 +255,17 @@ class FlowTable:
         _U32.pack_into(buffer, offset + _LAST_SEEN, now)
         _U32.pack_into(buffer, offset + _PACKETS, packets & _WRAP)
 
+    def renew(self, index: int, lock: int, backend: int, now: int) -> bool:
+        """Note a client's choice: see affinity.py. False: the entry is not what it was at `lock`."""
+        entry = self.read(index)
+        if entry.lock != lock:
+            return False
+        if entry.backend != backend:
+            lock = lock + _GENERATION & _WRAP
+        values = entry._replace(backend=backend, last_seen=now, lock=lock)
+        _VALUES.pack_into(self.buffer, index * SIZE + _STATE, *values)
+        return True
+
     def sweep(self, budget: int) -> list[int]:
         """Indices in use among the next `budget` entries; call after call goes round the whole table."""
         start = self._swept

@@ -160,6 +160,8 @@ class Service:
     """The pool of a fullnat service; no port is in two of them."""
     tunnel: Tunnel = Tunnel()
     limits: Limits = Limits()
+    affinity: int = 0
+    """For how many ms after its last new flow a client's next one goes to the same backend; 0: none."""
 
     def __str__(self) -> str:
         protocol = {6: "tcp", 17: "udp"}.get(self.protocol, str(self.protocol))

@@ -43,7 +43,7 @@ def without(policy: Policy, down: Collection[int], seed: bytes) -> Generator[Non
     down = frozenset(down)
     services, by_number = dict(policy.services), list(policy.by_number)
     for place, entry in policy.services.items():
-        members = set(entry.ring.slots)
+        members = entry.ring.members
         if members & down:
             ring = yield from _ring_without(entry, down, members - down, seed)
             services[place] = by_number[entry.number] = entry._replace(ring=ring)
@@ -52,7 +52,7 @@ def without(policy: Policy, down: Collection[int], seed: bytes) -> Generator[Non
 
 
 def _ring_without(
-    entry: ServiceEntry, down: frozenset[int], up: set[int], seed: bytes
+    entry: ServiceEntry, down: frozenset[int], up: frozenset[int], seed: bytes
 ) -> Generator[None, None, Ring]:
     ring = entry.ring
     if up and entry.service.scheduler in _KEPT:

@@ -69,6 +69,11 @@ class Ring:
     key: HashKey = field(repr=False)
     weights: tuple[int, ...] = ()
     """Of the slots, for RULE_LEAST."""
+    members: frozenset[int] = field(init=False, repr=False, compare=False)
+    """The backends that take new flows."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "members", frozenset(self.slots))
 
     def pick(self, flow: bytes, cursor: int, load: Load = no_load) -> Pick | None:
         """The slot for a flow with this 37-byte key, for this cursor, or for the backends' present load.

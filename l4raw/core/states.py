@@ -14,6 +14,7 @@ from l4raw.core.resting import rest, wake
 from l4raw.core.tables import Tables
 from l4raw.wire import ipv4, tcp
 from l4raw.wire.abi import (
+    FLOW_AFFINITY,
     FLOW_CLOSING,
     FLOW_ESTABLISHED,
     FLOW_FREE,
@@ -77,9 +78,9 @@ def expire(tables: Tables, budget: int) -> int:
         service = tables.policy.by_number[entry.service]
         assert service is not None, "an entry names a service of the policy"
         if silent > service.timeouts[state]:
-            replies = _reply_key(tables, index, entry) if service.pool else b""
+            replies = _reply_key(tables, index, entry) if service.pool and entry.peer else b""
             if tables.free(index, entry.lock):
-                freed += 1
+                freed += entry.state != FLOW_AFFINITY
                 if replies:
                     rest(tables, replies, entry.service, entry.backend)
     wake(tables, budget)

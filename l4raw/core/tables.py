@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from l4raw.core.acl import EVERYBODY, Ranges, compile_acl
 from l4raw.core.bucket import Bucket
@@ -23,6 +23,7 @@ from l4raw.core.snat import Pool, Ports, pool_of
 from l4raw.core.waiting import Datagram, Key
 from l4raw.wire.abi import (
     BACKENDS,
+    FLOW_AFFINITY,
     FLOW_CLOSING,
     FLOW_ESTABLISHED,
     FLOW_FREE,
@@ -99,6 +100,9 @@ class Policy:
         services = self.services
         return services.get((vip, port, protocol)) or services.get((vip, 0, protocol))
 
+
+NO_FLOWS: Final = (FLOW_RESTING, FLOW_AFFINITY)
+"""States of entries that no counter of flows counts."""
 
 NO_POLICY = Policy({}, frozenset(), (None,), (None,))
 
@@ -197,7 +201,7 @@ class Tables:
             flows.delete(each)
         for hop in filter(None, hops):
             self.next_hops.release(hop)
-        if entry.state != FLOW_RESTING:
+        if entry.state not in NO_FLOWS:
             self.backends[entry.backend].ended += 1
             self.counts.end(entry.service, client)
         return True
@@ -256,7 +260,7 @@ def compile_policy(
             backends[place] = BackendEntry(place, number, backend, *hops[backend.address], source)
             members.append((place, backend))
         ring = build(service.scheduler, members, seed)
-        limits = _by_state((timeouts or {}).get(service.name, Timeouts()))
+        limits = _by_state((timeouts or {}).get(service.name, Timeouts()), service.affinity)
         entry = ServiceEntry(number, service, ring, limits, compile_acl(service.acl), pool_of(service.snat))
         by_number[number] = table[service.vip, service.port, service.protocol] = entry
     if len(by_number) > SERVICES or len(backends) > BACKENDS:
@@ -279,10 +283,11 @@ def _numbered(known: dict[_Key, int], key: _Key, entries: list[_Entry | None]) -
     return known[key]
 
 
-def _by_state(timeouts: Timeouts) -> tuple[int, ...]:
+def _by_state(timeouts: Timeouts, affinity: int) -> tuple[int, ...]:
     limits = [0] * FLOW_STATES
     limits[FLOW_HALF_OPEN] = timeouts.half_open
     limits[FLOW_ESTABLISHED] = timeouts.established
     limits[FLOW_CLOSING] = timeouts.closing
     limits[FLOW_UDP] = timeouts.udp
+    limits[FLOW_AFFINITY] = affinity
     return tuple(limits)

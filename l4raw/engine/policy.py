@@ -112,6 +112,7 @@ def _write_service(to: Any, entry: ServiceEntry, start: int, size: int) -> None:
     limits = service.limits
     to.flows, to.new_per_s = limits.flows, limits.new_per_s
     to.client_flows, to.client_new_per_s = limits.client_flows, limits.client_new_per_s
+    to.affinity = service.affinity
     to.ring_start, to.ring_size = start, size
 
 
@@ -148,6 +149,7 @@ def _write_backends(layout: Layout, half: int, policy: Policy) -> None:
         to.address = mapped(entry.backend.address)
         to.port_be = socket.htons(entry.backend.port)
         to.next_hop, to.service, to.arm = entry.next_hop, entry.service, entry.arm
+        to.takes_flows = entry.number in service.ring.members
         _write_tunnel(to, entry, service.service)
 
 

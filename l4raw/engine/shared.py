@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar, overload
 
 from l4raw.core.flows import ENTRY, Entry, FlowTable
@@ -23,7 +23,7 @@ from l4raw.engine import native
 from l4raw.engine.layout import Layout, Sizes
 from l4raw.engine.memory import Allocate, anonymous
 from l4raw.engine.policy import write_half
-from l4raw.engine.shared_counts import SharedCounts
+from l4raw.engine.shared_counts import SharedCounts, SharedCursors
 from l4raw.wire.abi import BUSY, MISS_NAMES, VERDICT_COUNT
 
 _SETTLE_S: Final = 1.0
@@ -97,6 +97,10 @@ class SharedFlows(FlowTable):
     def touch(self, index: int, state: int, now: int, packets: int) -> None:
         """Note the state, the time in ms, and how many frames the flow has had (modulo 2^32)."""
         native.lib.l4_flow_touch(self._view, index, state, now, packets & 0xFFFF_FFFF)
+
+    def renew(self, index: int, lock: int, backend: int, now: int) -> bool:
+        """Note that a client's choice is this backend, and the time. False: the entry is another's now."""
+        return bool(native.lib.l4_choice_renew(self._view, index, lock, backend, now))
 
     def delete(self, index: int) -> None:
         """Not here: a NAT flow is never seen with half of its entries."""
@@ -182,25 +186,6 @@ class SharedNextHops(NextHops):
         return int(self._control.hop_count - self._control.hop_freed)
 
 
-class _Cursors:
-    """`Tables.cursors`, in the table. Python's turn and a queue's at one moment can be the same turn."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._array, self._count = layout.at["cursors"], layout.sizes.services
-
-    def __getitem__(self, index: int, /) -> int:
-        return int(self._array[index])
-
-    def __setitem__(self, index: int, value: int, /) -> None:
-        self._array[index] = value
-
-    def __len__(self) -> int:
-        return self._count
-
-    def extend(self, values: Iterable[int], /) -> None:
-        """All that fit are there from the start, as 0."""
-
-
 class SharedTables(Tables):
     """All state of the packet path, for the helper and for Python."""
 
@@ -220,7 +205,7 @@ class SharedTables(Tables):
         flows = SharedFlows(self.layout, hash_key, self._view)
         hops = SharedNextHops(self.layout, self._view)
         counts = SharedCounts(self.layout, hash_key, self._view)
-        super().__init__(arms, flows, hops, cursors=_Cursors(self.layout), counts=counts)
+        super().__init__(arms, flows, hops, cursors=SharedCursors(self.layout), counts=counts)
 
     @property
     def now(self) -> int:

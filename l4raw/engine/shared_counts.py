@@ -1,7 +1,8 @@
-"""What limits count, in tables that the helper's threads write at the same time."""
+"""What limits count, and turns of schedulers, in tables that the helper's threads write at the same time."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from l4raw.core.hashing import HashKey, mapped
@@ -37,3 +38,22 @@ class SharedCounts(Counts):
             raise RuntimeError(
                 "end: a lock of the tables was held for seconds; the thread that has it is stuck"
             )
+
+
+class SharedCursors:
+    """`Tables.cursors`, in the table. Python's turn and a queue's at one moment can be the same turn."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._array, self._count = layout.at["cursors"], layout.sizes.services
+
+    def __getitem__(self, index: int, /) -> int:
+        return int(self._array[index])
+
+    def __setitem__(self, index: int, value: int, /) -> None:
+        self._array[index] = value
+
+    def __len__(self) -> int:
+        return self._count
+
+    def extend(self, values: Iterable[int], /) -> None:
+        """All that fit are there from the start, as 0."""

@@ -12,7 +12,7 @@ from typing import Final, NewType
 Verdict = NewType("Verdict", int)
 """What became of a frame. An index into VERDICT_NAMES and VERDICT_SENTENCES."""
 
-ABI_VERSION: Final = 13
+ABI_VERSION: Final = 14
 
 # enum l4_limit
 BURST: Final = 64
@@ -36,6 +36,7 @@ MOST_PER_S: Final = 4000000
 STRIPES: Final = 1024
 VERDICT_ROOM: Final = 48
 MISS_ROOM: Final = 16
+FLOWS_ALONE: Final = 4
 TUNNEL_ROOM: Final = 52
 
 # enum l4_verdict
@@ -160,6 +161,7 @@ RULE_FLOW_HASH: Final = 0
 RULE_CURSOR: Final = 1
 RULE_SOURCE_HASH: Final = 2
 RULE_LEAST: Final = 3
+RULE_AFFINITY: Final = 4
 
 # enum l4_flow_state
 FLOW_FREE: Final = 0
@@ -168,7 +170,8 @@ FLOW_ESTABLISHED: Final = 2
 FLOW_CLOSING: Final = 3
 FLOW_UDP: Final = 4
 FLOW_RESTING: Final = 5
-FLOW_STATES: Final = 6
+FLOW_AFFINITY: Final = 6
+FLOW_STATES: Final = 7
 
 # enum l4_address_use
 IS_VIP: Final = 0

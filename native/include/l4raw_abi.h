@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 13 };
+enum { L4_ABI_VERSION = 14 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -57,6 +57,7 @@ enum l4_limit {
 	L4_STRIPES = 1024,         /* locks for the insertion of a flow, by the hash of its key */
 	L4_VERDICT_ROOM = 48,      /* counters of verdicts in struct l4_queue */
 	L4_MISS_ROOM = 16,         /* and of misses */
+	L4_FLOWS_ALONE = 4,        /* one in so many entries of the capacity is for flows, and for no client's choice */
 	L4_TUNNEL_ROOM = 52,       /* bytes that the headers in front of a packet need at most */
 };
 
@@ -154,6 +155,7 @@ enum l4_rule {
 	L4_RULE_CURSOR,            /* the next slot, one after the other */
 	L4_RULE_SOURCE_HASH,       /* keyed hash of the client's address, modulo the size */
 	L4_RULE_LEAST,             /* no look-up: Python compares the backends' current flows */
+	L4_RULE_AFFINITY,          /* of no ring: where the client's last flow went, see l4raw/core/affinity.py */
 };
 
 /*
@@ -167,6 +169,7 @@ enum l4_flow_state {
 	L4_FLOW_CLOSING,           /* TCP: a FIN or RST */
 	L4_FLOW_UDP,
 	L4_FLOW_RESTING,           /* no flow: the reply key of one that has ended, so that its port is not used yet */
+	L4_FLOW_AFFINITY,          /* no flow: which backend a client's new flows go to, see l4raw/core/affinity.py */
 	L4_FLOW_STATES
 };
 
@@ -232,7 +235,8 @@ struct l4_backend {
 	uint8_t source[16];        /* of the address's IP version */
 	uint16_t tunnel_port_be;
 	uint8_t tunnel_ttl;
-	uint8_t reserved[5];
+	uint8_t takes_flows;       /* it is in its service's ring */
+	uint8_t reserved[4];
 };
 L4_ASSERT(sizeof(struct l4_backend) == 48, "backend")
 
@@ -256,7 +260,8 @@ struct l4_service {
 	uint32_t new_per_s;
 	uint32_t client_flows;
 	uint32_t client_new_per_s;
-	uint32_t reserved[2];
+	uint32_t affinity;         /* ms for which a client's choice is kept after its last new flow; 0: no choice is */
+	uint32_t reserved[1];
 };
 L4_ASSERT(sizeof(struct l4_service) == 80, "service")
 

@@ -12,6 +12,7 @@
 #define L4RAW_SRC_ADMIT_H
 
 #include "acl.h"
+#include "affinity.h"
 #include "counts.h"
 #include "tunnel.h"
 
@@ -309,6 +310,37 @@ L4_INLINE void l4_uncount(const struct l4_context *context, uint32_t service, ui
 			break;
 }
 
+/* A backend's number: the client's choice, or what the ring says. 0: `verdict` says why there is none. */
+L4_INLINE uint32_t l4_choose(struct l4_context *context, const struct l4_service *service,
+			     const struct l4_affinity *affinity, uint32_t *cursor, uint32_t *turn, int *verdict)
+{
+	const uint16_t *slot;
+
+	if (affinity->backend)
+		return affinity->backend;
+	if (affinity->index == L4_BUSY || service->rule >= L4_RULE_LEAST) {
+		*verdict = l4_miss_as(context, affinity->index == L4_BUSY ? L4_MISS_BUSY : L4_MISS_RULE);
+		return 0;
+	}
+	if (!service->ring_size) {
+		*verdict = L4_DROP_NO_BACKEND;
+		return 0;
+	}
+	slot = l4_ring_at(context->tables, context->half,
+			  service->ring_start + l4_slot_of(context, service, cursor, turn));
+	if (!slot || !*slot)
+		*verdict = l4_miss_as(context, L4_MISS_CHANGED);
+	return slot ? *slot : 0;
+}
+
+/* The frame is left to Python, which takes the turn again. */
+L4_INLINE void l4_leave_turn(const struct l4_service *service, const struct l4_affinity *affinity, uint32_t *cursor,
+			     uint32_t turn)
+{
+	if (!affinity->backend)
+		l4_turn_back(service, cursor, turn);
+}
+
 /* Under NAT its client is told, by Python; but a reset answers no reset: l4raw/core/answers.py. */
 L4_INLINE int l4_without_flow(struct l4_context *context, bool is_nat)
 {
@@ -325,13 +357,13 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 	uint32_t *cursor = l4_cursor_at(tables, service_number);
 	const struct l4_backend *backend;
 	struct l4_traffic *traffic;
-	const uint16_t *slot;
+	struct l4_affinity affinity = { .index = L4_NONE };
 	struct l4_where hop;
 	uint32_t number, turn = 0;
 	struct l4_key reply_key;
 	int64_t index;
 	bool is_nat;
-	int when_full = L4_DROP_FLOWS_FULL, refused;
+	int when_full = L4_DROP_FLOWS_FULL, refused = L4_MISS;
 
 	if (!service || !cursor)
 		return l4_miss_as(context, L4_MISS_CHANGED);
@@ -351,12 +383,11 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 	/* The most that may be in front: which backend it will be would cost a turn. */
 	if (l4_is_tunnel(service->mode) && l4_is_too_long(context, L4_TUNNEL_ROOM))
 		return l4_miss_as(context, L4_MISS_TOO_LONG);
-	if (service->rule >= L4_RULE_LEAST)
-		return l4_miss_as(context, L4_MISS_RULE);
-	if (!service->ring_size)
-		return L4_DROP_NO_BACKEND;
-	slot = l4_ring_at(tables, context->half, service->ring_start + l4_slot_of(context, service, cursor, &turn));
-	number = slot ? *slot : 0;
+	if (service->affinity)
+		affinity = l4_recall_choice(context, service);
+	number = l4_choose(context, service, &affinity, cursor, &turn, &refused);
+	if (!number)
+		return refused;
 	backend = l4_backend_at(tables, context->half, number);
 	traffic = l4_traffic_at(tables, number);
 	if (!backend || !traffic)
@@ -370,7 +401,7 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 	if (refused != L4_UNDECIDED) {
 		if (refused != L4_MISS)
 			return refused;
-		l4_turn_back(service, cursor, turn);
+		l4_leave_turn(service, &affinity, cursor, turn);
 		return l4_miss_as(context, L4_MISS_BUSY);
 	}
 	index = l4_remember(context, service, backend, number, &reply_key, &when_full);
@@ -379,11 +410,17 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 
 		l4_uncount(context, service_number, verdict == L4_MISS ? L4_LEVEL_OF_FLOW : 0);
 		if (verdict == L4_MISS)
-			l4_turn_back(service, cursor, turn);
+			l4_leave_turn(service, &affinity, cursor, turn);
 		return verdict;
 	}
 	context->flow = index;
 	l4_count_up(&traffic->flows, 1);
+	if (service->affinity) {
+		int why = l4_remember_choice(context, &affinity, number);
+
+		if (why && l4_undo_flow(context))
+			return l4_miss_as(context, why == L4_BUSY ? L4_MISS_BUSY : L4_MISS_CHANGED);
+	}
 	if (is_nat)
 		l4_nat_to(context, &reply_key);
 	return l4_to_backend(context, backend, number, hop);

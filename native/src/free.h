@@ -27,6 +27,12 @@ struct l4_ending {
 	uint32_t beyond;           /* how many of its entries are in the overflow area */
 };
 
+/* A port at rest is no flow: that one was counted when it ended. Nor is a client's choice. */
+L4_INLINE bool l4_is_flow(uint8_t state)
+{
+	return state != L4_FLOW_RESTING && state != L4_FLOW_AFFINITY;
+}
+
 /* Take an entry that still is what it was at `generation`. 0; L4_NONE: it is not; or L4_BUSY. */
 L4_INLINE int l4_take_as(struct l4_flow *entry, uint32_t generation)
 {
@@ -159,13 +165,12 @@ L4_INLINE int l4_free_flow(const struct l4_tables *tables, uint32_t index, uint3
 	if (!l4_limit_lock(tables, ending.service, ending.client, &clients))
 		return L4_BUSY;
 	result = l4_free_seen(tables, &ending, most);
-	/* A port at rest is no flow: that one was counted when it ended. */
-	if (!result && ending.state != L4_FLOW_RESTING)
+	if (!result && l4_is_flow(ending.state))
 		l4_limit_drop(tables, ending.service, ending.client, clients, 0);
 	if (clients)
 		l4_unlock(&clients->lock);
 	traffic = l4_traffic_at(tables, ending.backend);
-	if (!result && traffic && ending.state != L4_FLOW_RESTING)
+	if (!result && traffic && l4_is_flow(ending.state))
 		l4_count_up(&traffic->ended, 1);
 	return result;
 }

@@ -79,10 +79,14 @@ void l4_switch(const struct l4_tables *tables);
  *     and packets. Index of the first, L4_FULL, L4_TAKEN, L4_REPLY_TAKEN,
  *     L4_BUSY.
  * l4_flow_touch: set state, last_seen and packets.
+ * l4_choice_renew: the entry of a client's choice says this backend and this
+ *     time from now on. 1; or 0, if its lock word is not `generation`.
  * l4_flow_free: free the flow of an entry, both directions, if its lock word
  *     still is `generation`. 0, L4_NONE if it is not, or L4_BUSY.
  */
 int64_t l4_flow_find(const struct l4_tables *tables, const struct l4_flow *key);
+int l4_choice_renew(const struct l4_tables *tables, uint32_t index, uint32_t generation, uint32_t backend,
+		    uint32_t now);
 int l4_flow_read(const struct l4_tables *tables, uint32_t index, struct l4_flow *copy);
 int64_t l4_flow_put(const struct l4_tables *tables, const struct l4_flow *flow, const struct l4_flow *reply);
 void l4_flow_touch(const struct l4_tables *tables, uint32_t index, uint8_t state, uint32_t now, uint32_t packets);

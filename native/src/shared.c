@@ -7,6 +7,7 @@
 #include <sched.h>
 
 #include "memory.h"
+#include "affinity.h"
 #include "counts.h"
 #include "free.h"
 #include "helper.h"
@@ -88,6 +89,12 @@ void l4_flow_touch(const struct l4_tables *tables, uint32_t index, uint8_t state
 
 	if (entry)
 		l4_touch(entry, l4_load_acquire(&entry->lock), state, now, packets);
+}
+
+int l4_choice_renew(const struct l4_tables *tables, uint32_t index, uint32_t generation, uint32_t backend,
+		    uint32_t now)
+{
+	return l4_renew(tables, index, generation, backend, now);
 }
 
 int l4_flow_free(const struct l4_tables *tables, uint32_t index, uint32_t generation)

@@ -150,6 +150,8 @@ static void check_entry(const struct l4_tables *tables, uint32_t index)
 		finding("entry %u is in state %u", index, entry->state);
 	if (entry->state == L4_FLOW_RESTING && (entry->peer || entry->next_hop))
 		finding("entry %u rests, and is of a flow", index);
+	if ((entry->state == L4_FLOW_AFFINITY) != !entry->protocol || (!entry->protocol && entry->peer))
+		finding("entry %u is a client's choice, and a flow", index);
 	if (entry->state != L4_FLOW_RESTING && (entry->state == L4_FLOW_UDP) != (entry->protocol == 17))
 		finding("entry %u has a state of another protocol", index);
 	if (!entry->backend || entry->backend >= policy->backends || !entry->service ||
@@ -185,7 +187,7 @@ static void check_flows(const struct l4_tables *tables, uint32_t *references)
 			resting++;
 		else if (entry->next_hop)
 			references[entry->next_hop]++;
-		else
+		else if (entry->state != L4_FLOW_AFFINITY)
 			flows[entry->backend]++;
 	}
 	for (uint32_t i = 0; i < control->backend_limit; i++)

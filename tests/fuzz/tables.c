@@ -46,7 +46,7 @@ static void free_flow(const struct l4_tables *tables, uint32_t index)
 	service = &tables->services[half * tables->control->service_limit + entry.service];
 	if (entry.state == L4_FLOW_RESTING)
 		tables->control->resting--;
-	else if (service->mode == L4_FULLNAT)
+	else if (service->mode == L4_FULLNAT && entry.peer)
 		rest(tables, entry.next_hop ? &entry : &peer);
 }
 
@@ -151,7 +151,8 @@ void table_touch(const struct l4_tables *tables, uint32_t n, uint32_t state, uin
 {
 	int64_t index = used_entry(tables, n);
 
-	if (index < 0 || tables->flows[index].state == L4_FLOW_RESTING)
+	if (index < 0 || tables->flows[index].state == L4_FLOW_RESTING ||
+	    tables->flows[index].state == L4_FLOW_AFFINITY)
 		return;
 	state = tables->flows[index].protocol == 17 ? L4_FLOW_UDP : 1 + state % L4_FLOW_CLOSING;
 	l4_flow_touch(tables, (uint32_t)index, (uint8_t)state, tables->control->now, packets);

@@ -356,9 +356,23 @@ def _schedulers() -> list[Story]:
         fewest.step(frame, "forward", nat(frame, dst, mac=mac), out_arm=1)
     ack = fixed(to_vip(TCP(sport=41023, dport=80, flags="A", seq=1001, ack=1)))
     fewest.step(ack, "forward", nat(ack, B2, mac=B2_MAC), out_arm=1, note="a known flow: a look-up again")
+    why = "Each client has a turn, and its further flows follow; each service by itself."
+    kept = Story("affinity", "dsr-affinity", why)
+    for src, sport, dport, mac in (
+        ("10.77.0.1", 1, 80, B1_MAC),
+        ("10.77.0.9", 1, 80, B2_MAC),
+        ("10.77.0.1", 2, 80, B1_MAC),
+        ("10.77.0.9", 2, 80, B2_MAC),
+        ("10.77.0.9", 3, 81, B1_MAC),
+        ("10.77.0.1", 3, 81, B2_MAC),
+        ("10.77.0.8", 3, 80, B3_MAC),
+        ("10.77.0.1", 4, 80, B1_MAC),
+    ):
+        frame = fixed(to_vip(syn(sport=sport, dport=dport), src=src))
+        kept.step(frame, "forward", dsr(frame, mac), note=f"{src} to port {dport}")
     unknown = fixed(to_vip(TCP(sport=9, dport=80, flags="R")))
     fewest.step(unknown, "drop_no_flow", note="and nobody knows where this one went")
-    return [turns, one, rows, fewest]
+    return [turns, one, rows, fewest, kept]
 
 
 def _fullnat() -> list[Story]:
