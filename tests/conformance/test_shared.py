@@ -39,6 +39,7 @@ from tests.crafted import TCP, Tuple5, build
 from tests.executors import Helper, OverShared, Reference, state
 from tests.noise import KEY
 from tests.tables import (
+    CLIENT_BUCKETS,
     CLIENT_MAC,
     OUR_MACS,
     SEED,
@@ -183,7 +184,8 @@ def test_memory_that_was_given_is_used_like_any_other() -> None:
         made[name] = mmap(-1, size + 4096)
         return made[name]
 
-    sizes = Sizes(1 << 16, queues=2, services=4, backends=8, addresses=16, next_hops=20)
+    room = {"services": 4, "backends": 8, "addresses": 16, "next_hops": 20, "client_buckets": CLIENT_BUCKETS}
+    sizes = Sizes(1 << 16, queues=2, **room)
     SharedTables((), KEY, sizes, remember)
     made = {name: mmap(-1, len(memory)) for name, memory in made.items()}
 
