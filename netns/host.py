@@ -190,7 +190,7 @@ class Host:
     def counters(self) -> dict[str, int]:
         """Checksum errors that the host's kernel counted, such as {"Tcp.InCsumErrors": 0}.
 
-        IpExt, Icmp, Tcp, Udp and UdpLite, as far as the kernel has them.
+        IpExt, Icmp, Tcp, Udp and UdpLite, as far as the kernel has them; of IPv6, Icmp6, Udp6 and UdpLite6.
         """
         found: dict[str, int] = {}
         for file in ("snmp", "netstat"):
@@ -200,6 +200,11 @@ class Host:
                 for name, number in zip(names.split()[1:], numbers.split()[1:], strict=True):
                     if name == "InCsumErrors":
                         found[f"{group}.{name}"] = int(number)
+        six = Path(f"/proc/{self.pid}/net/snmp6")
+        for line in six.read_text().splitlines() if six.exists() else ():
+            name, number = line.split()
+            if name.endswith("InCsumErrors"):
+                found[f"{name.removesuffix('InCsumErrors')}.InCsumErrors"] = int(number)
         return found
 
     @contextmanager

@@ -61,23 +61,25 @@ def test_a_failed_command_says_what_and_why() -> None:
             host.run(["sleep", "1000"], timeout=0.1)
 
 
-def test_counters_see_a_wrong_checksum() -> None:
-    with dsr(1) as network:
+@pytest.mark.parametrize(("version", "counter"), [(4, "b1.Udp.InCsumErrors"), (6, "b1.Udp6.InCsumErrors")])
+def test_counters_see_a_wrong_checksum(version: int, counter: str) -> None:
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    with dsr(1, version=version) as network:
         before = network.counters()
         assert {"b1.Tcp.InCsumErrors", "b1.Udp.InCsumErrors", "b1.IpExt.InCsumErrors"} <= before.keys()
         assert set(before.values()) == {0}
         udp = struct.pack("!4H", 1, 9, 8, 0xBAD)
         with network.client.enter():
-            wire = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+            wire = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_UDP)
         with network.backends[0].enter():
-            listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            listener = socket.socket(family, socket.SOCK_DGRAM)
         with wire, listener:
-            listener.bind(("0.0.0.0", 9))
+            listener.bind(("", 9))
             wire.sendto(udp, (network.backends[0].address, 0))
             deadline = time.monotonic() + DEADLINE
             while network.counters() == before:
                 assert time.monotonic() < deadline
-        assert network.counters() == before | {"b1.Udp.InCsumErrors": 1}
+        assert network.counters() == before | {counter: 1}
 
 
 @pytest.mark.parametrize("server", [nginx, python_web])
