@@ -6,7 +6,6 @@ ingress. A capture there is before it, so it sees the outer packets.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -24,11 +23,11 @@ from tests.cells import halved
 from tests.integration.capture import capturing, checksums_are_right, wait_until_quiet
 from tests.integration.running import Running, running
 from tests.integration.test_matrix import ECHO, PIECES, REQUESTS, SERVICES, SIZE, move
+from tests.integration.tunnelled import compiled, decapsulate, widen
 from tests.integration.udp_echo import serving, there_and_back
 
 pytestmark = pytest.mark.root
 
-SOURCE = Path(__file__).with_name("decapsulate.bpf.c")
 PROTOCOLS = {4: 4, 6: 41}
 """Of a packet of this IP version inside of another one."""
 each_cell = pytest.mark.parametrize(
@@ -41,13 +40,7 @@ each_cell = pytest.mark.parametrize(
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The decapsulator, compiled."""
-    target = tmp_path_factory.mktemp("bpf") / "decapsulate.o"
-    multiarch = subprocess.run(["cc", "-print-multiarch"], capture_output=True, text=True).stdout.strip()
-    include = f"-I/usr/include/{multiarch}"
-    argv = ["clang", "-O2", "-g", "-target", "bpf", include, "-c", str(SOURCE), "-o", str(target)]
-    done = subprocess.run(argv, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return target
+    return compiled(tmp_path_factory.mktemp("bpf"))
 
 
 @contextmanager
@@ -58,24 +51,12 @@ def served(mode: str, version: int, program: Path) -> Iterator[tuple[Topology, l
         if (mode, version) == ("dsr-gue", 6):  # a UDP piece of this test and the headers are 1,508 bytes
             widen(network)
         for backend in network.backends:
-            backend.run(["tc", "qdisc", "add", "dev", "eth0", "clsact"])
-            load = ["bpf", "da", "obj", str(program), "sec", "tc"]
-            backend.run(["tc", "filter", "add", "dev", "eth0", "ingress", *load])
+            decapsulate(backend, program)
             stack.enter_context(serving(backend, network.vip, ECHO))
         servers = [stack.enter_context(nginx(backend)) for backend in network.backends]
         before = network.counters()
         yield network, servers
         assert network.counters() == before
-
-
-def widen(network: Topology) -> None:
-    """The backends' segment takes packets of 1,600 bytes."""
-    switch = next(host for host in network.hosts if host.name == "switch")
-    for host in (network.balancer, *network.backends):
-        interface = host.links[-1].interface
-        switch.ip(f"link set {host.name}-{interface} mtu 1600")
-        host.ip(f"link set {interface} mtu 1600")
-    switch.ip("link set br-backends mtu 1600")
 
 
 @each_cell
