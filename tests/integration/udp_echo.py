@@ -83,15 +83,26 @@ def send(address: str, port: int, size: int) -> dict[str, Any]:
             if waiting.pop(number, None) is not None:
                 under_way -= 1
                 back[number] = data[NUMBER.size :]
-        sock.send(NUMBER.pack(DIGEST))
-        while NUMBER.unpack_from(told := sock.recv(65_535))[0] != DIGEST:
-            pass
+        told = _digest(sock, latest)
     return {
         "sent": hashlib.sha256(content).hexdigest(),
         "received": told[NUMBER.size :].hex(),
         "returned": hashlib.sha256(b"".join(back[i] for i in sorted(back))).hexdigest(),
         "again": again,
     }
+
+
+def _digest(sock: socket.socket, latest: float) -> bytes:
+    """The server's answer to that question, asked again while there is none: a slow server, or a lost one."""
+    while True:
+        sock.send(NUMBER.pack(DIGEST))
+        try:
+            while NUMBER.unpack_from(told := sock.recv(65_535))[0] != DIGEST:
+                pass
+        except TimeoutError:
+            assert time.monotonic() < latest, "no answer to the question for the digest"
+            continue
+        return told
 
 
 @contextmanager
