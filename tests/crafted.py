@@ -32,6 +32,16 @@ class Tuple5(NamedTuple):
         return Tuple5(self.dst, self.dport, self.src, self.sport, self.protocol)
 
 
+def tagged(frame: bytes, tci: int, tpid: int = ethernet.VLAN) -> bytes:
+    """The frame with a tag, in front of those that it has."""
+    return bytes(frame[:12]) + pack("!HH", tpid, tci) + bytes(frame[12:])
+
+
+def untagged(frame: bytes) -> bytes:
+    """The frame without its 802.1Q tag, if it has one."""
+    return frame[:12] + frame[16:] if frame[12:14] == b"\x81\0" else frame
+
+
 def error_about(
     random: Random, quoted: bytearray, macs: tuple[bytes, bytes], src: bytes, dst: bytes
 ) -> bytearray:
@@ -196,6 +206,8 @@ def make_partial(frame: bytearray) -> int:
 
 def completed(frame: bytes) -> bytes:
     """What a network card makes of a frame whose checksum is partial; other frames as they are."""
+    if frame[12:14] == b"\x81\0" and frame[16:18] != b"\x81\0":
+        return frame[:16] + completed(untagged(frame))[12:]
     found = segment_of(frame)
     if found is None or frame[found.field : found.field + 2] != found.partial.to_bytes(2, "big"):
         return frame

@@ -3,9 +3,10 @@
 Half of them are noise (noise.py), half belong to whole conversations
 (lives.py). Each round is a burst of up to 64 frames, and then something that
 is no frame: time passes, or leaps, flows expire, a MAC is lost or found, a
-policy replaces another. Four run side by side, each over tables of its own: the reference;
-`l4_steer`; `l4_steer_burst`; and the reference over the tables that the
-helper shares, which is what a miss meets.
+policy replaces another. Some frames have a VLAN tag, or two. Four run side by
+side, each over tables of its own: the reference; `l4_steer`;
+`l4_steer_burst`; and the reference over the tables that the helper shares,
+which is what a miss meets.
 
     .venv/bin/python -m tests.differential [FRAMES [SEED]]
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from l4raw.core import fragments
 from l4raw.core.decision import WAITS
@@ -26,7 +27,7 @@ from l4raw.wire.abi import BURST, CSUM_DETECT, FORWARD, REPLY, SENT, VERDICT_NAM
 from tests.crafted import completed
 from tests.executors import Bursts, Executor, Helper, Outcome, OverShared, Reference, state
 from tests.lives import Lives
-from tests.noise import B, Given, Noise, make_policies, make_world
+from tests.noise import B, Given, Noise, Tagging, make_policies, make_world
 
 START_MS = (1 << 32) - 20_000
 """The clock starts shortly before it wraps; later a leap takes it there again."""
@@ -36,13 +37,6 @@ COMPARED_EVERY = 50
 
 class Difference(AssertionError):
     """Two executors did not agree."""
-
-
-class Source(Protocol):
-    """Where frames come from."""
-
-    def frame(self) -> Given: ...
-    def heard(self, outcome: Outcome) -> None: ...
 
 
 class Tally(NamedTuple):
@@ -65,7 +59,7 @@ class Run:
     def __init__(self, seed: int, module: Any = native, margin: bytes | None = None) -> None:
         noise = Noise(seed)
         self._random = noise.random
-        self._sources: tuple[Source, ...] = (noise, Lives(self._random))
+        self._sources = tuple(Tagging(each, self._random) for each in (noise, Lives(self._random)))
         self._policies = make_policies()
         self._reference = Reference(make_world(Reference.new))
         self._others: list[Executor] = [

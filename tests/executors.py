@@ -21,6 +21,7 @@ from l4raw.engine.base import count
 from l4raw.engine.shared import SharedTables
 from l4raw.wire.abi import BURST, CSUM_DETECT, MISS, RULE_LEAST, SENT, TUNNEL_ROOM, Verdict
 from l4raw.wire.headers import parse
+from l4raw.wire.quoted import is_error
 from tests.crafted import completed
 from tests.tables import New, counted, plain, shared, tables_named
 
@@ -159,13 +160,14 @@ class Bursts(Helper):
         return outcomes
 
     def _until_a_miss(self, frames: Sequence[tuple[bytes, int, int]]) -> Sequence[tuple[bytes, int, int]]:
-        """Those up to the first that is left to Python and may change tables: the next ones are to see it."""
+        """Those up to the first that is left to Python and may change tables, which the next ones are to see,
+        or reads what they may change."""
         policy, flows = self.tables.policy, self.tables.flows
         for place, (frame, _, _) in enumerate(frames, start=1):
             headers = parse(frame)
             if isinstance(headers, int):
                 continue
-            if headers.fragment:
+            if headers.fragment or is_error(headers):
                 return frames[:place]
             if not headers.l4:
                 continue

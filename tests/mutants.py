@@ -10,10 +10,24 @@ from tests.variants import Patch
 STEER, ADMIT, REWRITE, CONTEXT = "src/steer.h", "src/admit.h", "src/rewrite.h", "src/context.h"
 ACL, MSS, COUNTS, AFFINITY = "src/acl.h", "src/mss.h", "src/counts.h", "src/affinity.h"
 FLOWS, INSERT, HOPS = "src/flows.h", "src/insert.h", "src/hops.h"
-PACKET, CHECKSUM, HELPER = "src/packet.h", "src/checksum.h", "src/helper.c"
+PACKET, CHECKSUM, HELPER, TUNNEL = "src/packet.h", "src/checksum.h", "src/helper.c", "src/tunnel.h"
 
 MUTANTS = {
     "short frames": Patch(PACKET, "room < sizeof(tcp) ||", "room + 1 < sizeof(tcp) ||"),
+    "tag unread": Patch(PACKET, "if (l4_unlikely(type == l4_htons(ETH_P_8021Q)))", "if (0)"),
+    "tag cut off": Patch(PACKET, "if (!l4_has(data, end, L4_TAGGED_LENGTH))", "if (0)"),
+    "a provider's tag": Patch(
+        PACKET,
+        "type == l4_htons(ETH_P_8021Q)",
+        "type == l4_htons(ETH_P_8021Q) || type == l4_htons(ETH_P_8021AD)",
+    ),
+    "tag lost in the tunnel": Patch(TUNNEL, "if (start == L4_TAGGED_LENGTH)", "if (0)"),
+    "sum without the tag": Patch(TUNNEL, "!= headers->ip + length", "!= sizeof(struct ethhdr) + length"),
+    "addresses before the tag": Patch(
+        REWRITE,
+        "context->data + headers->ip, *l4 =",
+        "context->data + sizeof(struct ethhdr), *l4 =",
+    ),
     "options unsummed": Patch(PACKET, "if (l4_unlikely(length > sizeof(*ip)))", "if (0)"),
     "total beyond the frame": Patch(PACKET, "total < length || total > room", "total < length"),
     "UDP length": Patch(PACKET, "length < sizeof(udp) || length > room", "length > room"),

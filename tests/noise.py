@@ -12,7 +12,7 @@ import functools
 from collections import deque
 from dataclasses import replace
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from l4raw.core.hashing import HashKey, hash_key
 from l4raw.core.model import Acl, Backend, Limits, Mode, Scheduler, Service, Snat, Tunnel
@@ -29,8 +29,10 @@ from tests.crafted import (
     error_about,
     make_partial,
     refix,
+    tagged,
     tcp_options,
     tuple_of,
+    untagged,
 )
 from tests.executors import Outcome
 from tests.tables import OUR_ADDRESSES, OUR_MACS, SEED, SOURCES, New, ip
@@ -212,6 +214,40 @@ def is_whole_v4(frame: bytearray) -> bool:
     if frame[12:15] != b"\x08\0\x45" or not 60 < len(frame) < 600:
         return False
     return int.from_bytes(frame[16:18]) + 14 == len(frame) and not int.from_bytes(frame[20:22]) & 0x3FFF
+
+
+class Source(Protocol):
+    """Where frames come from."""
+
+    def frame(self) -> Given: ...
+    def heard(self, outcome: Outcome) -> None: ...
+
+
+class Tagging:
+    """The frames of another source, some of them with an 802.1Q tag, or with what looks like one."""
+
+    SHARE = 0.2
+    ODD = 0.1
+    """Of these: two tags, another kind, or cut off within the tag."""
+
+    def __init__(self, source: Source, random: Random) -> None:
+        self._source, self._random = source, random
+
+    def frame(self) -> Given:
+        """The next one."""
+        random, given = self._random, self._source.frame()
+        if random.random() >= self.SHARE or len(given.frame) < 14:
+            return given
+        tci = random.choice((0, 5, 0x6005, 0xFFFF))
+        frame = tagged(given.frame, tci)
+        if random.random() < self.ODD:
+            odd = (frame[: random.randrange(12, 19)], tagged(frame, 7), tagged(given.frame, tci, 0x88A8))
+            frame = random.choice((*odd, tagged(tagged(given.frame, 9, 0x88A8), tci)))
+        return Given(frame, given.arm, given.csum_start and given.csum_start + 4)
+
+    def heard(self, outcome: Outcome) -> None:
+        """What became of the last one."""
+        self._source.heard(outcome._replace(frame=untagged(outcome.frame)))
 
 
 class Noise:

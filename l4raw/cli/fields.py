@@ -16,8 +16,12 @@ from l4raw.wire import abi, ethernet, ipv4, ipv6, tcp, udp
 from l4raw.wire.checksum import checksum
 from l4raw.wire.headers import Headers, parse
 
-_IP: Final = ethernet.LENGTH
-_TYPES: Final = {ethernet.IPV4: "IPv4", ethernet.ARP: "ARP", ethernet.IPV6: "IPv6", 0x8100: "VLAN"}
+_TYPES: Final = {
+    ethernet.IPV4: "IPv4",
+    ethernet.ARP: "ARP",
+    ethernet.IPV6: "IPv6",
+    ethernet.VLAN: "VLAN",
+}
 _PROTOCOLS: Final = {ipv4.ICMP: "icmp", ipv4.TCP: "tcp", ipv4.UDP: "udp", ipv6.ICMPV6: "icmpv6"}
 _DONT, _MORE, _OFFSET = 0x4000, 0x2000, 0x1FFF
 """Flags and fragment offset (in units of 8 bytes): RFC 791, section 3.1."""
@@ -34,29 +38,37 @@ class Field(NamedTuple):
 
 def fields(frame: bytes) -> Iterator[Field]:
     """The fields that this many bytes have room for, in order."""
+    ip = ethernet.length(frame)
     yield from _layer(frame, 0, "eth", _ETHERNET)
+    if ip > ethernet.LENGTH:
+        yield from _layer(frame, ethernet.LENGTH, "tag", _TAG)
     if is_v6(frame):
         yield from _fields_v6(frame)
-    if _number(frame, ethernet.TYPE, 2) != ethernet.IPV4:
+    if _ethertype(frame) != ethernet.IPV4:
         return
-    yield from _layer(frame, _IP, "ip", _IPV4)
-    protocol = _number(frame, _IP + ipv4.PROTOCOL, 1)
+    yield from _layer(frame, ip, "ip", _IPV4)
+    protocol = _number(frame, ip + ipv4.PROTOCOL, 1)
     length = header_length(frame)
-    if length >= ipv4.LENGTH and not _number(frame, _IP + ipv4.FRAGMENT, 2) & ipv4.IS_FRAGMENT:
+    if length >= ipv4.LENGTH and not _number(frame, ip + ipv4.FRAGMENT, 2) & ipv4.IS_FRAGMENT:
         if protocol == ipv4.TCP:
-            yield from _layer(frame, _IP + length, "tcp", _TCP)
+            yield from _layer(frame, ip + length, "tcp", _TCP)
         elif protocol == ipv4.UDP:
-            yield from _layer(frame, _IP + length, "udp", _UDP)
+            yield from _layer(frame, ip + length, "udp", _UDP)
+
+
+def _ethertype(frame: bytes) -> int:
+    """Of what follows the Ethernet header, its tag included."""
+    return _number(frame, ethernet.length(frame) - 2, 2)
 
 
 def is_v6(frame: bytes) -> bool:
     """Whether its EtherType says so."""
-    return _number(frame, ethernet.TYPE, 2) == ethernet.IPV6
+    return _ethertype(frame) == ethernet.IPV6
 
 
 def _fields_v6(frame: bytes) -> Iterator[Field]:
     """Extension headers are not shown; what follows them is, where it can be read."""
-    yield from _layer(frame, _IP, "ip", _IPV6)
+    yield from _layer(frame, ethernet.length(frame), "ip", _IPV6)
     headers = parse(frame)
     if isinstance(headers, Headers) and headers.l4:
         is_tcp = headers.protocol == ipv4.TCP
@@ -65,7 +77,7 @@ def _fields_v6(frame: bytes) -> Iterator[Field]:
 
 def header_length(frame: bytes) -> int:
     """What IHL says, in bytes; 0 if it is cut off."""
-    return (_number(frame, _IP + ipv4.VERSION_IHL, 1) & 0xF) * 4
+    return (_number(frame, ethernet.length(frame) + ipv4.VERSION_IHL, 1) & 0xF) * 4
 
 
 def table(frame: bytes) -> Iterator[str]:
@@ -102,12 +114,18 @@ def _decimal(data: bytes) -> str:
     return str(int.from_bytes(data, "big"))
 
 
+def _tci(data: bytes) -> str:
+    value = int.from_bytes(data, "big")
+    eligible = ", may be dropped" if value & ethernet.DROP_ELIGIBLE else ""
+    return f"VLAN {value & ethernet.VLAN_NUMBER}, priority {value >> ethernet.PRIORITY_AT}{eligible}"
+
+
 def _hex(data: bytes) -> str:
     return f"0x{data.hex()}"
 
 
 def _type(data: bytes) -> str:
-    return _named(_hex(data), _TYPES.get(int.from_bytes(data, "big")))
+    return _named(_hex(data), _TYPES.get(ethernet.EtherType(int.from_bytes(data, "big"))))
 
 
 def _protocol(data: bytes) -> str:
@@ -148,6 +166,10 @@ _ETHERNET: Final[_Layout] = (
     ("src", ethernet.SRC, 6, ethernet.format_mac),
     ("type", ethernet.TYPE, 2, _type),
 )
+_TAG: Final[_Layout] = (
+    ("tci", 0, 2, _tci),
+    ("type", 2, 2, _type),
+)
 _IPV4: Final[_Layout] = (
     ("version,ihl", ipv4.VERSION_IHL, 1, _version),
     ("length", ipv4.TOTAL_LENGTH, 2, _decimal),
@@ -181,66 +203,73 @@ _UDP: Final[_Layout] = (
 
 
 def _short(frame: bytes) -> str:
-    size = len(frame)
-    if size < ethernet.LENGTH:
-        return f"the frame has {size} bytes; an Ethernet header has {ethernet.LENGTH}"
-    room = size - ethernet.LENGTH
+    size, ip = len(frame), ethernet.length(frame)
+    if size < ip:
+        tag = " with a tag" if ip > ethernet.LENGTH else ""
+        return f"the frame has {size} bytes; an Ethernet header{tag} has {ip}"
+    room = size - ip
     if is_v6(frame):
         if room < ipv6.LENGTH:
             return f"{room} bytes follow the Ethernet header; an IPv6 header has {ipv6.LENGTH}"
-        payload = _number(frame, _IP + ipv6.PAYLOAD_LENGTH, 2)
+        payload = _number(frame, ip + ipv6.PAYLOAD_LENGTH, 2)
         return f"the TCP or UDP header does not fit into the payload of {payload} bytes"
     if room < ipv4.LENGTH:
         return f"{room} bytes follow the Ethernet header; an IPv4 header has {ipv4.LENGTH} or more"
-    protocol = _number(frame, _IP + ipv4.PROTOCOL, 1)
+    protocol = _number(frame, ip + ipv4.PROTOCOL, 1)
     name, least = ("TCP", tcp.LENGTH) if protocol == ipv4.TCP else ("UDP", udp.HEADER_LENGTH)
-    left = _number(frame, _IP + ipv4.TOTAL_LENGTH, 2) - header_length(frame)
+    left = _number(frame, ip + ipv4.TOTAL_LENGTH, 2) - header_length(frame)
     return f"{left} bytes follow the IPv4 header; a {name} header has {least} or more"
 
 
 def _ip_version(frame: bytes) -> str:
+    ip = ethernet.length(frame)
     if is_v6(frame):
-        return f"the upper half of byte {_IP} is {frame[_IP] >> 4}; IPv6 has 6 there"
-    return f"the upper half of byte {_IP + ipv4.VERSION_IHL} is {frame[_IP] >> 4}; IPv4 has 4 there"
+        return f"the upper half of byte {ip} is {frame[ip] >> 4}; IPv6 has 6 there"
+    return f"the upper half of byte {ip + ipv4.VERSION_IHL} is {frame[ip] >> 4}; IPv4 has 4 there"
 
 
 def _ip_header_length(frame: bytes) -> str:
+    ip = ethernet.length(frame)
     length = header_length(frame)
     return (
-        f"IHL, the lower half of byte {_IP + ipv4.VERSION_IHL}, says {length // 4} words, {length} bytes;"
-        f" {ipv4.LENGTH} is the least, and {len(frame) - _IP} are there"
+        f"IHL, the lower half of byte {ip + ipv4.VERSION_IHL}, says {length // 4} words, {length} bytes;"
+        f" {ipv4.LENGTH} is the least, and {len(frame) - ip} are there"
     )
 
 
 def _ip_length(frame: bytes) -> str:
+    ip = ethernet.length(frame)
     if is_v6(frame):
-        room, says = len(frame) - _IP - ipv6.LENGTH, _number(frame, _IP + ipv6.PAYLOAD_LENGTH, 2)
-        at = _IP + ipv6.PAYLOAD_LENGTH
+        room, says = len(frame) - ip - ipv6.LENGTH, _number(frame, ip + ipv6.PAYLOAD_LENGTH, 2)
+        at = ip + ipv6.PAYLOAD_LENGTH
         return f"bytes {at} and on say {says}; {room} bytes follow the IPv6 header"
-    total = _number(frame, _IP + ipv4.TOTAL_LENGTH, 2)
+    total = _number(frame, ip + ipv4.TOTAL_LENGTH, 2)
     return (
-        f"bytes {_IP + ipv4.TOTAL_LENGTH} and on say {total}; the header alone has {header_length(frame)},"
-        f" and {len(frame) - _IP} bytes follow the Ethernet header"
+        f"bytes {ip + ipv4.TOTAL_LENGTH} and on say {total}; the header alone has {header_length(frame)},"
+        f" and {len(frame) - ip} bytes follow the Ethernet header"
     )
 
 
 def _ip_checksum(frame: bytes) -> str:
-    at = _IP + ipv4.CHECKSUM
-    header = bytearray(frame[_IP : _IP + header_length(frame)])
+    ip = ethernet.length(frame)
+    at = ip + ipv4.CHECKSUM
+    header = bytearray(frame[ip : ip + header_length(frame)])
     header[ipv4.CHECKSUM : ipv4.CHECKSUM + 2] = bytes(2)
     return f"0x{frame[at : at + 2].hex()} at offset {at}; these bytes ask for 0x{checksum(header):04x}"
 
 
 def _ip_extensions(frame: bytes) -> str:
-    payload = _number(frame, _IP + ipv6.PAYLOAD_LENGTH, 2)
+    ip = ethernet.length(frame)
+    payload = _number(frame, ip + ipv6.PAYLOAD_LENGTH, 2)
     return f"at most {ipv6.MOST_EXTENSIONS} are read, and all must end within the payload of {payload} bytes"
 
 
 def _tcp_offset(frame: bytes) -> str:
+    ip = ethernet.length(frame)
     if is_v6(frame):
         return f"below {tcp.LENGTH} bytes, or more than the segment has"
-    at = _IP + header_length(frame) + tcp.OFFSET
-    segment = _number(frame, _IP + ipv4.TOTAL_LENGTH, 2) - header_length(frame)
+    at = ip + header_length(frame) + tcp.OFFSET
+    segment = _number(frame, ip + ipv4.TOTAL_LENGTH, 2) - header_length(frame)
     return (
         f"the upper half of byte {at} says {frame[at] >> 4} words, {(frame[at] >> 4) * 4} bytes;"
         f" {tcp.LENGTH} is the least, and the segment has {segment}"
@@ -248,10 +277,11 @@ def _tcp_offset(frame: bytes) -> str:
 
 
 def _udp_length(frame: bytes) -> str:
+    ip = ethernet.length(frame)
     if is_v6(frame):
         return f"below {udp.HEADER_LENGTH}, or more than the datagram has room for"
-    at = _IP + header_length(frame) + udp.LENGTH
-    room = _number(frame, _IP + ipv4.TOTAL_LENGTH, 2) - header_length(frame)
+    at = ip + header_length(frame) + udp.LENGTH
+    room = _number(frame, ip + ipv4.TOTAL_LENGTH, 2) - header_length(frame)
     return (
         f"bytes {at} and on say {_number(frame, at, 2)}; {udp.HEADER_LENGTH} is the least,"
         f" and the datagram has room for {room}"

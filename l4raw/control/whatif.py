@@ -232,7 +232,7 @@ def state_of_sum(frame: bytes, headers: Headers) -> str | None:
     if headers.protocol == ipv4.UDP and headers.l4_checksum == udp.NO_CHECKSUM:
         return NONE
     # TCP has the rest of the datagram; UDP says how long it is.
-    ip = ethernet.LENGTH
+    ip = headers.ip
     if headers.protocol == ipv4.UDP:
         start, at = headers.l4, headers.l4 + udp.LENGTH
     elif len(headers.src) == 4:

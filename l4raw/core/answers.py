@@ -44,13 +44,13 @@ def answered(frame: bytes | Frame, refused: Decision, arm: int, partial: bool, t
     if headers.fragment or not (partial or _is_whole(frame, headers)) or not tables.resets.take(tables.now):
         return refused
     macs = headers.src_mac + tables.arms[arm].mac
-    kind = bytes(frame[ethernet.TYPE : ethernet.LENGTH])
+    kind = bytes(frame[ethernet.TYPE : headers.ip])
     return refused._replace(made=(macs + kind + reset(frame, headers),), arm=arm)
 
 
 def _is_whole(frame: bytes | Frame, headers: Headers) -> bool:
     """Whether the segment's checksum is right."""
-    segment = frame[headers.l4 : ethernet.LENGTH + headers.length]
+    segment = frame[headers.l4 : headers.ip + headers.length]
     return checksum(segment, pseudo_header(headers.src, headers.dst, ipv4.TCP, len(segment))) == 0
 
 
@@ -64,7 +64,7 @@ def reset(frame: bytes | Frame, headers: Headers) -> bytes:
     if headers.flags & tcp.ACK:
         numbers, flags = (acknowledged, 0), tcp.RST
     else:
-        data = ethernet.LENGTH + headers.length - headers.l4 - (offset >> 4 << 2)
+        data = headers.ip + headers.length - headers.l4 - (offset >> 4 << 2)
         length = data + bool(headers.flags & tcp.SYN) + bool(headers.flags & tcp.FIN)
         numbers, flags = (0, sequence + length & _U32), tcp.RST | tcp.ACK
     fields = (*numbers, tcp.LENGTH // 4 << 4, flags, 0, 0, 0)

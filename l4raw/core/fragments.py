@@ -27,7 +27,7 @@ from l4raw.core.mtu import fit
 from l4raw.core.tables import Tables
 from l4raw.core.tunnel import through
 from l4raw.core.waiting import Datagram, Key
-from l4raw.wire import ethernet, ipv4, ipv6
+from l4raw.wire import ipv4, ipv6
 from l4raw.wire.abi import (
     DROP_FRAGMENT,
     DROP_FRAGMENT_OVERLAP,
@@ -95,12 +95,12 @@ def expire(tables: Tables) -> None:
 
 def _piece(frame: bytes | Frame, headers: Headers) -> Piece | None:
     """None: it fits into no datagram."""
-    end = ethernet.LENGTH + headers.length
+    end = headers.ip + headers.length
     size = end - headers.body
     ident: int
     if len(headers.src) == 4:
-        (ident,) = _U16.unpack_from(frame, ethernet.LENGTH + ipv4.ID)
-        (place,) = _U16.unpack_from(frame, ethernet.LENGTH + ipv4.FRAGMENT)
+        (ident,) = _U16.unpack_from(frame, headers.ip + ipv4.ID)
+        (place,) = _U16.unpack_from(frame, headers.ip + ipv4.FRAGMENT)
         start, more = (place & ipv4.OFFSET) * ipv4.FRAGMENT_UNIT, place & ipv4.MORE_FRAGMENTS != 0
     else:
         place, ident = _V6_PLACE.unpack_from(frame, headers.body - ipv6.EXTENSION_LENGTH)

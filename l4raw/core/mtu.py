@@ -32,7 +32,6 @@ from l4raw.wire.checksum import ONES, add, checksum, fold, pseudo_header
 from l4raw.wire.headers import Frame, Headers, parse
 from l4raw.wire.quoted import is_error
 
-_IP: Final = ethernet.LENGTH
 _U16: Final = Struct("!H")
 _OWN_TTL: Final = 64
 _CONTROL: Final = 0xC0
@@ -54,7 +53,7 @@ def fit(
     longest = _of_segment(frame, headers, segment) if segment and headers.l4 else headers.length
     if longest <= mtu:
         return decision
-    if len(headers.src) == 4 and not _u16(frame, _IP + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT:
+    if len(headers.src) == 4 and not _u16(frame, headers.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT:
         decision = _numbered(frame, decision, tables)
         made = tuple(_cut(frame, decision, partial, segment, mtu))
         return decision._replace(verdict=FRAGMENTED, made=made)
@@ -64,7 +63,7 @@ def fit(
 def _of_segment(frame: bytes | Frame, headers: Headers, segment: int) -> int:
     """Bytes of the IP packet that one segment of a super-frame becomes."""
     own = frame[headers.l4 + tcp.OFFSET] >> 4 << 2 if headers.protocol == ipv4.TCP else udp.HEADER_LENGTH
-    return headers.l4 - _IP + own + segment
+    return headers.l4 - headers.ip + own + segment
 
 
 def _numbered(frame: bytes | Frame, decision: Decision, tables: Tables) -> Decision:
@@ -84,9 +83,10 @@ def _cut(frame: bytes | Frame, decision: Decision, partial: bool, segment: int, 
     """
     headers = decision.headers
     assert headers is not None, "what is sent was read"
-    whole, kind = bytearray(frame[: _IP + headers.length]), bytes(frame[ethernet.TYPE : ethernet.LENGTH])
+    ip = headers.ip
+    whole, kind = bytearray(frame[: ip + headers.length]), bytes(frame[ethernet.TYPE : ip])
     apply(whole, decision.edits)
-    whole[ethernet.TYPE : ethernet.LENGTH] = kind
+    whole[ethernet.TYPE : ip] = kind
     parts = [whole]
     if segment and headers.l4:
         read = parse(whole)
@@ -94,7 +94,7 @@ def _cut(frame: bytes | Frame, decision: Decision, partial: bool, segment: int, 
         parts = segments.cut(whole, read, segment)
     elif partial and not decision.outer:
         _complete(whole, headers)
-    pieces = (piece for part in parts for piece in fragments(bytes(part), mtu))
+    pieces = (piece for part in parts for piece in fragments(bytes(part), mtu, ip))
     yield from each_enclosed(pieces, kind, decision) if decision.outer else pieces
 
 
@@ -102,17 +102,17 @@ def _complete(frame: bytearray, headers: Headers) -> None:
     """Complete a partial checksum: the field is part of what it covers, and has the pseudo-header's part."""
     is_udp = headers.protocol == ipv4.UDP
     at = headers.l4 + (udp.CHECKSUM if is_udp else tcp.CHECKSUM)
-    total = ~fold(add(frame[headers.l4 : _IP + headers.length])) & ONES
+    total = ~fold(add(frame[headers.l4 : headers.ip + headers.length])) & ONES
     frame[at : at + 2] = _U16.pack(total or (udp.ZERO if is_udp else 0))
 
 
-def fragments(frame: bytes, mtu: int) -> Iterator[bytes]:
-    """An IPv4 frame without padding as fragments, the last of which is the shortest.
+def fragments(frame: bytes, mtu: int, ip: int = ethernet.LENGTH) -> Iterator[bytes]:
+    """An IPv4 frame without padding, its header at `ip`, as fragments, of which the last is the shortest.
 
     A link takes 68 bytes at least (RFC 791, section 3.2); what a tunnel leaves of that may be too few.
     """
-    header_length = (frame[_IP] & 0xF) * 4
-    header, body = frame[_IP : _IP + header_length], frame[_IP + header_length :]
+    header_length = (frame[ip] & 0xF) * 4
+    header, body = frame[ip : ip + header_length], frame[ip + header_length :]
     place = _u16(header, ipv4.FRAGMENT)
     room = max(1, (mtu - header_length) // ipv4.FRAGMENT_UNIT) * ipv4.FRAGMENT_UNIT
     for start in range(0, len(body), room):
@@ -125,7 +125,7 @@ def fragments(frame: bytes, mtu: int) -> Iterator[bytes]:
         _U16.pack_into(mine, ipv4.FRAGMENT, (place | more) + start // ipv4.FRAGMENT_UNIT)
         _U16.pack_into(mine, ipv4.CHECKSUM, 0)
         _U16.pack_into(mine, ipv4.CHECKSUM, checksum(mine))
-        yield frame[:_IP] + mine + part
+        yield frame[:ip] + mine + part
 
 
 def _keep_copied(header: bytearray) -> None:
@@ -149,8 +149,8 @@ def _refused(frame: bytes | Frame, decision: Decision, arm: int, mtu: int, table
     if may and not martian(headers, arm, tables) and tables.errors.take(tables.now):
         vip = decision.service.service.vip if decision.service else headers.dst
         make = _fragmentation_needed if len(headers.src) == 4 else _packet_too_big
-        packet = make(bytes(frame[_IP : _IP + headers.length]), vip, headers.src, mtu)
-        kind = frame[ethernet.TYPE : ethernet.LENGTH]
+        packet = make(bytes(frame[headers.ip : headers.ip + headers.length]), vip, headers.src, mtu)
+        kind = frame[ethernet.TYPE : headers.ip]
         made = (headers.src_mac + tables.arms[arm].mac + bytes(kind) + packet,)
     return decision._replace(verdict=DROP_TOO_BIG, edits=(), outer=b"", made=made, arm=arm)
 

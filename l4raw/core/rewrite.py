@@ -22,7 +22,6 @@ End = tuple[bytes, int]
 
 _TTL_ONE: Final = 0x0100
 """TTL is the upper half of the word that it shares with the protocol."""
-_IP: Final = ethernet.LENGTH
 _OWN_TTL: Final = 64
 """Of what we send ourselves: RFC 1700, "IP Time To Live Parameter"."""
 
@@ -34,8 +33,9 @@ def apply(frame: Frame, edits: Iterable[Edit]) -> None:
 
 
 def enclosed(frame: bytes | Frame, outer: bytes) -> bytes:
-    """The frame with `outer` between its Ethernet header and what follows that."""
-    return bytes(frame[: ethernet.LENGTH]) + outer + bytes(frame[ethernet.LENGTH :])
+    """The frame with `outer` between its Ethernet header, tag included, and what follows that."""
+    at = ethernet.length(frame)
+    return bytes(frame[:at]) + outer + bytes(frame[at:])
 
 
 def dsr_l2(headers: Headers, src_mac: bytes, dst_mac: bytes) -> tuple[Edit, ...]:
@@ -76,10 +76,10 @@ def nat(
     ip = ipv4 if len(src) == 4 else ipv6
     addresses = 0
     if src != headers.src:
-        edits.append(("ip.src", _IP + ip.SRC, headers.src, src))
+        edits.append(("ip.src", headers.ip + ip.SRC, headers.src, src))
         addresses = int.from_bytes(src) - int.from_bytes(headers.src)
     if dst != headers.dst:
-        edits.append(("ip.dst", _IP + ip.DST, headers.dst, dst))
+        edits.append(("ip.dst", headers.ip + ip.DST, headers.dst, dst))
         addresses += int.from_bytes(dst) - int.from_bytes(headers.dst)
     # TCP and UDP have their ports in the same place.
     if sport != headers.sport:
@@ -105,11 +105,11 @@ def one_hop(headers: Headers, addresses: int) -> list[Edit]:
     """A TTL of one less, and what IPv4's checksum makes of that and of a change of the addresses' sum."""
     old, new = _u8(headers.ttl), _u8(headers.ttl - 1)
     if len(headers.src) == 16:
-        return [("ip.ttl", _IP + ipv6.TTL, old, new)]
+        return [("ip.ttl", headers.ip + ipv6.TTL, old, new)]
     ip_sum = update(headers.ip_checksum, addresses - _TTL_ONE)
     return [
-        ("ip.ttl", _IP + ipv4.TTL, old, new),
-        ("ip.checksum", _IP + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(ip_sum)),
+        ("ip.ttl", headers.ip + ipv4.TTL, old, new),
+        ("ip.checksum", headers.ip + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(ip_sum)),
     ]
 
 
@@ -125,13 +125,13 @@ def echo(headers: Headers, own_mac: bytes) -> tuple[Edit, ...]:
     edits = [
         ("eth.dst", ethernet.DST, headers.dst_mac, headers.src_mac),
         ("eth.src", ethernet.SRC, headers.src_mac, own_mac),
-        ("ip.src", _IP + ip.SRC, headers.src, headers.dst),
-        ("ip.dst", _IP + ip.DST, headers.dst, headers.src),
-        ("ip.ttl", _IP + ip.TTL, _u8(headers.ttl), _u8(_OWN_TTL)),
+        ("ip.src", headers.ip + ip.SRC, headers.src, headers.dst),
+        ("ip.dst", headers.ip + ip.DST, headers.dst, headers.src),
+        ("ip.ttl", headers.ip + ip.TTL, _u8(headers.ttl), _u8(_OWN_TTL)),
     ]
     if version == 4:
         ip_sum = update(headers.ip_checksum, _OWN_TTL - headers.ttl << 8)
-        edits.append(("ip.checksum", _IP + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(ip_sum)))
+        edits.append(("ip.checksum", headers.ip + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(ip_sum)))
     edits.append(("icmp.type", headers.icmp + icmp.TYPE, _u8(old), _u8(new)))
     edits.append(("icmp.checksum", headers.icmp + icmp.CHECKSUM, _u16(headers.l4_checksum), _u16(total)))
     return tuple(edits)
@@ -145,15 +145,15 @@ def follow(headers: Headers, first: Iterable[Edit]) -> tuple[Edit, ...]:
         ("eth.dst", ethernet.DST, headers.dst_mac, new["eth.dst"]),
         ("eth.src", ethernet.SRC, headers.src_mac, new["eth.src"]),
     ]
-    ends = [("ip.src", _IP + ip.SRC, headers.src, new.get("ip.src", headers.src))]
-    ends += [("ip.dst", _IP + ip.DST, headers.dst, new.get("ip.dst", headers.dst))]
+    ends = [("ip.src", headers.ip + ip.SRC, headers.src, new.get("ip.src", headers.src))]
+    ends += [("ip.dst", headers.ip + ip.DST, headers.dst, new.get("ip.dst", headers.dst))]
     ends = [each for each in ends if each[2] != each[3]]
     if "ip.ttl" not in new:
         return tuple(edits)
-    edits += [*ends, ("ip.ttl", _IP + ip.TTL, _u8(headers.ttl), _u8(headers.ttl - 1))]
+    edits += [*ends, ("ip.ttl", headers.ip + ip.TTL, _u8(headers.ttl), _u8(headers.ttl - 1))]
     if ip is ipv4:
         total = update(headers.ip_checksum, _change(ends) - _TTL_ONE)
-        edits.append(("ip.checksum", _IP + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(total)))
+        edits.append(("ip.checksum", headers.ip + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(total)))
     return tuple(edits)
 
 
@@ -168,7 +168,7 @@ def identified(
         at = headers.body - 4
         new = (number * 0x9E37_79B1 & 0xFFFF_FFFF).to_bytes(4)
         return (*edits, ("ip.id", at, bytes(frame[at : at + 4]), new))
-    at = _IP + ipv4.ID
+    at = headers.ip + ipv4.ID
     old, new = bytes(frame[at : at + 2]), (number * 0x9E37 & 0xFFFF).to_bytes(2)
     done = []
     for name, offset, before, after in edits:
@@ -205,18 +205,19 @@ def error(
         if new == udp.NO_CHECKSUM and quoted.protocol == ipv4.UDP:
             new = udp.ZERO
         inside.append(("quoted.l4_checksum", quoted.checksum_at, _u16(quoted.checksum), _u16(new)))
-    outside = [("ip.src", _IP + ip.SRC, headers.src, src), ("ip.dst", _IP + ip.DST, headers.dst, dst)]
+    at = headers.ip
+    outside = [("ip.src", at + ip.SRC, headers.src, src), ("ip.dst", at + ip.DST, headers.dst, dst)]
     edits = [
         ("eth.dst", ethernet.DST, headers.dst_mac, dst_mac),
         ("eth.src", ethernet.SRC, headers.src_mac, src_mac),
         *outside,
-        ("ip.ttl", _IP + ip.TTL, _u8(headers.ttl), _u8(headers.ttl - 1)),
+        ("ip.ttl", headers.ip + ip.TTL, _u8(headers.ttl), _u8(headers.ttl - 1)),
     ]
     # ICMPv6's sum covers the addresses in front of it too, IPv4's header has a sum of its own for them.
     covered = _change(inside)
     if is_v4:
         ip_sum = update(headers.ip_checksum, _change(outside) - _TTL_ONE)
-        edits.append(("ip.checksum", _IP + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(ip_sum)))
+        edits.append(("ip.checksum", headers.ip + ipv4.CHECKSUM, _u16(headers.ip_checksum), _u16(ip_sum)))
     else:
         covered += _change(outside)
     total = update(headers.l4_checksum, covered)

@@ -38,7 +38,6 @@ from l4raw.wire.checksum import ONES, add, checksum, fold, pseudo_header
 from l4raw.wire.headers import Frame, Headers, parse
 from l4raw.wire.ipv4 import IpProto
 
-_IP: Final = ethernet.LENGTH
 _PORTS: Final = slice(0, 36)
 """Addresses and ports in a flow's key."""
 _LARGEST: Final = 0xFFFF
@@ -84,8 +83,8 @@ def through(frame: bytes | Frame, decision: Decision, partial: bool, segment: in
     outer = _outer(inside)
     if not segment or not headers.l4:
         return decision._replace(edits=edits, outer=outer)
-    kind = bytes(frame[ethernet.TYPE : ethernet.LENGTH])
-    edited[ethernet.TYPE : ethernet.LENGTH] = kind
+    kind = bytes(frame[ethernet.TYPE : headers.ip])
+    edited[ethernet.TYPE : headers.ip] = kind
     made = each_enclosed(segments.cut(edited, headers, segment), kind, decision)
     return decision._replace(edits=edits, outer=outer, made=tuple(made))
 
@@ -93,18 +92,19 @@ def through(frame: bytes | Frame, decision: Decision, partial: bool, segment: in
 def each_enclosed(frames: Iterable[bytes | bytearray], kind: bytes, decision: Decision) -> Iterator[bytes]:
     """Parts of a frame, segments or fragments, after its edits, each in the tunnel of its own.
 
-    `kind`: the EtherType of what is inside. Fragments of it, and not of the packet around it: so either IP
-    version can be in front, and the backend puts them together after it has taken that off (RFC 2473, 7.2).
+    `kind`: the EtherType of what is inside, behind the tag, if there is one. Fragments of it, and not of the
+    packet around it: so either IP version can be in front, and the backend puts them together after it has
+    taken that off (RFC 2473, 7.2).
     """
     assert decision.headers and decision.service and decision.backend, "it goes to a backend"
     number = _number(decision.headers)
     for part in frames:
         frame = bytearray(part)
-        frame[ethernet.TYPE : ethernet.LENGTH] = kind
+        frame[ethernet.TYPE : ethernet.TYPE + len(kind)] = kind
         headers = parse(frame)
         assert isinstance(headers, Headers), "a part of what was parsed"
         outer = _outer(Inside(frame, headers, number, decision.service.service, decision.backend))
-        frame[ethernet.TYPE : ethernet.LENGTH] = _ETHERTYPES[len(decision.backend.source)]
+        frame[headers.ip - 2 : headers.ip] = _ETHERTYPES[len(decision.backend.source)]
         yield rewrite.enclosed(frame, outer)
 
 
@@ -124,7 +124,7 @@ def _edits(frame: bytearray, decision: Decision, partial: bool) -> list[Edit]:
     edits = []
     old, new = (_ETHERTYPES[len(address)] for address in (headers.src, backend.source))
     if old != new:
-        edits.append(("eth.type", ethernet.TYPE, old, new))
+        edits.append(("eth.type", headers.ip - 2, old, new))
     edits += rewrite.one_hop(headers, 0)
     if partial and not (headers.protocol == ipv4.UDP and headers.l4_checksum == udp.NO_CHECKSUM):
         rewrite.apply(frame, decision.edits)
@@ -160,9 +160,10 @@ def _ipv4(inside: Inside, length: int, protocol: IpProto) -> bytes:
     """RFC 791. `length` of what follows, which is of that protocol."""
     tos, flags, identification = _traffic_class(inside), ipv4.DONT_FRAGMENT, 0
     if len(inside.headers.src) == 4:
-        flags &= _U16.unpack_from(inside.frame, _IP + ipv4.FRAGMENT)[0]
+        flags &= _U16.unpack_from(inside.frame, inside.headers.ip + ipv4.FRAGMENT)[0]
         if not flags:
-            identification = _U16.unpack_from(inside.frame, _IP + ipv4.ID)[0] + inside.number & _LARGEST
+            (own,) = _U16.unpack_from(inside.frame, inside.headers.ip + ipv4.ID)
+            identification = own + inside.number & _LARGEST
     total, ttl = length + ipv4.LENGTH & _LARGEST, inside.service.tunnel.ttl
     fields = ipv4.VERSION_4_NO_OPTIONS, tos, total, identification, flags, ttl, protocol
     ends = inside.backend.source, inside.backend.backend.address
@@ -179,8 +180,8 @@ def _ipv6(inside: Inside, length: int, protocol: IpProto) -> bytes:
 def _traffic_class(inside: Inside) -> int:
     """DSCP and ECN: RFC 2474, RFC 3168."""
     if len(inside.headers.src) == 4:
-        return inside.frame[_IP + ipv4.TOS]
-    return int(_U16.unpack_from(inside.frame, _IP)[0]) >> 4 & 0xFF
+        return inside.frame[inside.headers.ip + ipv4.TOS]
+    return int(_U16.unpack_from(inside.frame, inside.headers.ip)[0]) >> 4 & 0xFF
 
 
 def _sum_of(inside: Inside) -> int:
@@ -190,21 +191,21 @@ def _sum_of(inside: Inside) -> int:
     carry need not be read. If they are wrong, so is this sum, and the backend finds it out at the first look.
     The checksum of a datagram's first fragment is that of all of it, so here all is added up.
     """
-    frame, headers = inside.frame, inside.headers
-    end = _IP + headers.length
+    frame, headers, ip = inside.frame, inside.headers, inside.headers.ip
+    end = ip + headers.length
     is_summed = headers.protocol != ipv4.UDP or headers.l4_checksum != udp.NO_CHECKSUM
     is_whole = headers.l4 and not headers.fragment and _end_of_sum(frame, headers) == end
     if not (is_summed and is_whole):
-        return add(frame[_IP:end])
+        return add(frame[ip:end])
     pseudo = pseudo_header(headers.src, headers.dst, IpProto(headers.protocol), end - headers.l4)
-    return ONES - pseudo + (0 if len(headers.src) == 4 else add(frame[_IP : headers.l4]))
+    return ONES - pseudo + (0 if len(headers.src) == 4 else add(frame[ip : headers.l4]))
 
 
 def _end_of_sum(frame: bytes | Frame, headers: Headers) -> int:
     """Where the bytes end that the TCP or UDP checksum covers: UDP says it itself."""
     if headers.protocol == ipv4.UDP:
         return headers.l4 + int(_U16.unpack_from(frame, headers.l4 + udp.LENGTH)[0])
-    return _IP + headers.length
+    return headers.ip + headers.length
 
 
 _ETHERTYPES: Final = {4: _U16.pack(ethernet.IPV4), 16: _U16.pack(ethernet.IPV6)}

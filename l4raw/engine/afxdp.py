@@ -70,7 +70,7 @@ class AfXdpEngine:
         self._open.callback(self._redirect.close)
         self.tables = SharedTables(self._arms, hash_key, sizes, self._redirect.allocate, wait_for_programs)
         self._most = [(mtu(arm.name) or CHUNK) + ethernet.LENGTH for arm in arms]
-        """Bytes of a frame that each arm's interface takes."""
+        """Bytes of a frame without a tag that each arm's interface takes."""
         self._workers: list[Worker] = []
         self._sockets: list[XskSocket] = []
         self._senders: list[socket.socket] = []
@@ -174,7 +174,8 @@ class AfXdpEngine:
         if made is None:
             assert self._current is not None, "the frame that poll() has just handed out"
             worker, missed = self._current
-            if missed.length > self._most[arm]:
+            tag = ethernet.length(received.frame) - ethernet.LENGTH
+            if missed.length > self._most[arm] + tag:
                 return False
             self._current = None
             worker.give_back(missed, arm)

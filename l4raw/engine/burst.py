@@ -148,7 +148,7 @@ class Worker:
         self._back_count += 1
 
     def take_at_most(self, most: Sequence[int]) -> None:
-        """Bytes of a frame that each socket's interface takes."""
+        """Bytes of a frame without a tag that each socket's interface takes."""
         self._c.most[0 : len(most)] = list(most)
 
     def stop_sampling(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-from l4raw.wire import ethernet, icmp, ipv4, ipv6, tcp, udp
+from l4raw.wire import icmp, ipv4, ipv6, tcp, udp
 from l4raw.wire.headers import Frame, Headers, past_extensions
 
 _LEAST: Final = 8
@@ -45,7 +45,7 @@ def is_error(headers: Headers) -> bool:
 
 def read(frame: bytes | Frame, headers: Headers) -> Quoted | None:
     """What the ICMP error in `frame` quotes; None: no packet with ports."""
-    at, end = headers.icmp + icmp.LENGTH, ethernet.LENGTH + headers.length
+    at, end = headers.icmp + icmp.LENGTH, headers.ip + headers.length
     return _read_v4(frame, at, end) if len(headers.src) == 4 else _read_v6(frame, at, end)
 
 

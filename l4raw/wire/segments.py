@@ -11,12 +11,11 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from l4raw.wire import ethernet, ipv4, ipv6, tcp, udp
+from l4raw.wire import ipv4, ipv6, tcp, udp
 from l4raw.wire.checksum import checksum, pseudo_header
 from l4raw.wire.headers import Frame, Headers
 from l4raw.wire.ipv4 import IpProto
 
-_IP: Final = ethernet.LENGTH
 _U16: Final = Struct("!H")
 _U32: Final = Struct("!I")
 _OF_THE_LAST: Final = tcp.FIN | tcp.PSH
@@ -32,7 +31,7 @@ def cut(frame: bytes | Frame, headers: Headers, size: int) -> list[bytearray]:
     """
     l4, is_tcp = headers.l4, headers.protocol == ipv4.TCP
     start = l4 + (frame[l4 + tcp.OFFSET] >> 4 << 2 if is_tcp else udp.HEADER_LENGTH)
-    end = _IP + headers.length
+    end = headers.ip + headers.length
     places = range(start, end, size) or range(start, start + 1)
     found = []
     for number, at in enumerate(places):
@@ -49,14 +48,15 @@ def cut(frame: bytes | Frame, headers: Headers, size: int) -> list[bytearray]:
 
 def _set_ip(segment: bytearray, headers: Headers, number: int) -> None:
     """Length; of IPv4, the next identification and the checksum too."""
+    ip = headers.ip
     if len(headers.src) == 16:
-        _U16.pack_into(segment, _IP + ipv6.PAYLOAD_LENGTH, len(segment) - _IP - ipv6.LENGTH)
+        _U16.pack_into(segment, ip + ipv6.PAYLOAD_LENGTH, len(segment) - ip - ipv6.LENGTH)
         return
-    (identification,) = _U16.unpack_from(segment, _IP + ipv4.ID)
-    _U16.pack_into(segment, _IP + ipv4.TOTAL_LENGTH, len(segment) - _IP)
-    _U16.pack_into(segment, _IP + ipv4.ID, identification + number & _WRAP16)
-    _U16.pack_into(segment, _IP + ipv4.CHECKSUM, 0)
-    _U16.pack_into(segment, _IP + ipv4.CHECKSUM, checksum(segment[_IP : headers.l4]))
+    (identification,) = _U16.unpack_from(segment, ip + ipv4.ID)
+    _U16.pack_into(segment, ip + ipv4.TOTAL_LENGTH, len(segment) - ip)
+    _U16.pack_into(segment, ip + ipv4.ID, identification + number & _WRAP16)
+    _U16.pack_into(segment, ip + ipv4.CHECKSUM, 0)
+    _U16.pack_into(segment, ip + ipv4.CHECKSUM, checksum(segment[ip : headers.l4]))
 
 
 def _set_tcp(segment: bytearray, l4: int, offset: int, *, is_first: bool, is_last: bool) -> None:

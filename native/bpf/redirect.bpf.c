@@ -24,7 +24,7 @@
 
 struct l4_control control SEC(".data.control");
 
-enum { QUEUES = 64 };
+enum { QUEUES = 64, TAG = 4 };
 
 /* The arms' interfaces, by number; 0: there is none. */
 struct {
@@ -161,21 +161,31 @@ int l4raw_redirect(struct xdp_md *context)
 	const uint8_t *start = (const void *)(long)context->data;
 	const uint8_t *end = (const void *)(long)context->data_end;
 	const struct ethhdr *ethernet = (const void *)start;
+	const uint8_t *ip = (const void *)(ethernet + 1);
 	uint32_t arm = 1, last;
 	uint32_t *second = bpf_map_lookup_elem(&interfaces, &arm);
 	struct packet packet;
+	uint16_t type;
 	bool read;
 
-	if ((const uint8_t *)(ethernet + 1) > end)
+	if (ip > end)
 		return XDP_PASS;
 	last = second && *second;
 	arm = last && *second == context->ingress_ifindex;
 	if (!is_own_mac(ethernet->h_dest, arm))
 		return XDP_PASS;
-	if (ethernet->h_proto == l4_htons(ETH_P_IP))
-		read = read_v4((const void *)(ethernet + 1), end, &packet);
-	else if (ethernet->h_proto == l4_htons(ETH_P_IPV6))
-		read = read_v6((const void *)(ethernet + 1), end, &packet);
+	type = ethernet->h_proto;
+	/* One tag, IEEE 802.1Q, which the frame keeps. What has two is the kernel's. */
+	if (type == l4_htons(ETH_P_8021Q)) {
+		if (ip + TAG > end)
+			return XDP_PASS;
+		type = l4_read16(ip + TAG - sizeof(type));
+		ip += TAG;
+	}
+	if (type == l4_htons(ETH_P_IP))
+		read = read_v4((const void *)ip, end, &packet);
+	else if (type == l4_htons(ETH_P_IPV6))
+		read = read_v6((const void *)ip, end, &packet);
 	else
 		return XDP_PASS;
 	/* Neighbour discovery for an address of ours is the responder's, which has a packet socket. */

@@ -170,6 +170,17 @@ static void leave_undecided(struct l4_result *results, uint32_t count)
 		results[i] = (struct l4_result){ .flow = L4_NONE, .verdict = L4_MISS, .miss = L4_MISS_SAMPLE };
 }
 
+/* Whether an interface that takes frames of `most` bytes takes this one: a tag comes on top. */
+static bool fits(const uint8_t *frame, uint32_t length, uint32_t most)
+{
+	uint16_t type;
+
+	if (length <= most)
+		return true;
+	l4_copy(&type, frame + offsetof(struct ethhdr, h_proto), sizeof(type));
+	return type == l4_htons(ETH_P_8021Q) && length <= most + L4_TAG_LENGTH;
+}
+
 /* Where each frame of a burst goes: out, to Python, or back to the free list. */
 static bool sort_out(struct l4_worker *worker, const struct lx_frame *frames, const struct l4_frame *seen,
 		     struct l4_result *results, uint32_t count, struct outgoing *out)
@@ -182,7 +193,8 @@ static bool sort_out(struct l4_worker *worker, const struct lx_frame *frames, co
 
 		/* The kernel would refuse it without a word that reaches us. */
 		if (results[i].verdict < L4_SENT &&
-		    frames[i].length + results[i].push > worker->most[results[i].arm & 1])
+		    !fits(seen[i].data - results[i].push, frames[i].length + results[i].push,
+			  worker->most[results[i].arm & 1]))
 			results[i].verdict = L4_DROP_TX;
 		if (results[i].verdict < L4_SENT) {
 			to->from[to->count] = i;
@@ -215,8 +227,9 @@ static void take_returns(struct l4_worker *worker)
 
 	for (i = 0; i < L4_BURST && ring_pop(&worker->returns, &passed); i++) {
 		struct lx_frame frame = { passed.address, passed.length, 0 };
+		const uint8_t *data = (uint8_t *)worker->umem->area + passed.address;
 
-		if (passed.sent && passed.length <= worker->most[passed.arm & 1] &&
+		if (passed.sent && fits(data, passed.length, worker->most[passed.arm & 1]) &&
 		    send_out(worker, passed.arm & 1, &frame, 1)) {
 			l4_count_up(&worker->counters.return_dropped, kick(worker, passed.arm & 1));
 			continue;

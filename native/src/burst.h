@@ -56,7 +56,7 @@ struct l4_worker {
 	struct lx_umem *umem;
 	struct lx_xsk *sockets[L4_ARMS];
 	uint32_t arms;
-	uint32_t most[L4_ARMS];    /* bytes of a frame that each arm's interface takes */
+	uint32_t most[L4_ARMS];    /* bytes of a frame without a tag that each arm's interface takes */
 	uint32_t fill;             /* frames the kernel should have of each socket, for receiving */
 	uint32_t *free;            /* room for all frames of this queue */
 	uint32_t free_count;

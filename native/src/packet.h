@@ -61,6 +61,7 @@ struct l4_headers {
 	uint16_t ip_check_be;
 	uint16_t l4_check_be;
 	uint16_t l4_length;        /* of what the TCP or UDP checksum covers */
+	uint16_t ip;               /* offset of the IP header: behind one 802.1Q tag, if there is one */
 	uint16_t l4;               /* offset of the TCP or UDP header; 0: a fragment, or another protocol */
 	uint8_t protocol;
 	uint8_t ttl;
@@ -171,9 +172,10 @@ L4_INLINE int l4_parse_transport(const uint8_t *data, const uint8_t *at, const u
 	return l4_parse_udp(at, end, room, headers);
 }
 
-L4_INLINE int l4_parse_v4(const uint8_t *data, const uint8_t *end, struct l4_headers *headers)
+/* `start`: offset of the IP header. */
+L4_INLINE int l4_parse_v4(const uint8_t *data, const uint8_t *end, uint32_t start, struct l4_headers *headers)
 {
-	const uint8_t *at = data + sizeof(struct ethhdr);
+	const uint8_t *at = data + start;
 	uint32_t room, length, total;
 	struct iphdr ip;
 
@@ -199,6 +201,7 @@ L4_INLINE int l4_parse_v4(const uint8_t *data, const uint8_t *end, struct l4_hea
 		.protocol = ip.protocol,
 		.ttl = ip.ttl,
 		.fragment = (l4_ntohs(ip.frag_off) & L4_IS_FRAGMENT) != 0,
+		.ip = (uint16_t)start,
 		.length = total,
 	};
 	return headers->fragment ? L4_UNDECIDED :
@@ -252,9 +255,9 @@ L4_INLINE int l4_past_extensions(const uint8_t *at, const uint8_t *end, uint32_t
 }
 
 /* IPv6: RFC 8200. */
-L4_INLINE int l4_parse_v6(const uint8_t *data, const uint8_t *end, struct l4_headers *headers)
+L4_INLINE int l4_parse_v6(const uint8_t *data, const uint8_t *end, uint32_t start, struct l4_headers *headers)
 {
-	const uint8_t *ip = data + sizeof(struct ethhdr), *at = ip + sizeof(struct ipv6hdr);
+	const uint8_t *ip = data + start, *at = ip + sizeof(struct ipv6hdr);
 	uint32_t length, past = 0;
 	int verdict;
 
@@ -273,6 +276,7 @@ L4_INLINE int l4_parse_v6(const uint8_t *data, const uint8_t *end, struct l4_hea
 		.protocol = ip[offsetof(struct ipv6hdr, nexthdr)],
 		.ttl = ip[offsetof(struct ipv6hdr, hop_limit)],
 		.v6 = true,
+		.ip = (uint16_t)start,
 		.length = (uint32_t)sizeof(struct ipv6hdr) + length,
 	};
 	/* Never on a wire (RFC 4291, section 2.5.5.2); its flow would have the key of an IPv4 one. */
@@ -284,17 +288,27 @@ L4_INLINE int l4_parse_v6(const uint8_t *data, const uint8_t *end, struct l4_hea
 	return l4_parse_transport(data, at + past, end, length - past, headers);
 }
 
+/* Bytes of a tag, and of an Ethernet header with one: IEEE 802.1Q, clause 9.3. */
+enum { L4_TAG_LENGTH = 4, L4_TAGGED_LENGTH = sizeof(struct ethhdr) + L4_TAG_LENGTH };
+
 /* Fill `headers`. Returns L4_UNDECIDED, or the verdict that says why the frame cannot be read. */
 L4_INLINE int l4_parse(const uint8_t *data, const uint8_t *end, struct l4_headers *headers)
 {
+	uint32_t start = sizeof(struct ethhdr);
 	uint16_t type;
 
 	if (!l4_has(data, end, sizeof(struct ethhdr)))
 		return L4_DROP_SHORT;
 	type = l4_read16(data + offsetof(struct ethhdr, h_proto));
+	if (l4_unlikely(type == l4_htons(ETH_P_8021Q))) {
+		start = L4_TAGGED_LENGTH;
+		if (!l4_has(data, end, L4_TAGGED_LENGTH))
+			return L4_DROP_SHORT;
+		type = l4_read16(data + L4_TAGGED_LENGTH - sizeof(type));
+	}
 	if (type == l4_htons(ETH_P_IP))
-		return l4_parse_v4(data, end, headers);
-	return l4_unlikely(type == l4_htons(ETH_P_IPV6)) ? l4_parse_v6(data, end, headers) : L4_PASS_NOT_IP;
+		return l4_parse_v4(data, end, start, headers);
+	return l4_unlikely(type == l4_htons(ETH_P_IPV6)) ? l4_parse_v6(data, end, start, headers) : L4_PASS_NOT_IP;
 }
 
 #endif

@@ -121,7 +121,7 @@ L4_INLINE uint64_t l4_change_of_addresses(const struct l4_context *context)
 L4_INLINE void l4_translate(struct l4_context *context)
 {
 	const struct l4_headers *headers = &context->headers;
-	uint8_t *ip = context->data + sizeof(struct ethhdr), *l4 = context->data + headers->l4;
+	uint8_t *ip = context->data + headers->ip, *l4 = context->data + headers->l4;
 	uint64_t addresses = l4_change_of_addresses(context);
 
 	if (l4_unlikely(headers->v6))
@@ -141,7 +141,7 @@ L4_INLINE void l4_translate(struct l4_context *context)
 L4_INLINE void l4_route_on(struct l4_context *context)
 {
 	struct l4_headers *headers = &context->headers;
-	uint8_t *ip = context->data + sizeof(struct ethhdr), ttl = (uint8_t)(headers->ttl - 1);
+	uint8_t *ip = context->data + headers->ip, ttl = (uint8_t)(headers->ttl - 1);
 
 	if (context->csum_start > 0 && context->csum_start == headers->l4 &&
 	    (headers->l4_check_be || headers->protocol != IPPROTO_UDP))
@@ -161,7 +161,7 @@ enum { L4_OWN_TTL = 64 };
 L4_INLINE void l4_answer(struct l4_context *context)
 {
 	const struct l4_headers *headers = &context->headers;
-	uint8_t *ip = context->data + sizeof(struct ethhdr), *message = context->data + headers->icmp;
+	uint8_t *ip = context->data + headers->ip, *message = context->data + headers->icmp;
 	uint8_t type = headers->v6 ? L4_ECHO_REPLY_V6 : L4_ECHO_REPLY_V4;
 	uint16_t before, after, check;
 

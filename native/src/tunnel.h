@@ -2,7 +2,7 @@
 /*
  * Headers in front of a packet: the twin of l4raw/core/tunnel.py, where every
  * choice is explained. The frame grows at its front; only the Ethernet header
- * moves, and is written anew.
+ * moves, with its tag, and is written anew.
  *
  * Include memory.h first, or BPF's equivalent.
  */
@@ -71,7 +71,7 @@ L4_INLINE uint16_t l4_number_of(const struct l4_key *key)
 /* False: the frame ends before its IP header does, which it did not when it was parsed. */
 L4_INLINE bool l4_look_inside(const struct l4_context *context, struct l4_inside *inside)
 {
-	const uint8_t *ip = context->data + sizeof(struct ethhdr);
+	const uint8_t *ip = context->data + context->headers.ip;
 
 	*inside = (struct l4_inside){ .number = l4_number_of(&context->key), .length = context->headers.length };
 	if (context->headers.v6) {
@@ -102,15 +102,15 @@ L4_INLINE bool l4_look_inside(const struct l4_context *context, struct l4_inside
 L4_INLINE uint64_t l4_sum_of_inside(const struct l4_context *context, uint32_t length)
 {
 	const struct l4_headers *headers = &context->headers;
-	const uint8_t *ip = context->data + sizeof(struct ethhdr);
+	const uint8_t *ip = context->data + headers->ip;
 	bool unsummed = !headers->l4 || (headers->protocol == IPPROTO_UDP && headers->l4_check_be == 0);
 	uint64_t sum;
 
-	if (unsummed || headers->l4 + (uint32_t)headers->l4_length != sizeof(struct ethhdr) + length)
+	if (unsummed || headers->l4 + (uint32_t)headers->l4_length != headers->ip + length)
 		return l4_sum(ip, context->end, length);
 	sum = (uint16_t)~l4_pseudo_header(headers);
 	if (headers->v6)
-		sum += l4_sum(ip, context->end, headers->l4 - (uint32_t)sizeof(struct ethhdr));
+		sum += l4_sum(ip, context->end, (uint32_t)headers->l4 - headers->ip);
 	return sum;
 }
 
@@ -178,7 +178,8 @@ L4_INLINE void l4_enclose(struct l4_context *context)
 	const struct l4_backend *backend = l4_backend_at(context->tables, context->half, context->backend);
 	uint8_t headers[L4_GUE_LENGTH] = { 0 };
 	struct l4_inside inside;
-	uint32_t push, ip_length;
+	uint32_t push, ip_length, start = context->headers.ip;
+	uint8_t *outer;
 	uint16_t ports[2], size_be, check, type;
 	bool v6, gue;
 
@@ -200,19 +201,23 @@ L4_INLINE void l4_enclose(struct l4_context *context)
 	push = l4_overhead(backend);
 	ip_length = gue ? push - L4_GUE_LENGTH : push;
 	if (!l4_push_front(&context->data, &context->end, push) ||
-	    !l4_has(context->data, context->end, (uint32_t)sizeof(struct ethhdr) + push))
+	    !l4_has(context->data, context->end, start + push))
 		return;
 	context->push = push;
+	outer = context->data + start;
+	if (start == L4_TAGGED_LENGTH) /* from where the header was */
+		l4_copy(context->data + offsetof(struct ethhdr, h_proto),
+			context->data + push + offsetof(struct ethhdr, h_proto), L4_TAG_LENGTH);
 	type = l4_htons(v6 ? ETH_P_IPV6 : ETH_P_IP);
-	l4_copy(context->data + offsetof(struct ethhdr, h_proto), &type, sizeof(type));
+	l4_copy(outer - sizeof(type), &type, sizeof(type));
 	if (gue)
-		l4_copy(context->data + sizeof(struct ethhdr) + ip_length, headers, sizeof(headers));
+		l4_copy(outer + ip_length, headers, sizeof(headers));
 	if (v6)
-		l4_put_v6(context->data + sizeof(struct ethhdr), backend, &inside,
-			  inside.length + push - ip_length, gue ? IPPROTO_UDP : inside.protocol);
+		l4_put_v6(outer, backend, &inside, inside.length + push - ip_length,
+			  gue ? IPPROTO_UDP : inside.protocol);
 	else
-		l4_put_v4(context->data + sizeof(struct ethhdr), backend, &inside,
-			  inside.length + push - ip_length, gue ? IPPROTO_UDP : inside.protocol);
+		l4_put_v4(outer, backend, &inside, inside.length + push - ip_length,
+			  gue ? IPPROTO_UDP : inside.protocol);
 }
 
 #endif

@@ -57,7 +57,7 @@ static void check_tunnel(const struct fate *fate)
 	if (!inner)
 		abort();
 	memcpy(inner, fate->after + push, fate->size);
-	memcpy(inner, fate->before, 14);
+	memcpy(inner, fate->before, frame_ip_at(fate->before, fate->size));
 	check_sums(fate, inner);
 	free(inner);
 	if (!frame_ip_right(fate->after, &outer))
@@ -80,6 +80,9 @@ static void check_sent(const struct l4_tables *tables, const struct fate *fate)
 		finding("sent on, though it was for another machine's MAC");
 	if (memcmp(fate->after + 6, tables->control->arms[fate->result.arm], 6))
 		finding("sent with a source MAC that is not ours");
+	if (frame_ip_at(fate->before, fate->size) != frame_ip_at(fate->after, fate->size) ||
+	    (frame_ip_at(fate->before, fate->size) > 14 && memcmp(fate->before + 12, fate->after + 12, 4)))
+		finding("sent with another tag");
 	if (fate->result.push)
 		check_tunnel(fate);
 	else

@@ -7,7 +7,7 @@
 
 #include "fuzz.h"
 
-enum { IP = 14, TCP = 6, UDP = 17, ICMP = 1, ICMPV6 = 58 };
+enum { ETHERNET = 14, TCP = 6, UDP = 17, ICMP = 1, ICMPV6 = 58 };
 
 static uint32_t be16(const uint8_t *at)
 {
@@ -33,9 +33,9 @@ static uint32_t sum(const uint8_t *at, uint32_t size, uint32_t start)
 }
 
 /* Past up to six extension headers (RFC 8200, section 4): the protocol, and where it begins; 59: nothing to see. */
-static uint8_t past_extensions(const uint8_t *frame, uint32_t end, uint32_t *at)
+static uint8_t past_extensions(const uint8_t *frame, uint32_t ip, uint32_t end, uint32_t *at)
 {
-	uint8_t protocol = frame[IP + 6];
+	uint8_t protocol = frame[ip + 6];
 
 	for (int i = 0; i < 6; i++) {
 		uint8_t kind = protocol;
@@ -59,7 +59,7 @@ static uint8_t past_extensions(const uint8_t *frame, uint32_t end, uint32_t *at)
 /* The sum of the pseudo-header; ICMP has none. */
 static uint16_t pseudo(const uint8_t *frame, const struct seen *seen)
 {
-	uint32_t start = sum(frame + (seen->v6 ? IP + 8 : IP + 12), seen->v6 ? 32 : 8, seen->length);
+	uint32_t start = sum(frame + seen->start + (seen->v6 ? 8 : 12), seen->v6 ? 32 : 8, seen->length);
 
 	if (seen->protocol == ICMP)
 		return 0;
@@ -84,29 +84,36 @@ static void look_at_segment(const uint8_t *frame, uint32_t at, uint32_t end, uin
 	seen->partial = pseudo(frame, seen);
 }
 
+uint32_t frame_ip_at(const uint8_t *frame, uint32_t size)
+{
+	return size >= ETHERNET && be16(frame + 12) == 0x8100 ? ETHERNET + 4 : ETHERNET;
+}
+
 struct seen frame_look(const uint8_t *frame, uint32_t size)
 {
-	struct seen seen = { 0 };
-	uint32_t at, end;
+	const uint32_t ip = frame_ip_at(frame, size);
+	struct seen seen = { .start = ip };
+	uint32_t at, end, type;
 	uint8_t protocol;
 
-	if (size < IP + 20)
+	if (size < ip + 20)
 		return seen;
-	if (be16(frame + 12) == 0x0800 && frame[IP] >> 4 == 4) {
-		at = IP + (frame[IP] & 15u) * 4;
-		end = IP + be16(frame + IP + 2);
-		if (at < IP + 20 || at > end || end > size)
+	type = be16(frame + ip - 2);
+	if (type == 0x0800 && frame[ip] >> 4 == 4) {
+		at = ip + (frame[ip] & 15u) * 4;
+		end = ip + be16(frame + ip + 2);
+		if (at < ip + 20 || at > end || end > size)
 			return seen;
 		seen.ip = true;
-		if (!(be16(frame + IP + 6) & 0x3fff))
-			look_at_segment(frame, at, end, frame[IP + 9], &seen);
-	} else if (be16(frame + 12) == 0x86dd && size >= IP + 40 && frame[IP] >> 4 == 6) {
-		at = IP + 40;
-		end = at + be16(frame + IP + 4);
+		if (!(be16(frame + ip + 6) & 0x3fff))
+			look_at_segment(frame, at, end, frame[ip + 9], &seen);
+	} else if (type == 0x86dd && size >= ip + 40 && frame[ip] >> 4 == 6) {
+		at = ip + 40;
+		end = at + be16(frame + ip + 4);
 		if (end > size)
 			return seen;
 		seen.ip = seen.v6 = true;
-		protocol = past_extensions(frame, end, &at);
+		protocol = past_extensions(frame, ip, end, &at);
 		look_at_segment(frame, at, end, protocol, &seen);
 	}
 	return seen;
@@ -114,7 +121,7 @@ struct seen frame_look(const uint8_t *frame, uint32_t size)
 
 bool frame_ip_right(const uint8_t *frame, const struct seen *seen)
 {
-	return seen->ip && (seen->v6 || sum(frame + IP, (frame[IP] & 15u) * 4, 0) == 0xffff);
+	return seen->ip && (seen->v6 || sum(frame + seen->start, (frame[seen->start] & 15u) * 4, 0) == 0xffff);
 }
 
 enum sum frame_sum(const uint8_t *frame, const struct seen *seen)
@@ -143,8 +150,10 @@ int32_t frame_fix(uint8_t *frame, uint32_t size, uint32_t how, uint8_t odd)
 	uint32_t of_sum = how & HOW_SUM;
 
 	if (seen.ip && !seen.v6 && (how & HOW_FIX_IP)) {
-		put16(frame + IP + 10, 0);
-		put16(frame + IP + 10, ~sum(frame + IP, (frame[IP] & 15u) * 4, 0));
+		uint8_t *ip = frame + seen.start;
+
+		put16(ip + 10, 0);
+		put16(ip + 10, ~sum(ip, (ip[0] & 15u) * 4, 0));
 	}
 	if (seen.protocol && (of_sum == HOW_TOLD || of_sum == HOW_PARTIAL_UNTOLD))
 		put16(frame + seen.field, seen.partial);
@@ -175,9 +184,9 @@ void frame_turn(uint8_t *frame, uint32_t size)
 		return;
 	exchange(frame, frame + 6, 6);
 	if (seen.v6)
-		exchange(frame + IP + 8, frame + IP + 24, 16);
+		exchange(frame + seen.start + 8, frame + seen.start + 24, 16);
 	else
-		exchange(frame + IP + 12, frame + IP + 16, 4);
+		exchange(frame + seen.start + 12, frame + seen.start + 16, 4);
 	if (seen.protocol == TCP || seen.protocol == UDP)
 		exchange(frame + seen.l4, frame + seen.l4 + 2, 2);
 }
@@ -190,11 +199,11 @@ bool frame_key(const uint8_t *frame, uint32_t size, struct l4_flow *key)
 		return false;
 	*key = (struct l4_flow){ .protocol = seen.protocol };
 	if (seen.v6) {
-		memcpy(key->src, frame + IP + 8, 32);
+		memcpy(key->src, frame + seen.start + 8, 32);
 	} else {
 		key->src[10] = key->src[11] = key->dst[10] = key->dst[11] = 0xff;
-		memcpy(key->src + 12, frame + IP + 12, 4);
-		memcpy(key->dst + 12, frame + IP + 16, 4);
+		memcpy(key->src + 12, frame + seen.start + 12, 4);
+		memcpy(key->dst + 12, frame + seen.start + 16, 4);
 	}
 	memcpy(&key->sport_be, frame + seen.l4, 4);
 	return true;

@@ -63,6 +63,7 @@ enum sum { SUM_ABSENT, SUM_RIGHT, SUM_PARTIAL, SUM_NONE, SUM_WRONG };
 struct seen {
 	bool ip;                   /* IPv4 or IPv6, whole */
 	bool v6;
+	uint32_t start;            /* of the IP header: behind the tag, if there is one */
 	uint8_t protocol;          /* TCP, UDP, ICMP of this version; 0: none of them, or a fragment */
 	uint32_t l4, length;       /* what its checksum covers */
 	uint32_t field;            /* where that is */
@@ -74,6 +75,8 @@ enum { HOW_ARM = 1, HOW_SUM = 2 | 4, HOW_FIX_IP = 8, HOW_FIX_L4 = 16, HOW_ODD_ST
 /* Of HOW_SUM: what is told of the checksum, and what it is. */
 enum { HOW_WHOLE = 0, HOW_UNTOLD = 2, HOW_TOLD = 4, HOW_PARTIAL_UNTOLD = 6 };
 
+/* Offset of what follows the Ethernet header, and its tag: IEEE 802.1Q. */
+uint32_t frame_ip_at(const uint8_t *frame, uint32_t size);
 struct seen frame_look(const uint8_t *frame, uint32_t size);
 bool frame_ip_right(const uint8_t *frame, const struct seen *seen);
 enum sum frame_sum(const uint8_t *frame, const struct seen *seen);

@@ -11,7 +11,7 @@ from struct import pack
 
 from l4raw.wire.abi import CSUM_DETECT
 from tests.executors import Reference
-from tests.noise import Given, Noise, make_policies, make_world
+from tests.noise import Given, Noise, Tagging, make_policies, make_world
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors"
 NOISE = 150
@@ -65,11 +65,12 @@ def from_noise(seed: int = 1) -> Iterator[bytes]:
     noise, tables = Noise(seed), make_world(Reference.new)
     tables.install(make_policies()[0])
     reference, random = Reference(tables), Random(seed)
+    source = Tagging(noise, random)
     for _ in range(NOISE):
         steps = [pack("=BB", Step.BURST, random.randrange(64))]
         while len(steps) < AT_ONCE:
-            given = noise.frame()
-            noise.heard(reference.run(*given))
+            given = source.frame()
+            source.heard(reference.run(*given))
             if len(given.frame) < LONGEST:
                 steps.append(frame(given, FIX if random.random() < 0.8 else 0))
                 steps += _between(random)

@@ -128,10 +128,10 @@ class Unreadable(socket.socket):
 
     errors: ClassVar[list[int]] = []
 
-    def recv_into(self, *arguments: Any) -> int:
+    def recvmsg_into(self, *arguments: Any) -> Any:
         if self.errors:
             raise OSError(self.errors[0], os.strerror(self.errors.pop(0)))
-        return super().recv_into(*arguments)
+        return super().recvmsg_into(*arguments)
 
     def getsockopt(self, *arguments: Any) -> Any:
         return bytes(8)  # struct tpacket_stats: none lost

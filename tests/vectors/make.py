@@ -167,6 +167,8 @@ class Story:
     def __init__(self, name: str, tables: str, why: str) -> None:
         self.name, self.tables, self.why = name, tables, why
         self.steps: list[str] = []
+        self.given: list[dict[str, Any]] = []
+        """What step() was told, for a story that tells the same again with a difference."""
 
     def step(
         self,
@@ -182,6 +184,9 @@ class Story:
         counted: Sequence[str] | None = None,
     ) -> Story:
         """Add a frame and what must become of it."""
+        told = {"verdict": verdict, "arm": arm, "out_arm": out_arm, "note": note, "segment": segment}
+        more = {"frame": frame, "out": out, "csum_start": csum_start, "made": made, "counted": counted}
+        self.given.append(told | more)
         lines = ["[[step]]"]
         if note:
             lines.append(f"# {note}")
@@ -841,7 +846,7 @@ def _tunnels() -> list[Story]:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    from tests.vectors import errors, pieces, resets, sizes
+    from tests.vectors import errors, pieces, resets, sizes, tags
 
     made = [
         *_forwarding(),
@@ -854,6 +859,7 @@ if __name__ == "__main__":
         *_fullnat(),
         *_tunnels(),
     ]
-    for story in made + sizes.stories() + errors.stories() + pieces.stories() + resets.stories():
+    made += sizes.stories() + errors.stories() + pieces.stories() + resets.stories()
+    for story in made + tags.stories(made):
         story.write()
         print(story.name)
