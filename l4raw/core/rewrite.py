@@ -11,7 +11,7 @@ from struct import Struct
 from typing import Final
 
 from l4raw.wire import ethernet, icmp, ipv4, ipv6, tcp, udp
-from l4raw.wire.checksum import update, update_partial
+from l4raw.wire.checksum import ONES, update, update_partial
 from l4raw.wire.headers import Frame, Headers
 from l4raw.wire.quoted import Quoted
 
@@ -122,6 +122,9 @@ def echo(headers: Headers, own_mac: bytes) -> tuple[Edit, ...]:
     ip = ipv4 if version == 4 else ipv6
     old, new = headers.icmp_type, icmp.ECHO_REPLY[version]
     total = update(headers.l4_checksum, new - old << 8)
+    # A message of zeros, which no pseudo-header goes with: 0xffff is right, 0 is not.
+    if version == 4 and not total:
+        total = ONES
     edits = [
         ("eth.dst", ethernet.DST, headers.dst_mac, headers.src_mac),
         ("eth.src", ethernet.SRC, headers.src_mac, own_mac),

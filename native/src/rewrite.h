@@ -172,6 +172,9 @@ L4_INLINE void l4_answer(struct l4_context *context)
 	message[0] = type;
 	after = l4_read16(message);
 	check = l4_update(headers->l4_check_be, l4_change16(before, after));
+	/* A message of zeros, which no pseudo-header goes with: 0xffff is right, 0 is not. */
+	if (!check && !headers->v6)
+		check = 0xffff;
 	l4_copy(message + L4_ICMP_CHECK_AT, &check, sizeof(check));
 	l4_copy(context->src, headers->dst, sizeof(context->src));
 	l4_copy(context->dst, headers->src, sizeof(context->dst));

@@ -636,6 +636,13 @@ def _echo() -> list[Story]:
         / ICMP(type=0, id=7, seq=1)
         / body
     )
+    zeros = fixed(to_vip(ICMP(id=0, seq=0) / Raw(bytes(56))))
+    zeros_back = fixed(
+        Ether(src=OUR_MAC, dst=CLIENT_MAC)
+        / IP(src=VIP, dst=CLIENT, id=7, ttl=64)
+        / ICMP(type=0, id=0, seq=0)
+        / Raw(bytes(56))
+    )
     ping_v6 = fixed(to_vip_v6(ICMPv6EchoRequest(id=7, seq=1, data=b"x" * 33), IPv6ExtHdrDestOpt(), hlim=3))
     pong_v6 = fixed(
         Ether(src=OUR_MAC, dst=CLIENT_MAC)
@@ -647,6 +654,7 @@ def _echo() -> list[Story]:
     return [
         Story("echo", "nat", why)
         .step(ping, "echo", pong)
+        .step(zeros, "echo", zeros_back, note="of which the answer is all zeros, but for its checksum")
         .step(fixed(to_vip(ICMP() / body, src=VIP)), "drop_martian", note="in the VIP's own name")
         .step(fixed(to_vip(ICMP() / Raw(bytes(56)), flags="MF")), "drop_protocol"),
         Story("echo_v6", "dsr-v6", "The same for IPv6 (RFC 4443, section 4.2).")
