@@ -43,10 +43,10 @@ test: test-packages $(VENV)/.installed ## every test that is not long; as root, 
 
 test-long: long-packages $(VENV)/.installed ## the tests that take minutes (root)
 	$(PYTEST) tests/long
-	$(PYTEST) -m long tests/integration tests/conformance
+	$(PYTEST) -m long tests/integration
 
 test-unprivileged: $(VENV)/.installed ## the tests that need no root; run as root, they run as nobody
-	.ci/as-ordinary-user $(PYTEST) -n $(JOBS) -p no:cacheprovider -m "not long" tests/unit tests/conformance tests/unprivileged
+	.ci/as-ordinary-user $(PYTEST) -n $(JOBS) -p no:cacheprovider tests/unit tests/conformance tests/unprivileged
 
 # What is found, and the corpus, are in build/fuzz; the next run begins with that corpus.
 fuzz: $(VENV)/.installed ## coverage-guided fuzzing of the C helper: FUZZ_SECONDS=600

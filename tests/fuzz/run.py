@@ -27,6 +27,7 @@ from tests.fuzz.seeds import write_seeds
 from tests.variants import (
     COMPILE_ARGS,
     INCLUDE_DIRS,
+    NOT_INLINED,
     ROOT,
     SANITIZERS,
     Patch,
@@ -74,16 +75,18 @@ class Outcome(NamedTuple):
 def build(folder: Path, patches: Iterable[Patch] = (), optimise: str = "-O1") -> Built:
     """Compile the fuzzer with a (changed) copy of the helper, and write its worlds and seeds.
 
+    Each function is compiled once: so a block is a place in the text, not one of its fifty inlined copies.
     What `folder` has in corpus/ stays: the next run begins with it.
     """
     shutil.rmtree(folder / "native", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    changed(folder, patches)
+    changed(folder, (*patches, NOT_INLINED))
     flags = [*COMPILE_ARGS, *FIXED_PLACE, *(f"-I{folder / place}" for place in INCLUDE_DIRS)]
     objects = []
     for source in (*sources(folder), *map(str, sorted(HERE.glob("*.c")))):
         # What is around the helper is not looked at, and fast.
-        instrumented = (*SANITIZERS, *COVERAGE, optimise) if source.startswith(str(folder)) else ("-O2",)
+        of_helper = *SANITIZERS, *COVERAGE, "-fno-inline", optimise
+        instrumented = of_helper if source.startswith(str(folder)) else ("-O2",)
         objects.append(str(folder / Path(source).stem) + ".o")
         _run([*compiler(), "-w", *flags, *instrumented, "-c", source, "-o", objects[-1]])
     _run([*compiler(), *SANITIZERS, *FIXED_PLACE, *objects, "-o", str(folder / "fuzz")])
