@@ -80,7 +80,7 @@ def read_list(name: str) -> Sentences:
     return [(name, ast.literal_eval(f"({literal})")) for name, literal in found]
 
 
-def render(enums: Enums, verdicts: Sentences, misses: Sentences) -> str:
+def render(enums: Enums, verdicts: Sentences, misses: Sentences, events: Sentences) -> str:
     """Return the text of l4raw/wire/abi.py."""
     sentences = dict(verdicts)
     lines = [HEAD]
@@ -94,7 +94,7 @@ def render(enums: Enums, verdicts: Sentences, misses: Sentences) -> str:
             else:
                 lines.append(f"{constant}: Final = {number}")
         lines.append("")
-    for what, rows in (("verdict", verdicts), ("miss", misses)):
+    for what, rows in (("verdict", verdicts), ("miss", misses), ("event", events)):
         lines.append(f"{what.upper()}_NAMES: Final[tuple[str, ...]] = (")
         lines += [f'    "{name.lower()}",' for name, _ in rows]
         lines.append(")")
@@ -115,7 +115,8 @@ def quoted(text: str) -> str:
 
 def generate() -> str:
     """Return what l4raw/wire/abi.py must contain for the header as it is now."""
-    return render(read_enums(), read_list("L4_VERDICTS"), read_list("L4_MISSES"))
+    lists = (read_list(name) for name in ("L4_VERDICTS", "L4_MISSES", "L4_EVENTS"))
+    return render(read_enums(), *lists)
 
 
 def main(arguments: list[str]) -> int:

@@ -22,7 +22,8 @@ from typing import Any
 
 from cffi import FFI
 
-from l4raw.core.flows import SIZE, FlowTable
+from l4raw.core.entry import SIZE
+from l4raw.core.flows import FlowTable
 from l4raw.core.model import Mode, Scheduler
 from l4raw.core.states import expire
 from l4raw.core.steer import steer
@@ -30,7 +31,7 @@ from l4raw.core.tables import Arm, Timeouts, compile_policy
 from l4raw.engine.layout import Sizes
 from l4raw.engine.shared import SharedTables
 from l4raw.wire import tcp
-from l4raw.wire.abi import STRIPES
+from l4raw.wire.abi import FLOW_HALF_OPEN, FLOW_UDP_NEW, STRIPES
 from tests.crafted import TCP, Tuple5, build
 from tests.noise import KEY
 from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, counted, ip, service
@@ -41,11 +42,21 @@ MEMORY = 1 << 17
 CROWD, FEW = 1500, 25
 """Clients: so many that the table is full; so few that queues want the same flow at the same moment."""
 PORT = 8080
+_STRAYED = 3
+"""Places that are nobody's until their turn: see l4_touch()."""
 
 SHIM = r"""
 #include <string.h>
 #include <linux/ip.h>
+#include "memory.h"
+#include "share.h"
 #include "helper.h"
+
+/* As who has seen the flow half-open, at this place, a moment ago. */
+int evict(const struct l4_tables *tables, uint32_t index, uint32_t generation, uint32_t place)
+{
+	return l4_free_flow_at(tables, index, generation, place, L4_HOPS_IN_LIST);
+}
 
 enum { SIZE = 54, FRAMES = 3 };    /* for each client: to DSR, to NAT, from the backends */
 
@@ -108,6 +119,7 @@ static void churn(const struct l4_tables *tables, const uint8_t *frames, uint32_
 }
 """
 DECLARED = """
+    int evict(const void *, uint32_t, uint32_t, uint32_t);
     struct seen { uint64_t sent, missed, other, wrong; };
     void churn(const void *, const uint8_t *, uint32_t, uint32_t, const int *, struct seen *);
 """
@@ -226,7 +238,7 @@ def check(tables: SharedTables) -> None:
     flows, control, at = tables.flows, tables.layout.control, tables.layout.at
     entries = {i: flows.read(i) for i in range(flows.entries + flows.overflow) if flows.read(i).state}
     assert not any(entry.lock & 1 for entry in entries.values()), "an entry is locked"
-    assert not control.hop_lock and not control.overflow_lock
+    assert not control.hop_lock and not control.overflow_lock and not control.share_lock
     assert not any(at["stripes"][i] for i in range(STRIPES))
     assert control.used == len(entries), (control.used, len(entries))
     current = [tables.current_flows(backend) for backend in range(len(tables.backends))]
@@ -236,6 +248,12 @@ def check(tables: SharedTables) -> None:
         assert flows.find(flows.key(index)) == index, "an entry is not found"
         if entry.peer:
             assert entries[entry.peer - 1].peer == index + 1, "a peer does not know its peer"
+    share, taken = flows.share, Counter[int]()
+    for index, entry in entries.items():
+        if not entry.next_hop and entry.state in (FLOW_HALF_OPEN, FLOW_UDP_NEW):
+            taken[share.index(entry.sequence)] += entry.sequence and share.index(entry.sequence) == index + 1
+    assert len(share) - sum(taken.values()) <= _STRAYED, "places that no flow has"
+    assert control.half_open_used == len(share) <= share.limit
     beyond = [index for index in entries if index >= flows.entries]
     assert control.overflowed == len(beyond), (control.overflowed, len(beyond))
     named = Counter(entry.next_hop for entry in entries.values() if entry.next_hop)

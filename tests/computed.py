@@ -26,10 +26,12 @@ from l4raw.cli import render
 from l4raw.control.codes import REGISTRY
 from l4raw.core import model
 from l4raw.core.decision import Decision
-from l4raw.core.flows import FIELDS, FlowTable, bytes_for
+from l4raw.core.entry import FIELDS
+from l4raw.core.flows import FlowTable
 from l4raw.core.hashing import hash_key
 from l4raw.core.next_hops import NextHops
 from l4raw.core.rewrite import apply
+from l4raw.core.room import bytes_for
 from l4raw.core.steer import steer
 from l4raw.core.tables import Arm, Tables, compile_policy
 from l4raw.wire.checksum import pseudo_header

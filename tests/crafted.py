@@ -333,7 +333,7 @@ def tcp_options(random: Random, frame: bytearray) -> bytearray:
         options += random.choice(broken if random.random() < 0.15 else whole)
     options = options[:40]
     if random.random() < 0.1:
-        options = options[:37] + b"\2\4\xff"  # its value ends past the header
+        options = b"\1" * random.choice((1, 5, 9)) + b"\2\4\xff"  # its value ends past the header
     fill = -len(options) % 4
     options = b"\1" * fill + options if random.random() < 0.5 else options + bytes(fill)
     frame[found.l4 + 12] += len(options) // 4 << 4

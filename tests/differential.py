@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from operator import add
 from typing import Any, NamedTuple
 
 from l4raw.core import fragments
@@ -27,7 +28,7 @@ from l4raw.wire.abi import BURST, CSUM_DETECT, FORWARD, REPLY, SENT, VERDICT_NAM
 from tests.crafted import completed
 from tests.executors import Bursts, Executor, Helper, Outcome, OverShared, Reference, state
 from tests.lives import Lives
-from tests.noise import B, Given, Noise, Tagging, make_policies, make_world
+from tests.noise import MEMORY, TIGHT, B, Given, Noise, Tagging, make_policies, make_world
 
 START_MS = (1 << 32) - 20_000
 """The clock starts shortly before it wraps; later a leap takes it there again."""
@@ -51,21 +52,36 @@ class Tally(NamedTuple):
     """Frames that were dropped, and led to one of our own."""
     missed: dict[str, int]
     """Frames that Python decided, by reason."""
+    events: list[int]
+
+    def with_other(self, other: Tally) -> Tally:
+        """Of two runs together."""
+        return Tally(
+            self.verdicts + other.verdicts,
+            self.rewritten + other.rewritten,
+            self.frames + other.frames,
+            self.completed + other.completed,
+            self.answered + other.answered,
+            {name: count + other.missed[name] for name, count in self.missed.items()},
+            list(map(add, self.events, other.events)),
+        )
 
 
 class Run:
     """A run over `frames` frames from a seed."""
 
-    def __init__(self, seed: int, module: Any = native, margin: bytes | None = None) -> None:
+    def __init__(
+        self, seed: int, memory: int = MEMORY, module: Any = native, margin: bytes | None = None
+    ) -> None:
         noise = Noise(seed)
         self._random = noise.random
         self._sources = tuple(Tagging(each, self._random) for each in (noise, Lives(self._random)))
         self._policies = make_policies()
-        self._reference = Reference(make_world(Reference.new))
+        self._reference = Reference(make_world(Reference.new, memory))
         self._others: list[Executor] = [
-            Helper(make_world(Helper.new), module, margin),
-            Bursts(make_world(Bursts.new), module, margin),
-            OverShared(make_world(OverShared.new)),
+            Helper(make_world(Helper.new, memory), module, margin),
+            Bursts(make_world(Bursts.new, memory), module, margin),
+            OverShared(make_world(OverShared.new, memory)),
         ]
         self._completed = self._answered = 0
         self._install(self._policies[0])
@@ -88,7 +104,7 @@ class Run:
         sent, helper = verdicts[FORWARD] + verdicts[REPLY], self._others[0].tables
         assert isinstance(helper, SharedTables)
         seen = self._completed, self._answered
-        return Tally(named, sent, verdicts.total(), *seen, helper.misses())
+        return Tally(named, sent, verdicts.total(), *seen, helper.misses(), helper.total_events())
 
     def _burst(self, size: int) -> list[int]:
         given: list[Given] = []
@@ -161,6 +177,12 @@ class Run:
                 raise Difference("\n".join([f"{executor.name} left other tables: {different}", *details]))
 
 
+def run(seed: int, frames: int, module: Any = native, margin: bytes | None = None) -> Tally:
+    """Half of `frames` frames over a flow table that seldom evicts, half over one that is full often."""
+    tallies = [Run(seed, memory, module, margin).run(frames // 2) for memory in (MEMORY, TIGHT)]
+    return tallies[0].with_other(tallies[1])
+
+
 def name_of(verdict: int) -> str:
     """Of a verdict, or of a fragment that has none yet."""
     return "waits" if verdict == WAITS else VERDICT_NAMES[verdict]
@@ -188,10 +210,10 @@ def main() -> None:
     """Run, and print what it consisted of."""
     given = [int(each) for each in sys.argv[1:3]]
     frames, seed = [*given, *(200_000, 1)[len(given) :]]
-    tally = Run(seed).run(frames)
+    tally = run(seed, frames)
     print(
         f"{tally.frames} frames from seed {seed}, {tally.rewritten} sent, {tally.completed} completed, "
-        f"missed: {tally.missed}"
+        f"missed: {tally.missed}, events: {tally.events}"
     )
     for name in VERDICT_NAMES:
         print(f"{tally.verdicts[name]:8} {name}")

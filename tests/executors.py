@@ -19,11 +19,12 @@ from l4raw.core.tables import ServiceEntry, Tables
 from l4raw.engine import native
 from l4raw.engine.base import count
 from l4raw.engine.shared import SharedTables
-from l4raw.wire.abi import BURST, CSUM_DETECT, MISS, RULE_LEAST, SENT, TUNNEL_ROOM, Verdict
+from l4raw.wire import tcp
+from l4raw.wire.abi import BURST, CSUM_DETECT, FORWARD, MISS, REPLY, RULE_LEAST, SENT, TUNNEL_ROOM, Verdict
 from l4raw.wire.headers import parse
 from l4raw.wire.quoted import is_error
-from tests.crafted import completed
-from tests.tables import New, counted, plain, shared, tables_named
+from tests.crafted import build, completed, tuple_of
+from tests.tables import OUR_MACS, New, counted, plain, shared, tables_named
 
 MARGIN = b"\xa5" * 64
 """Around every frame: whatever writes there is noticed."""
@@ -162,7 +163,7 @@ class Bursts(Helper):
     def _until_a_miss(self, frames: Sequence[tuple[bytes, int, int]]) -> Sequence[tuple[bytes, int, int]]:
         """Those up to the first that is left to Python and may change tables, which the next ones are to see,
         or reads what they may change."""
-        policy, flows = self.tables.policy, self.tables.flows
+        policy, flows, opened = self.tables.policy, self.tables.flows, False
         for place, (frame, _, _) in enumerate(frames, start=1):
             headers = parse(frame)
             if isinstance(headers, int):
@@ -177,7 +178,9 @@ class Bursts(Helper):
             service = policy.find(dst, headers.dport, protocol)
             key = flow_key(src, headers.sport, dst, headers.dport, protocol)
             answered = service and service.service.mode.is_nat and not opens(headers)
-            if service and (answered or self._may_miss(service)) and flows.find(key) < 0:
+            # A new flow may have evicted the one that is known.
+            opened = opened or flows.find(key) < 0 or bool(headers.flags & tcp.SYN)
+            if service and (answered or self._may_miss(service)) and opened:
                 return frames[:place]
         return frames
 
@@ -208,6 +211,19 @@ class Bursts(Helper):
 
 
 EXECUTORS: tuple[type[Executor], ...] = (Reference, OverShared, Helper, Bursts)
+
+
+def connect(executor: Executor, syn: bytes) -> Outcome:
+    """What became of a SYN; if it was forwarded, the flow is established then."""
+    outcome, asked = executor.run(syn, 0, 0), tuple_of(syn)
+    if outcome.verdict == FORWARD:
+        of = tuple_of(outcome.frame)
+        assert of is not None and asked is not None
+        if of.dst != asked.dst:  # the answer passes here
+            answer = build(of.flipped(), (OUR_MACS[1], outcome.frame[:6]), tcp.SYN | tcp.ACK)
+            assert executor.run(bytes(answer), 1, 0).verdict == REPLY
+        assert executor.run(bytes(build(asked, (syn[:6], syn[6:12]))), 0, 0).verdict == FORWARD
+    return outcome
 
 
 def sent_at_last(decision: Decision) -> tuple[bytes, ...]:
@@ -253,6 +269,7 @@ def state(tables: Tables) -> dict[str, object]:
         "clients": bytes(tables.counts.clients),
         "cursors": [tables.cursors[i] for i in range(len(tables.policy.by_number))],
         "verdicts": verdicts,
+        "events": tables.total_events(),
         "traffic": traffic,
         "now": tables.now,
     }

@@ -10,6 +10,7 @@ from tests.variants import Patch
 STEER, ADMIT, REWRITE, CONTEXT = "src/steer.h", "src/admit.h", "src/rewrite.h", "src/context.h"
 ACL, MSS, COUNTS, AFFINITY = "src/acl.h", "src/mss.h", "src/counts.h", "src/affinity.h"
 FLOWS, INSERT, HOPS = "src/flows.h", "src/insert.h", "src/hops.h"
+TOUCH, SHARE, FREE = "src/touch.h", "src/share.h", "src/free.h"
 PACKET, CHECKSUM, HELPER, TUNNEL = "src/packet.h", "src/checksum.h", "src/helper.c", "src/tunnel.h"
 
 MUTANTS = {
@@ -91,8 +92,36 @@ MUTANTS = {
         ADMIT, "source, 0, L4_IS_SNAT) >= 0 ||", "source, 0, L4_IS_VIP) >= 0 ||"
     ),
     "stray to the kernel": Patch(STEER, "return L4_DROP_SNAT_NO_FLOW;", "return L4_PASS_NOT_OURS;"),
-    "flow of the burst": Patch(STEER, "\tif (context->flow == L4_NONE)\n\t\tl4_look(context);\n", ""),
-    "state after FIN": Patch(FLOWS, "state == L4_FLOW_CLOSING ? L4_FLOW_CLOSING", "0 ? L4_FLOW_CLOSING"),
+    "flow of the burst": Patch(
+        STEER, "if (!known && context->flow != L4_BUSY) {\n\t\tl4_look(context);", "if (0) {"
+    ),
+    "state after FIN": Patch(
+        TOUCH, "L4_TCP_RST) ? L4_FLOW_CLOSING : state", "L4_TCP_RST) ? L4_FLOW_CLOSING : L4_FLOW_ESTABLISHED"
+    ),
+    "share without a bound": Patch(
+        SHARE, "l4_load(&control->half_open_used) >= control->half_open_limit", "0"
+    ),
+    "newest goes": Patch(
+        SHARE,
+        "*oldest = l4_oldest_place(tables);",
+        "*oldest = l4_place_at_turn(tables, turn - 1);",
+    ),
+    "evictions not counted": Patch(SHARE, "l4_count_event(tables, L4_EVENT_EVICTED_HALF_OPEN);", ";"),
+    "place kept": Patch(TOUCH, "l4_leave(tables, index, entry);\n\t\tl4_store", "l4_store"),
+    "place of the ended": Patch(FREE, "l4_leave(tables, index, entry);\n\tl4_empty", "l4_empty"),
+    "place of the refused": Patch(SHARE, "l4_free_place(tables, number, L4_PLACE_TAKEN);", "(void)number;"),
+    "any ACK establishes": Patch(
+        STEER, "if (!values->next_hop && !l4_acknowledges(", "if (0 && !l4_acknowledges("
+    ),
+    "first ACK far ahead": Patch(STEER, "expected < L4_OPEN_WINDOW", "expected <= L4_OPEN_WINDOW"),
+    "any RST ends": Patch(STEER, "if (!l4_is_plausible(headers, peer)) {", "if (0) {"),
+    "RST far ahead": Patch(STEER, "acknowledged < L4_END_WINDOW", "acknowledged <= L4_END_WINDOW"),
+    "SYN of a closing flow": Patch(
+        STEER, "if (values->state != L4_FLOW_CLOSING && !(peer", "if (1 || !(peer"
+    ),
+    "forged end and SYN": Patch(STEER, "if (!values->peer && values->service == service", "if (0"),
+    "SYN to a backend that drains": Patch(STEER, "backend && backend->takes_flows)", "backend)"),
+    "no answer seen": Patch(STEER, "if (l4_unlikely(entry->state == L4_FLOW_UDP_NEW))", "if (0)"),
     "ports of a source hash": Patch(
         ADMIT, "of_source, 0, 0) >> 32", "of_source, context->key.ports, 0) >> 32"
     ),
@@ -139,7 +168,11 @@ MUTANTS = {
     "one entry too many": Patch(
         INSERT, "used + entries > control->flow_capacity", "used > control->flow_capacity"
     ),
-    "full is not seen": Patch(ADMIT, "if (l4_reserve(tables, 2)) {", "l4_reserve(tables, 2);\n\t{"),
+    "full is not seen": Patch(
+        ADMIT,
+        "if (image.sequence && l4_reserve(tables, 2)) {",
+        "l4_reserve(tables, 2);\n\tif (image.sequence) {",
+    ),
     "flow uncounted": Patch(
         ADMIT, "\t\tl4_uncount(context, service_number, verdict == L4_MISS ? L4_LEVEL_OF_FLOW : 0);\n", ""
     ),

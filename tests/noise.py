@@ -12,14 +12,14 @@ import functools
 from collections import deque
 from dataclasses import replace
 from random import Random
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from l4raw.core.hashing import HashKey, hash_key
 from l4raw.core.model import Acl, Backend, Limits, Mode, Scheduler, Service, Snat, Tunnel
 from l4raw.core.mtu import fragments
 from l4raw.core.tables import NO_POLICY, Arm, Policy, Tables, Timeouts, compile_policy
 from l4raw.wire import ipv4, ipv6, tcp
-from l4raw.wire.abi import FORWARD
+from l4raw.wire.abi import END_WINDOW, FORWARD, OPEN_WINDOW
 from tests.crafted import (
     SPOILERS,
     TCP,
@@ -37,11 +37,15 @@ from tests.crafted import (
 from tests.executors import Outcome
 from tests.tables import OUR_ADDRESSES, OUR_MACS, SEED, SOURCES, New, ip
 
-MEMORY = 1 << 17
-"""About 1,300 flow entries: it fills."""
+MEMORY, TIGHT = 1 << 17, 1 << 14
+"""About 1,300 flow entries: few flows are evicted; and about 150: it fills."""
 HOPS = 17
 """Fewer than backends and clients' MACs together."""
 KEY: HashKey = hash_key(b"noise")
+_WRAP = 0xFFFF_FFFF
+_Flow = TypeVar("_Flow")
+RECENT = 10
+"""Flows of which most frames are."""
 
 VIPS = tuple(ip(f"10.77.0.{n}") for n in (100, 101, 102))
 VIPS_V6 = tuple(ip(f"2001:db8:77::{n}") for n in (100, 101))
@@ -156,8 +160,9 @@ SERVICES = (
     Service("full of ports", VIPS[0], 0, UDP, FULLNAT, SH, B[:2], snat=FEW),
     Service("full6", VIPS_V6[1], 90, TCP, FULLNAT, MODULO, at_port(8090, *B_V6[:3]), snat=FEW_V6),
 )
-CHOSEN = SERVICES + tuple(s for s in SERVICES if s.name in ("one", "other"))
-"""New flows go to these: more often to those of which each can take the other's replies."""
+_OFTEN = {"one": 8, "other": 8, "nat few": 7, "few6": 3, "full too": 14, "full fewest": 14}
+CHOSEN = tuple(s for s in SERVICES for _ in range(_OFTEN.get(s.name, 1)))
+"""New flows go to these: more often to those whose refusals are rare, or whose ports rest."""
 _OTHER = {s.name: replace(s, scheduler=WLC) for s in SERVICES if s.name == "often"} | {
     s.name: replace(s, backends=(replace(s.backends[0], weight=0), *s.backends[1:]))
     for s in SERVICES
@@ -177,10 +182,10 @@ def ports_for(service: Service) -> int:
     return 2 if service.name in ("one", "other") else 400
 
 
-def make_world(new: New) -> Tables:
-    """Tables with no policy yet, and a hop for each backend."""
+def make_world(new: New, memory: int = MEMORY) -> Tables:
+    """Tables with no policy yet, a flow table of `memory` bytes, and a hop for each backend."""
     arms = tuple(Arm(f"eth{i}", OUR_MACS[i], mtu) for i, mtu in enumerate((1500, 1300)))
-    tables = new(arms, KEY, MEMORY, HOPS)
+    tables = new(arms, KEY, memory, HOPS)
     tables.local = frozenset(map(ip, OUR_ADDRESSES))
     for backend in (*B, LOST, *B_V6):
         tables.next_hops.pin(1, None if backend is LOST else bytes([2, 0, 0, 0, 0, backend.address[-1]]))
@@ -313,8 +318,23 @@ class Noise:
     def _body(self) -> bytes:
         return self.random.randbytes(self.random.choice((0, 0, 1, 2, 7, 16, 33, 100, 1400)))
 
-    def _flags(self) -> int:
-        return self.random.choice((tcp.ACK, tcp.ACK, tcp.ACK, 0x18, tcp.SYN, tcp.FIN | tcp.ACK, tcp.RST))
+    def _flags(self, *more: int) -> int:
+        return self.random.choice(
+            (tcp.ACK, tcp.ACK, tcp.ACK, 0x18, tcp.SYN, tcp.FIN | tcp.ACK, tcp.RST, *more)
+        )
+
+    def _numbers(self) -> dict[str, int]:
+        """Most often those of a connection whose sides have said little; or such as are hardly believed."""
+        seq, ack = 1, 2
+        if self.random.random() < 0.3:
+            seq = self.random.choice(
+                (0, _WRAP, 2 + END_WINDOW - 1, 2 + END_WINDOW, self.random.getrandbits(32))
+            )
+        if self.random.random() < 0.2:
+            ack = self.random.choice(
+                (1, 0, 2 + OPEN_WINDOW - 1, 2 + OPEN_WINDOW, self.random.getrandbits(32))
+            )
+        return {"seq": seq, "ack": ack}
 
     def _first(self) -> bytearray:
         """Of a flow that may be new."""
@@ -340,21 +360,31 @@ class Noise:
             if random.random() < 0.2:
                 frame[14 + 12 : 14 + 16] = random.choice(MARTIANS)
             refix(frame)
-        if not is_v4 and random.random() < 0.05:
+        if not is_v4 and random.random() < 0.09:
             frame[14 + 6], frame[14 + 40] = ipv6.ICMPV6, random.choice((128, 132, 133, 135, 136, 137, 138))
         return frame
 
+    def _one_of(self, flows: deque[_Flow]) -> _Flow:
+        """Often one of the last: the share of half-open flows is a small one."""
+        last = min(len(flows), RECENT)
+        return (
+            flows[-1 - self.random.randrange(last)]
+            if self.random.random() < 0.7
+            else self.random.choice(flows)
+        )
+
     def _again(self) -> bytearray:
         """Of a flow that was forwarded."""
-        of, mac = self.random.choice(self._known)
+        of, mac = self._one_of(self._known)
         ttl = self.random.choice((1, 2, 64, 64, 64, 64, 255))
-        return build(of, (OUR_MACS[0], mac), self._flags(), ttl, body=self._body())
+        return build(of, (OUR_MACS[0], mac), self._flags(), ttl, self._body(), **self._numbers())
 
     def _answer(self) -> bytearray:
-        of = self.random.choice(self._answers)
+        of = self._one_of(self._answers)
         mac = bytes([2, 0, 0, 0, 0, of.src[-1]])
         ttl = self.random.choice((1, *(64,) * 7))
-        return build(of, (OUR_MACS[1], mac), self._flags(), ttl, body=self._body())
+        flags = self._flags(*(tcp.SYN | tcp.ACK,) * 4)
+        return build(of, (OUR_MACS[1], mac), flags, ttl, self._body(), **self._numbers())
 
     def _error(self) -> tuple[bytearray, int]:
         """An ICMP error about a packet that went to a client, or to a backend; and where it comes in."""

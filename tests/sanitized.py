@@ -20,11 +20,11 @@ def main() -> None:
     sys.modules["l4raw._native"] = load(Path(path))
     from l4raw.engine import native
     from tests import tables
-    from tests.differential import Run
+    from tests.differential import run
 
     assert native.available(), native.status()
     tables.allocate = lambda name, size: bytearray(size)
-    tally = Run(int(seed), native, margin=b"").run(int(frames))
+    tally = run(int(seed), int(frames), native, margin=b"")
     print(f"{tally.frames} frames, {tally.rewritten} sent, {tally.completed} completed")
 
 

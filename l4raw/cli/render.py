@@ -16,7 +16,7 @@ from l4raw.core.ring import HASHES, Pick
 from l4raw.core.snat import Source
 from l4raw.core.tables import Tables, Traffic
 from l4raw.wire import gue, ipv4, ipv6
-from l4raw.wire.abi import FORWARD, RULE_AFFINITY, RULE_FLOW_HASH, RULE_LEAST, VERDICT_NAMES
+from l4raw.wire.abi import EVENT_NAMES, FORWARD, RULE_AFFINITY, RULE_FLOW_HASH, RULE_LEAST, VERDICT_NAMES
 from l4raw.wire.ethernet import format_mac
 from l4raw.wire.headers import Headers
 from l4raw.wire.ipv4 import TCP, UDP
@@ -183,6 +183,7 @@ def counters(tables: Tables, engine: dict[str, Any]) -> dict[str, Any]:
     policy = tables.policy
     return {
         "verdicts": dict(zip(VERDICT_NAMES, tables.total_verdicts(), strict=True)),
+        "events": dict(zip(EVENT_NAMES, tables.total_events(), strict=True)),
         "engine": engine,
         "flow_entries": len(tables.flows),
         "flow_capacity": tables.flows.capacity,

@@ -104,7 +104,7 @@ _HOST = (
         "L4R-307",
         "not enough memory",
         "all memory for flows is reserved at the start, so that it cannot run out under load.",
-        "lower flow_memory in [lb]: 64MiB hold 678,350 DSR flows",
+        "lower flow_memory in [lb]: 64MiB hold 675,701 DSR flows",
     ),
     Code(
         "L4R-308",

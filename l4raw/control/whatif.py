@@ -37,7 +37,7 @@ TUNNEL_SOURCES: Final = {4: IPv4Address("192.0.2.2").packed, 16: IPv6Address("20
 _ANY_LENGTH: Final = 1 << 17
 """An MTU: a capture holds super-frames, and does not say how they will be cut."""
 _FLOW_MEMORY: Final = 64 << 20
-"""Bytes at most: enough for 678,350 DSR flows of a capture."""
+"""Bytes at most: enough for 675,701 DSR flows of a capture."""
 _SYS: Final = Path("/sys/class/net")
 
 STATED, LOCAL, INFERRED, STAND_IN = "stated", "local", "inferred", "stand-in"

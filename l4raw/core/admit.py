@@ -2,7 +2,7 @@
 
 The slow half of steer(): a frame comes here once in the life of its flow.
 Nothing is half done: whatever is refused leaves flows and next hops as they
-were.
+were, but for a half-open flow that made room for it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from l4raw.wire.abi import (
     DROP_SNAT_EXHAUSTED,
     DROP_TTL,
     FORWARD,
+    PORT_TRIES,
     REPLY_TAKEN,
     TAKEN,
     Verdict,
@@ -176,10 +177,12 @@ def _insert_one(
     headers: Headers, key: bytes, arm: int, backend: BackendEntry, tables: Tables
 ) -> tuple[Verdict, int]:
     """DSR: the client's direction is all that passes here."""
-    if not make_room(tables, 1):
-        return DROP_FLOWS_FULL, -1
+    make_room(tables, 1)
     state = first(headers.protocol)
-    flow = tables.flows.insert(key, state, backend.service, backend.number, 0, tables.now)
+    place = tables.take_place()
+    flow = tables.flows.insert(key, state, backend.service, backend.number, 0, tables.now, place)
+    if flow < 0:
+        tables.drop_place(place)
     return (FORWARD, flow) if flow >= 0 or flow == TAKEN else (DROP_FLOWS_FULL, -1)
 
 
@@ -195,13 +198,18 @@ def _insert_pair(
     reply_key = flow_key(backend.backend.address, port, *source, headers.protocol)
     if flows.find(reply_key) >= 0:
         return DROP_REPLY_KEY_TAKEN, -1
-    if not make_room(tables, 2):
+    make_room(tables, 2)
+    place = tables.take_place()
+    if flows.used + 2 > flows.capacity:
+        tables.drop_place(place)
         return DROP_FLOWS_FULL, -1
     client_hop = tables.next_hops.learn(arm, headers.src_mac)
     if not client_hop:
+        tables.drop_place(place)
         return DROP_NEXT_HOPS_FULL, -1
-    flow = flows.insert_pair(key, reply_key, state, backend.service, backend.number, client_hop, now)
+    flow = flows.insert_pair(key, reply_key, state, backend.service, backend.number, client_hop, now, place)
     if flow < 0:  # the table is chosen so that this does not happen below its capacity
+        tables.drop_place(place)
         tables.next_hops.release(client_hop)
         if flow == TAKEN:
             return FORWARD, flow
@@ -217,11 +225,14 @@ def _insert_from_pool(
         tables.ports,
         (backend.service, backend.backend.address, backend.backend.port or headers.dport),
     )
-    if not ports.is_exhausted(*place, tables.now):
-        for tried, source in enumerate(pool.walk(tables.flows.hash(key)), start=1):
-            verdict, flow = _insert_pair(headers, key, arm, source, backend, tables)
-            if verdict != DROP_REPLY_KEY_TAKEN:
-                return verdict, flow, Source(*source, tried, pool.size)
+    for tried, source in enumerate(pool.walk(tables.flows.hash(key)), start=1):
+        # Those before that a faster executor has tried too: a port may be free there that nobody told us of.
+        if tried > PORT_TRIES and ports.is_exhausted(*place, tables.now):
+            break
+        verdict, flow = _insert_pair(headers, key, arm, source, backend, tables)
+        if verdict != DROP_REPLY_KEY_TAKEN:
+            return verdict, flow, Source(*source, tried, pool.size)
+    else:
         ports.exhausted(*place)
     ports.refuse(backend.number)
     return DROP_SNAT_EXHAUSTED, -1, None

@@ -4,62 +4,42 @@ The layout is `struct l4_flow` of native/include/l4raw_abi.h, and so is the
 way an entry is found, so that C and BPF read and write the same memory. No
 object is kept for a flow.
 
-    +--------------------+-----------------+------------------+--------------+
-    | buckets of 4       | overflow blocks | marks: one byte  | tags: a byte |
-    | entries: entry i   | of 16 entries   | a bucket: did it | an entry of  |
-    | of bucket b: 4b+i  |                 | ever overflow?   | the buckets  |
-    +--------------------+-----------------+------------------+--------------+
+    +--------------------+-----------------+------------------+--------------+------------+
+    | buckets of 4       | overflow blocks | marks: one byte  | tags: a byte | places for |
+    | entries: entry i   | of 16 entries   | a bucket: did it | an entry of  | half-open  |
+    | of bucket b: 4b+i  |                 | ever overflow?   | the buckets  | flows      |
+    +--------------------+-----------------+------------------+--------------+------------+
 
 A key has two candidate buckets and is put into the emptier one. Its entry's
-tag is eight bits of its hash, never 0; that of a free entry is 0. So the tags
-of two buckets, two words, say which entry to read, and that a key is not
-there is known without reading any. When both
-are full, they are marked, and the key goes to the emptier of two overflow
-blocks; only keys of marked buckets are looked for there, and the marks go
-when nothing is left there: from then on another value is a mark. Entries
-never move, so an index stays valid while the flow lives.
+tag is eight bits of its hash, never 0; that of a free entry is 0: the tags of
+two buckets say which entry to read, if any. When both are full, they are
+marked, and the key goes to the emptier of two overflow blocks; only keys of
+marked buckets are looked for there, and when nothing is left there another
+value is a mark. Entries never move: an index is valid while the flow lives.
 
 Capacity is 70 % of the entries in buckets. Up to it no insert fails. Filling
 a table to that load overflows 0.4 % of the flows; but flows that come and go
 at that load settle at 4.8 %, a little more than half of the overflow area.
-All memory together is 98.9 bytes for each flow of the capacity.
+All memory together is 99.4 bytes for each flow of the capacity.
 """
 
 from __future__ import annotations
 
 from mmap import mmap
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final
 
-from l4raw.core.hashing import KEY, HashKey, flow_hash, mapped, scale, spread, unmapped
-from l4raw.wire.abi import CAPACITY_PERCENT, FLOW_FREE, FULL, OVERFLOW_SHARE, OVERFLOW_SLOTS, SLOTS
+from l4raw.core.entry import ENTRY, HALF_OPEN, SIZE, Entry, Known
+from l4raw.core.hashing import KEY, HashKey, flow_hash, mapped, scale, spread, tag, unmapped
+from l4raw.core.room import buckets_in, capacity_of, lines, overflow_in, places_at
+from l4raw.core.share import Share
+from l4raw.wire.abi import FLOW_FREE, FULL, OVERFLOW_SLOTS, SLOTS
 
-ENTRY: Final = Struct("=37sBHHHIIIII")
-"""Key, then the fields of `Entry`."""
-
-FIELDS: Final = (
-    ("src", 0, 16),
-    ("dst", 16, 16),
-    ("sport_be", 32, 2),
-    ("dport_be", 34, 2),
-    ("protocol", 36, 1),
-    ("state", 37, 1),
-    ("service", 38, 2),
-    ("backend", 40, 2),
-    ("next_hop", 42, 2),
-    ("peer", 44, 4),
-    ("last_seen", 48, 4),
-    ("sequence", 52, 4),
-    ("lock", 56, 4),
-    ("packets", 60, 4),
-)
-"""Name, offset and size in bytes of each field of `struct l4_flow`; a test compares them with C's."""
-
-SIZE: Final = ENTRY.size
 _KEY: Final = 37
 _STATE: Final = 37
 _PEER: Final = 44
 _LAST_SEEN: Final = 48
+_SEQUENCE: Final = 52
 _PACKETS: Final = 60
 _VALUES: Final = Struct("=BHHHIIIII")
 _U32: Final = Struct("=I")
@@ -69,54 +49,6 @@ _GENERATION: Final = 2
 FIRST_MARK: Final = 1
 """What a bucket's mark is at first; 0 never is one."""
 _MARKS_IN_TURN: Final = 255
-_LINE: Final = 64
-"""Bytes of a line; marks and tags take whole ones."""
-
-
-class Entry(NamedTuple):
-    """What an entry says of its flow, besides the key. See `struct l4_flow`."""
-
-    state: int
-    service: int
-    backend: int
-    next_hop: int
-    peer: int
-    """Index of the other direction's entry plus 1; 0: none."""
-    last_seen: int
-    sequence: int
-    lock: int
-    packets: int
-
-
-def _lines(size: int) -> int:
-    return -(-size // _LINE) * _LINE
-
-
-def tag(value: int) -> int:
-    """Tag of an entry whose key has this hash: bits that choose no bucket, if there are fewer than 2^24."""
-    return value >> 32 & 0xFF or 1
-
-
-def overflow_in(buckets: int) -> int:
-    """Entries of the overflow area: two blocks or more."""
-    blocks = max(2, -(-buckets * SLOTS // (OVERFLOW_SHARE * OVERFLOW_SLOTS)))
-    return blocks * OVERFLOW_SLOTS
-
-
-def bytes_for(buckets: int) -> int:
-    """Memory of a table with so many buckets, in bytes."""
-    entries = buckets * SLOTS
-    return (entries + overflow_in(buckets)) * SIZE + _lines(buckets) + _lines(entries)
-
-
-def buckets_in(memory: int) -> int:
-    """The most buckets that fit in `memory` bytes; raises `ValueError` if that is none."""
-    buckets = memory // (SLOTS * SIZE + SLOTS * SIZE // OVERFLOW_SHARE + 1 + SLOTS) + 1
-    while buckets > 0 and bytes_for(buckets) > memory:
-        buckets -= 1
-    if buckets <= 0:
-        raise ValueError(f"{memory} bytes hold no flow table")
-    return buckets
 
 
 class FlowTable:
@@ -130,7 +62,7 @@ class FlowTable:
         self.buckets = buckets_in(len(buffer) if size is None else size)
         self.entries = self.buckets * SLOTS
         self.overflow = overflow_in(self.buckets)
-        self.capacity = self.entries * CAPACITY_PERCENT // 100
+        self.capacity = capacity_of(self.buckets)
         self.used = 0
         self.resting = 0
         """How many of them rest."""
@@ -138,7 +70,8 @@ class FlowTable:
         self._overflowed = 0
         self._mark = FIRST_MARK
         self._marks = (self.entries + self.overflow) * SIZE
-        self._tags = self._marks + _lines(self.buckets)
+        self._tags = self._marks + lines(self.buckets)
+        self.share = Share(buffer, self._marks + places_at(self.buckets), self.capacity)
         self._hash_key = hash_key
 
     def hash(self, key: bytes) -> int:
@@ -149,7 +82,6 @@ class FlowTable:
         """Index of the entry with this 37-byte key, or -1."""
         buffer = self.buffer
         value = flow_hash(self._hash_key, key)
-        # Both candidates: the upper and the lower half of the hash, see scale().
         first = (value >> 32) * self.buckets >> 32
         second = (value & _WRAP) * self.buckets >> 32
         wanted, tags = tag(value), self._tags
@@ -165,10 +97,12 @@ class FlowTable:
                         return index
         return -1
 
-    def insert(self, key: bytes, state: int, service: int, backend: int, next_hop: int, now: int) -> int:
+    def insert(
+        self, key: bytes, state: int, service: int, backend: int, next_hop: int, now: int, place: int = 0
+    ) -> int:
         """Add an entry for a key that is not in the table. Its index, or FULL, which is below 0.
 
-        A table that others write too can also return TAKEN: one of them was faster.
+        `place`: see share.py. A table that others write too can return TAKEN: one of them was faster.
         """
         if self.used >= self.capacity:
             return FULL
@@ -186,20 +120,30 @@ class FlowTable:
             self.buffer[self._tags + index] = tag(value)
         generation = self.read(index).lock + _GENERATION & _WRAP
         ENTRY.pack_into(
-            self.buffer, index * SIZE, key, state, service, backend, next_hop, 0, now, 0, generation, 0
+            self.buffer, index * SIZE, key, state, service, backend, next_hop, 0, now, place, generation, 0
         )
+        if place:
+            self.share.name(place, index)
         self.used += 1
         return index
 
     def insert_pair(
-        self, key: bytes, reply_key: bytes, state: int, service: int, backend: int, hop: int, now: int
+        self,
+        key: bytes,
+        reply_key: bytes,
+        state: int,
+        service: int,
+        backend: int,
+        hop: int,
+        now: int,
+        place: int = 0,
     ) -> int:
         """Add both entries of a NAT flow, neither of whose keys is in the table; replies go to `hop`.
 
         Index of the first, or FULL, and then there is neither. A table that others write too can
         also return TAKEN or REPLY_TAKEN.
         """
-        index = self.insert(key, state, service, backend, 0, now)
+        index = self.insert(key, state, service, backend, 0, now, place)
         reply = self.insert(reply_key, state, service, backend, hop, now) if index >= 0 else FULL
         if reply < 0:
             if index >= 0:
@@ -227,8 +171,15 @@ class FlowTable:
 
     def read(self, index: int) -> Entry:
         """What the entry says, whether it is in use or not."""
-        # Without the NamedTuple's constructor: 0.1 us of 0.3 less.
         return tuple.__new__(Entry, _VALUES.unpack_from(self.buffer, index * SIZE + _STATE))
+
+    def look_up(self, key: bytes) -> Known | None:
+        """The flow with this 37-byte key."""
+        index = self.find(key)
+        if index < 0:
+            return None
+        peer = (entry := self.read(index)).peer
+        return Known(index, entry, self.ends(peer - 1) if peer else None)
 
     def key(self, index: int) -> bytes:
         """The 37-byte key of an entry."""
@@ -248,11 +199,19 @@ class FlowTable:
         """How many entries rest now: see resting.py, which knows."""
         self.resting = count
 
-    def touch(self, index: int, state: int, now: int, packets: int) -> None:
-        """Note the state, the time in ms, and how many frames the flow has had (modulo 2^32)."""
+    def touch(self, index: int, was: Entry, state: int, now: int, packets: int, sequence: int = 0) -> None:
+        """Note the state, the time in ms, how many frames there were (modulo 2^32), and `sequence`.
+
+        `was` is the entry as it was read. Who is half-open no more gives back its place; others keep it.
+        """
         buffer, offset = self.buffer, index * SIZE
+        stays = state in HALF_OPEN and not was.next_hop
+        if not stays and was.has_place:
+            self.share.give_back(was.sequence)
         buffer[offset + _STATE] = state
         _U32.pack_into(buffer, offset + _LAST_SEEN, now)
+        if not stays:
+            _U32.pack_into(buffer, offset + _SEQUENCE, sequence)
         _U32.pack_into(buffer, offset + _PACKETS, packets & _WRAP)
 
     def renew(self, index: int, lock: int, backend: int, now: int) -> bool:
@@ -276,9 +235,11 @@ class FlowTable:
 
     def delete(self, index: int) -> None:
         """Free the entry. The bytes of its key stay and mean nothing any more."""
-        if self.buffer[index * SIZE + _STATE] == FLOW_FREE:
+        if (entry := self.read(index)).state == FLOW_FREE:
             return
-        lock = self.read(index).lock + _GENERATION & _WRAP
+        if entry.has_place:
+            self.share.give_back(entry.sequence)
+        lock = entry.lock + _GENERATION & _WRAP
         _VALUES.pack_into(self.buffer, index * SIZE + _STATE, FLOW_FREE, 0, 0, 0, 0, 0, 0, lock, 0)
         self.used -= 1
         if index < self.entries:

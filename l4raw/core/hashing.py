@@ -83,3 +83,8 @@ def spread(value: int) -> int:
 def scale(value: int, size: int) -> int:
     """An index below `size` for 32 bits of a hash, without a division."""
     return value * size >> 32
+
+
+def tag(value: int) -> int:
+    """Tag of an entry whose key has this hash: bits that choose no bucket, if there are fewer than 2^24."""
+    return value >> 32 & 0xFF or 1

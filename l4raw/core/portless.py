@@ -53,21 +53,21 @@ def _error_to_vip(headers: Headers, quoted: Quoted | None, tables: Tables) -> De
     """About what the client should have got: on to the backend that sent it in the VIP's name."""
     if quoted is None or quoted.src != headers.dst:
         return Decision(DROP_ICMP, headers)
-    flow = tables.flows.find(_flipped(quoted))
-    if flow < 0:
+    found = tables.flows.look_up(_flipped(quoted))
+    if found is None:
         return Decision(DROP_ICMP, headers)
-    entry = tables.flows.read(flow)
+    flow, entry, peer = found
     service, backend = tables.policy.by_number[entry.service], tables.policy.backends[entry.backend]
     assert service is not None and backend is not None, "the policy keeps what a flow names"
     known = Decision(ICMP_ERROR, headers, service, backend, flow, arm=backend.arm)
     own_mac, mac = tables.arms[backend.arm].mac, tables.next_hops.macs[backend.next_hop]
-    if entry.peer and headers.ttl <= 1:  # RFC 1812, section 5.3.1
+    if peer and headers.ttl <= 1:  # RFC 1812, section 5.3.1
         return known._replace(verdict=DROP_TTL, arm=0)
     if mac is None:
         return known._replace(verdict=DROP_NEXT_HOP_UNKNOWN, arm=0)
-    if not entry.peer:
+    if not peer:
         return known._replace(edits=rewrite.dsr_l2(headers, own_mac, mac))
-    server, client = tables.flows.ends(entry.peer - 1)
+    server, client = peer
     # The backend knows the client by another address in fullnat: then it knows nobody behind it either.
     source = headers.src if client[0] == quoted.dst else client[0]
     outer = own_mac, mac, source, server[0]
@@ -80,18 +80,18 @@ def from_backend(frame: bytes | Frame, headers: Headers, arm: int, tables: Table
     quoted = read(frame, headers) if is_error(headers) else None
     if quoted is None or quoted.src != headers.dst:
         return Decision(stray(headers, tables.policy.snat), headers)
-    flow = tables.flows.find(_flipped(quoted))
-    if flow < 0:
+    found = tables.flows.look_up(_flipped(quoted))
+    if found is None:
         return Decision(stray(headers, tables.policy.snat), headers)
-    entry = tables.flows.read(flow)
+    flow, entry, peer = found
     service, backend = tables.policy.by_number[entry.service], tables.policy.backends[entry.backend]
     assert backend is not None, "the policy keeps what a flow names"
     mac, out = hops.macs[entry.next_hop], hops.arms[entry.next_hop]
-    if mac is None or arm != backend.arm:  # as for a reply: see steer.py
+    if mac is None or peer is None or arm != backend.arm:  # as for a reply: see steer.py
         return Decision(stray(headers, tables.policy.snat), headers)
     if headers.ttl <= 1:
         return Decision(DROP_TTL, headers, service, backend, flow)
-    client, vip = tables.flows.ends(entry.peer - 1)
+    client, vip = peer
     outer = tables.arms[out].mac, mac, vip[0], client[0]
     edits = rewrite.error(headers, quoted, outer, client, vip)
     return Decision(ICMP_ERROR, headers, service, backend, flow, None, edits, out)

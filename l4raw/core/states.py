@@ -1,19 +1,39 @@
 """What one direction of a flow was last seen doing, and when that grows old.
 
-The balancer is no endpoint: under DSR it sees the client's half only. So
-this is not the state machine of RFC 9293, section 3.3.2, but the part of it
-that an onlooker can tell, and its one use is to select a timeout.
+The balancer is no endpoint. So this is not the state machine of RFC 9293,
+section 3.3.2, but the part of it that an onlooker can tell, and its uses are
+to select a timeout, and to tell flows that have proved nothing from others.
+
+    from where      half-open until               closing from
+    -----------     --------------------------    --------------------------
+    DSR             the client's second segment   the client's FIN or RST,
+    (one side)      without SYN, FIN and RST;     whatever its sequence
+                    its second datagram           number
+    NAT             the client acknowledges the   either side's, if its
+    (both sides)    backend's SYN; a second       sequence number is plausible
+                    datagram, of either side
+
+Under NAT each direction has a state, and the one that is further on sets the
+timeout. Nobody else than the client makes a TCP flow an established one: who
+invents a source address does not see the answer to his SYN, and cannot
+acknowledge it.
+
+Under DSR that answer passes elsewhere. So a second segment is believed, and
+who invents addresses gets an established flow for two of them; and so is a
+FIN or RST. That costs timeouts only: an established flow never gets into the
+half-open share again, and a SYN on a closing one goes on to the same backend.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from l4raw.core.flows import Entry
+from l4raw.core.entry import HALF_OPEN, Entry, Known
 from l4raw.core.resting import rest, wake
-from l4raw.core.tables import Tables
+from l4raw.core.tables import ServiceEntry, Tables
 from l4raw.wire import ipv4, tcp
 from l4raw.wire.abi import (
+    END_WINDOW,
     FLOW_AFFINITY,
     FLOW_CLOSING,
     FLOW_ESTABLISHED,
@@ -22,9 +42,13 @@ from l4raw.wire.abi import (
     FLOW_RESTING,
     FLOW_STATES,
     FLOW_UDP,
+    FLOW_UDP_NEW,
+    OPEN_WINDOW,
 )
+from l4raw.wire.headers import Headers
 
 _WRAP: Final = 0xFFFF_FFFF
+_END: Final = tcp.FIN | tcp.RST
 
 FIN_SYN_RST: Final = tcp.FIN | tcp.SYN | tcp.RST
 """The flags that change a state."""
@@ -32,30 +56,127 @@ FIN_SYN_RST: Final = tcp.FIN | tcp.SYN | tcp.RST
 
 def first(protocol: int) -> int:
     """The state of a new entry, whatever its first segment says: one alone proves nothing."""
-    return FLOW_HALF_OPEN if protocol == ipv4.TCP else FLOW_UDP
+    return FLOW_HALF_OPEN if protocol == ipv4.TCP else FLOW_UDP_NEW
 
 
 def after(state: int, flags: int) -> int:
     """The state that follows `state` when a further segment with these TCP flags is seen.
 
-    Closing ends only with a new SYN: the last ACK of a closed connection
-    does not open it again. A SYN inside an established flow is not believed,
-    since anyone can send one. A FIN or RST is, whatever its sequence number:
-    what it costs at most is a shorter timeout.
+    A half-open flow that ends was never open: its timeout is a short one
+    already, and a place among the others must not be had for a SYN and a RST.
+    Nothing ends closing, not the last ACK of a connection either, but a new
+    SYN: see `is_over`. A SYN inside an established flow is not believed, since
+    anyone can send one.
     """
-    if state == FLOW_UDP:
+    if state in (FLOW_UDP_NEW, FLOW_UDP):
         return FLOW_UDP
-    if flags & (tcp.FIN | tcp.RST):
-        return FLOW_CLOSING
-    if flags & tcp.SYN:
-        return FLOW_ESTABLISHED if state == FLOW_ESTABLISHED else FLOW_HALF_OPEN
-    return FLOW_CLOSING if state == FLOW_CLOSING else FLOW_ESTABLISHED
+    if state == FLOW_HALF_OPEN:
+        return FLOW_HALF_OPEN if flags & FIN_SYN_RST else FLOW_ESTABLISHED
+    return FLOW_CLOSING if flags & _END else state
 
 
 NEXT_STATE: Final = tuple(
     tuple(after(state, flags) for flags in range(FIN_SYN_RST + 1)) for state in range(FLOW_STATES)
 )
 """after() as a table: a look-up instead of a call for each frame."""
+
+
+def is_half_open(state: int) -> bool:
+    """Whether a flow whose client is in this state has proved nothing yet."""
+    return state in HALF_OPEN
+
+
+def note(tables: Tables, flow: int, entry: Entry, headers: Headers, first: bool = False) -> None:
+    """Note a frame of the entry's direction; what it acknowledges too, if both sides are seen.
+
+    The first one of a flow has made its state; each further one moves it on.
+    """
+    state, sequence, packets = entry.state, entry.sequence, entry.packets + 1
+    if not first:
+        if entry.peer and headers.protocol == ipv4.TCP:
+            state, sequence = _of_two(tables, entry, headers)
+        elif state == FLOW_CLOSING and headers.flags & (FIN_SYN_RST | tcp.ACK) == tcp.SYN:
+            state = FLOW_ESTABLISHED  # see is_over()
+        else:
+            state = NEXT_STATE[state][headers.flags & FIN_SYN_RST]
+            sequence = 0
+    tables.flows.touch(flow, entry, state, tables.now, packets, sequence)
+    if entry.state == FLOW_UDP_NEW and entry.next_hop:  # the first reply
+        _answered(tables, entry.peer - 1)
+
+
+def _of_two(tables: Tables, entry: Entry, headers: Headers) -> tuple[int, int]:
+    """State and sequence that follow for a direction of a TCP flow both of whose sides are seen.
+
+    Of the backend's SYN, what acknowledges it is kept, for the client's first; later, what was
+    acknowledged last, for FIN and RST of the other side.
+    """
+    state, flags = entry.state, headers.flags
+    if state == FLOW_HALF_OPEN:
+        peer = tables.flows.read(entry.peer - 1)
+        if not entry.next_hop:
+            if not _acknowledges(headers, peer.sequence):
+                return state, entry.sequence
+        elif is_half_open(peer.state):
+            if flags & (FIN_SYN_RST | tcp.ACK) == tcp.SYN | tcp.ACK:
+                return state, headers.sequence + 1 & _WRAP or _WRAP
+            return state, entry.sequence
+        state = FLOW_ESTABLISHED
+    sequence = headers.acknowledged if flags & tcp.ACK else entry.sequence
+    if not flags & _END:
+        return state, sequence
+    if _is_plausible(tables, entry, headers.sequence):
+        return FLOW_CLOSING, sequence
+    return entry.state, entry.sequence
+
+
+def _acknowledges(headers: Headers, expected: int) -> bool:
+    """Whether a client's segment acknowledges the backend's SYN, and little more; 0: there was none.
+
+    More, where the first acknowledgement was lost before it came here: OPEN_WINDOW is what a backend
+    may have sent by then (RFC 6928: ten segments, however large they are).
+    """
+    if headers.flags & (FIN_SYN_RST | tcp.ACK) != tcp.ACK or not expected:
+        return False
+    return headers.acknowledged - expected & _WRAP < OPEN_WINDOW
+
+
+def _is_plausible(tables: Tables, entry: Entry, sequence: int) -> bool:
+    """Whether a FIN or RST with this sequence number may be its sender's: RFC 5961, section 3.2.
+
+    It is if it is what the other side has acknowledged, or at most so much after it as can be on its way:
+    END_WINDOW, Linux's default for a socket's send buffer (tcp_wmem). The window itself is not known, as
+    its scale is not. What is not seen, or not yet, is believed: it costs a shorter timeout at most.
+    """
+    other = tables.flows.read(entry.peer - 1)
+    acknowledged = 0 if is_half_open(other.state) else other.sequence
+    return not acknowledged or sequence - acknowledged & _WRAP < END_WINDOW
+
+
+def _answered(tables: Tables, flow: int) -> None:
+    """A client's datagram has got a reply."""
+    entry = tables.flows.read(flow)
+    if entry.state == FLOW_UDP_NEW:
+        tables.flows.touch(flow, entry, FLOW_UDP, entry.last_seen, entry.packets)
+
+
+def is_over(tables: Tables, known: Known, headers: Headers, service: ServiceEntry) -> bool:
+    """Whether a SYN begins a new flow in the place of one that is closing, which then is freed (RFC 6191).
+
+    Under NAT it does: whoever said that the old one is over knew its numbers. Under DSR anyone can have
+    said so, of a connection that lives. So there the flow goes on with its backend, as long as that
+    takes new flows of this service: to which one the SYN goes is all that a new flow would decide.
+    """
+    if headers.flags & (FIN_SYN_RST | tcp.ACK) != tcp.SYN:
+        return False
+    entry = known.entry
+    if not entry.peer:
+        if entry.service == service.number and entry.backend in service.ring.members:
+            return False
+        other = entry.state
+    else:
+        other = tables.flows.read(entry.peer - 1).state
+    return FLOW_CLOSING in (entry.state, other) and tables.free(known.flow, entry.lock)
 
 
 def expire(tables: Tables, budget: int) -> int:

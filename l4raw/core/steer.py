@@ -23,11 +23,12 @@ from l4raw.core.flows import flow_key
 from l4raw.core.mss import clamp
 from l4raw.core.mtu import fit
 from l4raw.core.snat import stray
-from l4raw.core.states import FIN_SYN_RST, NEXT_STATE
+from l4raw.core.states import is_over, note
 from l4raw.core.tables import Tables
 from l4raw.core.tunnel import through
 from l4raw.wire import tcp
 from l4raw.wire.abi import (
+    DROP_FLOWS_FULL,
     DROP_NEXT_HOP_UNKNOWN,
     DROP_NO_SERVICE,
     DROP_TTL,
@@ -75,14 +76,15 @@ def _to_vip(frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tab
         return Decision(DROP_NO_SERVICE, headers)
 
     key = flow_key(headers.src, headers.sport, headers.dst, headers.dport, headers.protocol)
-    flow, pick, source = flows.find(key), None, None
-    if flow < 0:
+    known, pick, source = flows.look_up(key), None, None
+    if known is None or (headers.flags & tcp.SYN and is_over(tables, known, headers, service)):
         verdict, flow, pick, source = admit(headers, key, arm, service, tables)
-        if flow < 0:
+        known = flows.look_up(key) if flow >= 0 else None
+        if known is None:  # refused; or made, and evicted by another thread at once
             chosen = policy.backends[pick.backend] if pick else None
-            refused = Decision(verdict, headers, service, chosen, pick=pick)
+            refused = Decision(verdict if flow < 0 else DROP_FLOWS_FULL, headers, service, chosen, pick=pick)
             return answered(frame, refused, arm, partial, tables)
-    entry = flows.read(flow)
+    flow, entry, peer = known
     service, backend = policy.by_number[entry.service], policy.backends[entry.backend]
     assert service is not None and backend is not None, "the policy keeps what a flow names"
     mode = service.service.mode
@@ -91,12 +93,9 @@ def _to_vip(frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tab
     own_mac, mac = tables.arms[backend.arm].mac, hops.macs[backend.next_hop]
     if mac is None:
         return Decision(DROP_NEXT_HOP_UNKNOWN, headers, service, backend, flow)
-    # The first segment of a flow has made its state; each further one moves it on.
-    state = entry.state if pick else NEXT_STATE[entry.state][headers.flags & FIN_SYN_RST]
-    flows.touch(flow, state, tables.now, entry.packets + 1)
-
-    if mode.is_nat:
-        edits = _as_flipped(headers, own_mac, mac, flows.ends(entry.peer - 1), partial)
+    note(tables, flow, entry, headers, first=pick is not None)
+    if peer:
+        edits = _as_flipped(headers, own_mac, mac, peer, partial)
     else:
         edits = rewrite.dsr_l2(headers, own_mac, mac)
     return Decision(FORWARD, headers, service, backend, flow, pick, edits, backend.arm, source=source)
@@ -111,20 +110,21 @@ def _from_backend(
         return fragments.follow(frame, headers, arm, _from_backend, tables)
     if not headers.l4:
         return portless.from_backend(frame, headers, arm, tables)
-    flow = flows.find(flow_key(headers.src, headers.sport, headers.dst, headers.dport, headers.protocol))
-    if flow < 0:
+    key = flow_key(headers.src, headers.sport, headers.dst, headers.dport, headers.protocol)
+    known = flows.look_up(key)
+    if known is None:
         return Decision(stray(headers, tables.policy.snat), headers)
-    entry = flows.read(flow)
+    flow, entry, peer = known
     service, backend = tables.policy.by_number[entry.service], tables.policy.backends[entry.backend]
     assert backend is not None, "the policy keeps what a flow names"
     mac, out = hops.macs[entry.next_hop], hops.arms[entry.next_hop]
     # mac: a client's entry, whose VIP the policy has lost, or a port at rest. arm: only backends reply.
-    if mac is None or arm != backend.arm:
+    if mac is None or peer is None or arm != backend.arm:
         return Decision(stray(headers, tables.policy.snat), headers)
     if headers.ttl <= 1:  # RFC 1812 section 5.3.1, RFC 8200 section 3
         return Decision(DROP_TTL, headers, service, backend, flow)
-    flows.touch(flow, NEXT_STATE[entry.state][headers.flags & FIN_SYN_RST], tables.now, entry.packets + 1)
-    edits = _as_flipped(headers, tables.arms[out].mac, mac, flows.ends(entry.peer - 1), partial)
+    note(tables, flow, entry, headers)
+    edits = _as_flipped(headers, tables.arms[out].mac, mac, peer, partial)
     return Decision(REPLY, headers, service, backend, flow, None, edits, out)
 
 

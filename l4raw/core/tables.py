@@ -7,9 +7,9 @@ live beside it and stay when the policy is replaced.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from l4raw.core.acl import EVERYBODY, Ranges, compile_acl
 from l4raw.core.bucket import Bucket
@@ -20,9 +20,13 @@ from l4raw.core.model import Backend, Service
 from l4raw.core.next_hops import NextHops
 from l4raw.core.ring import Ring, build
 from l4raw.core.snat import Pool, Ports, pool_of
+from l4raw.core.traffic import Cursors as Cursors
+from l4raw.core.traffic import Traffic as Traffic
 from l4raw.core.waiting import Datagram, Key
 from l4raw.wire.abi import (
     BACKENDS,
+    EVENT_COUNT,
+    EVENT_EVICTED_HALF_OPEN,
     FLOW_AFFINITY,
     FLOW_CLOSING,
     FLOW_ESTABLISHED,
@@ -31,6 +35,7 @@ from l4raw.wire.abi import (
     FLOW_RESTING,
     FLOW_STATES,
     FLOW_UDP,
+    FLOW_UDP_NEW,
     SERVICES,
     VERDICT_COUNT,
 )
@@ -108,32 +113,6 @@ NO_POLICY = Policy({}, frozenset(), (None,), (None,))
 
 
 @dataclass(slots=True)
-class Traffic:
-    """Counters of one backend in one service. Bytes are those of frames, Ethernet header included."""
-
-    flows: int = 0
-    """New flows since the start."""
-    packets: int = 0
-    """Frames sent to it; a super-frame is one."""
-    bytes: int = 0
-    reply_packets: int = 0
-    reply_bytes: int = 0
-    dropped: int = 0
-    """Frames that were for it, or from it, and were not sent on. Why: the verdicts say."""
-    ended: int = 0
-    """Flows that have gone; of the others, there are `flows` less these."""
-
-
-class Cursors(Protocol):
-    """Numbers by index: a list, or something that looks like one."""
-
-    def __getitem__(self, index: int, /) -> int: ...
-    def __setitem__(self, index: int, value: int, /) -> None: ...
-    def __len__(self) -> int: ...
-    def extend(self, values: Iterable[int], /) -> None: ...
-
-
-@dataclass(slots=True)
 class Tables:
     """All state of the packet path."""
 
@@ -146,6 +125,8 @@ class Tables:
     now: int = 0
     """Milliseconds modulo 2^32, advanced by whoever owns the clock."""
     verdicts: list[int] = field(default_factory=lambda: [0] * VERDICT_COUNT)
+    events: list[int] = field(default_factory=lambda: [0] * EVENT_COUNT)
+    """What happened on the way to verdicts; see `EVENT_NAMES`."""
     backends: list[Traffic] = field(default_factory=lambda: [Traffic()])
     """By number of the backend; a service's traffic is that of its backends."""
     counts: Counts = field(default_factory=lambda: private(hash_key(b"")))
@@ -169,6 +150,10 @@ class Tables:
         """Frames by verdict, of everybody who decides."""
         return self.verdicts
 
+    def total_events(self) -> list[int]:
+        """Events by number, likewise."""
+        return self.events
+
     def total_traffic(self, backend: int) -> Traffic:
         """The counters of one backend, likewise."""
         return self.backends[backend]
@@ -183,6 +168,23 @@ class Tables:
         entry = self.policy.backends[backend]
         assert entry is not None, "a ring names backends of its policy"
         return self.next_hops.macs[entry.next_hop] is None, self.current_flows(backend)
+
+    def take_place(self) -> int:
+        """A place for a new flow among the half-open ones, from 1 on; the oldest goes if there is none.
+
+        It is the flow's that `insert` is told it is of; or `drop_place` gives it back.
+        """
+        flows = self.flows
+        place, oldest = flows.share.take()
+        while not place:
+            self.free(oldest, flows.read(oldest).lock)
+            self.events[EVENT_EVICTED_HALF_OPEN] += 1
+            place, oldest = flows.share.take()
+        return place
+
+    def drop_place(self, place: int) -> None:
+        """Give back a place that no flow has got."""
+        self.flows.share.give_back(place)
 
     def free(self, index: int, lock: int) -> bool:
         """End the flow of this entry, or its port's rest, if `lock` still is its lock word; whether it did.
@@ -288,6 +290,6 @@ def _by_state(timeouts: Timeouts, affinity: int) -> tuple[int, ...]:
     limits[FLOW_HALF_OPEN] = timeouts.half_open
     limits[FLOW_ESTABLISHED] = timeouts.established
     limits[FLOW_CLOSING] = timeouts.closing
-    limits[FLOW_UDP] = timeouts.udp
+    limits[FLOW_UDP_NEW] = limits[FLOW_UDP] = timeouts.udp
     limits[FLOW_AFFINITY] = affinity
     return tuple(limits)

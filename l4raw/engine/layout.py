@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from l4raw.core.flows import FIRST_MARK, buckets_in, overflow_in
+from l4raw.core.flows import FIRST_MARK
 from l4raw.core.hashing import HashKey
 from l4raw.core.limits import BUCKETS
+from l4raw.core.room import buckets_in, overflow_in, places_at
+from l4raw.core.share import half_open_for, places_for
 from l4raw.core.tables import Arm
 from l4raw.engine import native
 from l4raw.engine.memory import Allocate, Memory, anonymous
@@ -115,11 +117,12 @@ class Layout:
             self._point(field, element, memory)
         self._point("flows", "struct l4_flow", self.flows)
         self._write_control(arms, hash_key)
-        entries = self.control.flow_entries
+        buckets, entries = self.control.buckets, self.control.flow_entries
         self.at["marks"] = native.ffi.cast("uint8_t *", self.at["flows"] + entries)
-        # Marks take whole lines.
-        lines = -(-self.control.buckets // native.ffi.sizeof("struct l4_flow"))
+        # Marks and tags take whole lines.
+        lines = -(-buckets // native.ffi.sizeof("struct l4_flow"))
         self.at["tags"] = native.ffi.cast("uint32_t *", self.at["flows"] + entries + lines)
+        self.at["half_open"] = native.ffi.cast("uint32_t *", self.at["marks"] + places_at(buckets))
 
     def _point(self, field: str, element: str, memory: Memory) -> None:
         array = native.ffi.from_buffer(f"{element}[]", memory, require_writable=True)
@@ -144,6 +147,8 @@ class Layout:
         control.range_limit = sizes.ranges
         control.mark = FIRST_MARK
         control.client_limit = sizes.client_buckets
+        control.place_count = places_for(control.flow_capacity)
+        control.half_open_limit = half_open_for(control.flow_capacity)
         for number, arm in enumerate(arms):
             control.arms[number] = arm.mac.ljust(8, b"\0")
         self.write_mtu(arms)

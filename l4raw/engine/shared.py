@@ -10,29 +10,25 @@ name; `total_verdicts` and the like add them up.
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar, overload
+from collections.abc import Callable
+from typing import Any, Final
 
-from l4raw.core.flows import ENTRY, Entry, FlowTable
+from l4raw.core.entry import ENTRY, Entry, Known
+from l4raw.core.flows import FlowTable
 from l4raw.core.hashing import HashKey
-from l4raw.core.next_hops import NextHops
 from l4raw.core.tables import Arm, Policy, Tables, Traffic
 from l4raw.engine import native
 from l4raw.engine.layout import Layout, Sizes
 from l4raw.engine.memory import Allocate, anonymous
 from l4raw.engine.policy import write_half
 from l4raw.engine.shared_counts import SharedCounts, SharedCursors
-from l4raw.wire.abi import BUSY, MISS_NAMES, VERDICT_COUNT
+from l4raw.engine.shared_hops import SharedNextHops, held
+from l4raw.wire.abi import BUSY, EVENT_COUNT, FLOW_FREE, MISS_NAMES, VERDICT_COUNT
 
 _SETTLE_S: Final = 1.0
 """How long a queue may take for a burst. It takes microseconds, unless its thread is not run."""
 _ENTRY: Final = "struct l4_flow *"
-
-
-def _held(what: str) -> RuntimeError:
-    return RuntimeError(f"{what}: a lock of the tables was held for seconds; the thread that has it is stuck")
 
 
 class SharedFlows(FlowTable):
@@ -44,6 +40,7 @@ class SharedFlows(FlowTable):
         self._view = view
         self._copy = native.ffi.new(_ENTRY)
         self._bytes = native.ffi.buffer(self._copy)
+        self._was, self._now_is = native.ffi.new(_ENTRY), native.ffi.new(_ENTRY)
 
     @property
     def used(self) -> int:
@@ -63,40 +60,65 @@ class SharedFlows(FlowTable):
         entry = native.ffi.from_buffer(_ENTRY, key.ljust(ENTRY.size))
         index: int = native.lib.l4_flow_find(self._view, entry)
         if index == BUSY:
-            raise _held("find")
+            raise held("find")
         return index
 
-    def insert(self, key: bytes, state: int, service: int, backend: int, next_hop: int, now: int) -> int:
+    def insert(
+        self, key: bytes, state: int, service: int, backend: int, next_hop: int, now: int, place: int = 0
+    ) -> int:
         """Add an entry. Its index; or FULL, or TAKEN if another thread was faster."""
-        return self._put(_image(key, state, service, backend, next_hop, now), native.ffi.NULL)
+        return self._put(_image(key, state, service, backend, next_hop, now, place), native.ffi.NULL)
 
     def insert_pair(
-        self, key: bytes, reply_key: bytes, state: int, service: int, backend: int, hop: int, now: int
+        self,
+        key: bytes,
+        reply_key: bytes,
+        state: int,
+        service: int,
+        backend: int,
+        hop: int,
+        now: int,
+        place: int = 0,
     ) -> int:
         """Add both entries of a NAT flow at once. Index of the first; or FULL, TAKEN or REPLY_TAKEN."""
-        flow = _image(key, state, service, backend, 0, now)
+        flow = _image(key, state, service, backend, 0, now, place)
         reply = _image(reply_key, state, service, backend, hop, now)
         return self._put(flow, reply)
 
     def _put(self, flow: Any, reply: Any) -> int:
         index: int = native.lib.l4_flow_put(self._view, flow, reply)
         if index == BUSY:
-            raise _held("put")
+            raise held("put")
         return index
 
     def read(self, index: int) -> Entry:
         """What the entry says, all of it at one moment."""
         if native.lib.l4_flow_read(self._view, index, self._copy) == BUSY:
-            raise _held("read")
+            raise held("read")
         return tuple.__new__(Entry, ENTRY.unpack(self._bytes)[1:])
+
+    def look_up(self, key: bytes) -> Known | None:
+        """The flow with this 37-byte key; others may free it, or make another one there, at any moment."""
+        while (index := self.find(key)) >= 0:
+            entry = self.read(index)
+            if entry.state == FLOW_FREE or self._bytes[: len(key)] != key:
+                continue
+            peer = self.ends(entry.peer - 1) if entry.peer else None
+            if self.read(index).lock == entry.lock:  # so the peer was its peer
+                return tuple.__new__(Known, (index, entry, peer))
+        return None
 
     def link(self, index: int, other: int) -> None:
         """Not here: a NAT flow is never seen with half of its entries."""
         raise NotImplementedError("use insert_pair")
 
-    def touch(self, index: int, state: int, now: int, packets: int) -> None:
-        """Note the state, the time in ms, and how many frames the flow has had (modulo 2^32)."""
-        native.lib.l4_flow_touch(self._view, index, state, now, packets & 0xFFFF_FFFF)
+    def touch(self, index: int, was: Entry, state: int, now: int, packets: int, sequence: int = 0) -> None:
+        """Note the state, the time in ms, how many frames the flow has had (modulo 2^32), and `sequence`."""
+        self._was.lock, self._was.state = was.lock, was.state
+        now_is = self._now_is
+        now_is.state, now_is.last_seen, now_is.sequence = state, now, sequence
+        now_is.packets = packets & 0xFFFF_FFFF
+        native.lib.l4_flow_touch(self._view, index, self._was, now_is)
 
     def renew(self, index: int, lock: int, backend: int, now: int) -> bool:
         """Note that a client's choice is this backend, and the time. False: the entry is another's now."""
@@ -107,83 +129,12 @@ class SharedFlows(FlowTable):
         raise NotImplementedError("use Tables.free")
 
 
-def _image(key: bytes, state: int, service: int, backend: int, next_hop: int, now: int) -> Any:
+def _image(
+    key: bytes, state: int, service: int, backend: int, next_hop: int, now: int, place: int = 0
+) -> Any:
     """An entry to put."""
-    packed = ENTRY.pack(key, state, service, backend, next_hop, 0, now, 0, 0, 0)
+    packed = ENTRY.pack(key, state, service, backend, next_hop, 0, now, place, 0, 0)
     return native.ffi.from_buffer(_ENTRY, packed)
-
-
-_Field = TypeVar("_Field")
-
-
-class _Hops(Sequence[_Field]):
-    """One field of all hops, read out of the table as a list would be."""
-
-    def __init__(self, layout: Layout, field: Callable[[Any], _Field]) -> None:
-        self._hops, self._control, self._field = layout.at["next_hops"], layout.control, field
-
-    @overload
-    def __getitem__(self, index: int) -> _Field: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[_Field]: ...
-    def __getitem__(self, index: int | slice) -> _Field | list[_Field]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self._field(self._hops[index])
-
-    def __len__(self) -> int:
-        return int(self._control.hop_count) + 1
-
-
-def _mac(hop: Any) -> bytes | None:
-    """Of one moment: the first 8 bytes are read at once, as they are written."""
-    word = native.ffi.cast("uint64_t *", native.ffi.addressof(hop))[0]
-    where = word.to_bytes(8, sys.byteorder)
-    return where[:6] if where[7] else None
-
-
-class SharedNextHops(NextHops):
-    """The next hops, through the helper."""
-
-    def __init__(self, layout: Layout, view: Any) -> None:
-        super().__init__(layout.sizes.next_hops)
-        self._hops, self._control, self._view = layout.at["next_hops"], layout.control, view
-        self.macs = _Hops(layout, _mac)
-        self.arms = _Hops(layout, lambda hop: int(hop.arm))
-
-    def pin(self, arm: int, mac: bytes | None = None) -> int:
-        """A hop that stays. Raises `OverflowError` when the table is full: a set-up error, not a frame's."""
-        index: int = native.lib.l4_hop_pin(self._view, arm, native.ffi.NULL if mac is None else mac)
-        if index == BUSY:
-            raise _held("pin")
-        if not index:
-            raise OverflowError(f"more than {self._limit} next hops")
-        return index
-
-    def set_mac(self, index: int, mac: bytes | None) -> None:
-        """What is now known of a pinned hop; None: its address no longer resolves."""
-        native.lib.l4_hop_set(self._view, index, native.ffi.NULL if mac is None else mac)
-
-    def learn(self, arm: int, mac: bytes) -> int:
-        """The hop for a client behind `arm`, with one reference more; 0 when the table is full."""
-        index: int = native.lib.l4_hop_learn(self._view, arm, mac)
-        if index == BUSY:
-            raise _held("learn")
-        return index
-
-    def release(self, index: int) -> None:
-        """Give back a reference of `learn`; the last one frees the hop."""
-        if native.lib.l4_hop_release(self._view, index) == BUSY:
-            raise _held("release")
-
-    def references(self, index: int) -> int:
-        """Flows that learned this hop; 0 for a pinned one."""
-        return int(self._hops[index].references)
-
-    def __len__(self) -> int:
-        return int(self._control.hop_count - self._control.hop_freed)
 
 
 class SharedTables(Tables):
@@ -236,11 +187,22 @@ class SharedTables(Tables):
         super().install(policy)
         native.lib.l4_switch(self._queues_view)
 
+    def take_place(self) -> int:
+        """A place for a new flow among the half-open ones, from 1 on; the oldest goes if there is none."""
+        place: int = native.lib.l4_place_take(self._view)
+        if not place:
+            raise held("take a place")
+        return place
+
+    def drop_place(self, place: int) -> None:
+        """Give back a place that no flow has got."""
+        native.lib.l4_place_drop(self._view, place)
+
     def free(self, index: int, lock: int) -> bool:
         """End the flow of this entry, if `lock` still is the entry's lock word; whether it did."""
         result = native.lib.l4_flow_free(self._view, index, lock)
         if result == BUSY:
-            raise _held("free")
+            raise held("free")
         return bool(result == 0)
 
     def view(self, queue: int) -> Any:
@@ -251,6 +213,11 @@ class SharedTables(Tables):
         """Frames by verdict, of all queues and of Python."""
         queues = self._queues()
         return [self.verdicts[i] + sum(q.verdicts[i] for q in queues) for i in range(VERDICT_COUNT)]
+
+    def total_events(self) -> list[int]:
+        """Events by number, likewise."""
+        queues = self._queues()
+        return [self.events[i] + sum(q.events[i] for q in queues) for i in range(EVENT_COUNT)]
 
     def misses(self) -> dict[str, int]:
         """Frames that the helper left to Python, by reason; each has a verdict of its own as well."""

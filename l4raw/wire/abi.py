@@ -12,7 +12,7 @@ from typing import Final, NewType
 Verdict = NewType("Verdict", int)
 """What became of a frame. An index into VERDICT_NAMES and VERDICT_SENTENCES."""
 
-ABI_VERSION: Final = 14
+ABI_VERSION: Final = 16
 
 # enum l4_limit
 BURST: Final = 64
@@ -21,6 +21,11 @@ SLOTS: Final = 4
 CAPACITY_PERCENT: Final = 70
 OVERFLOW_SHARE: Final = 16
 OVERFLOW_SLOTS: Final = 16
+HALF_OPEN_SHARE: Final = 16
+PLACES_EACH: Final = 2
+LOOK: Final = 256
+OPEN_WINDOW: Final = 65536
+END_WINDOW: Final = 4194304
 SERVICES: Final = 1024
 BACKENDS: Final = 65535
 NEXT_HOPS: Final = 65535
@@ -38,6 +43,7 @@ VERDICT_ROOM: Final = 48
 MISS_ROOM: Final = 16
 FLOWS_ALONE: Final = 4
 TUNNEL_ROOM: Final = 52
+EVENT_ROOM: Final = 6
 
 # enum l4_verdict
 FORWARD: Final = Verdict(0)
@@ -140,6 +146,12 @@ MISS_COUNT: Final = 11
 
 MISS: Final = 255
 
+# enum l4_event
+EVENT_EVICTED_HALF_OPEN: Final = 0
+EVENT_COUNT: Final = 1
+
+PLACE_TAKEN: Final = 2147483647
+
 CSUM_DETECT: Final = -1
 
 # enum l4_none
@@ -166,12 +178,13 @@ RULE_AFFINITY: Final = 4
 # enum l4_flow_state
 FLOW_FREE: Final = 0
 FLOW_HALF_OPEN: Final = 1
-FLOW_ESTABLISHED: Final = 2
-FLOW_CLOSING: Final = 3
-FLOW_UDP: Final = 4
-FLOW_RESTING: Final = 5
-FLOW_AFFINITY: Final = 6
-FLOW_STATES: Final = 7
+FLOW_UDP_NEW: Final = 2
+FLOW_ESTABLISHED: Final = 3
+FLOW_CLOSING: Final = 4
+FLOW_UDP: Final = 5
+FLOW_RESTING: Final = 6
+FLOW_AFFINITY: Final = 7
+FLOW_STATES: Final = 8
 
 # enum l4_address_use
 IS_VIP: Final = 0
@@ -298,3 +311,13 @@ MISS_SENTENCES: Final[tuple[str, ...]] = (
     "a person asked to see the next frames",
 )
 """By miss: what a person is told."""
+
+EVENT_NAMES: Final[tuple[str, ...]] = (
+    "evicted_half_open",
+)
+"""By event, in lower case: as the counters are named."""
+
+EVENT_SENTENCES: Final[tuple[str, ...]] = (
+    "a half-open flow made room for a newer one: their share of the flow table was full",
+)
+"""By event: what a person is told."""

@@ -62,12 +62,17 @@ class Headers(NamedTuple):
     """Bytes of the IP packet, its header included."""
     body: int
     """Offset of what follows the IP header, and IPv6's extension headers as far as they were read."""
+    sequence: int
+    """Of TCP; 0 otherwise."""
+    acknowledged: int
+    """The acknowledgement number, likewise."""
 
 
-_Transport = tuple[int, int, int, int, int, int, int]
-"""Source port, destination port, TCP flags, checksum, offset of the header; offset and type of ICMP's."""
+_Transport = tuple[int, int, int, int, int, int, int, int, int]
+"""Source port, destination port, TCP flags, checksum, offset of the header; offset and type of ICMP's;
+sequence and acknowledgement numbers of TCP."""
 
-_NO_PORTS: Final = 0, 0, 0, 0, 0, 0, 0
+_NO_PORTS: Final = 0, 0, 0, 0, 0, 0, 0, 0, 0
 _U16: Final = Struct("!H")
 
 _new = tuple.__new__
@@ -116,9 +121,9 @@ def parse(frame: bytes | Frame) -> Headers | Verdict:
     if isinstance(found, int):
         return found
     body = l4
-    sport, dport, flags, l4_checksum, l4, icmp_at, kind = found
+    sport, dport, flags, l4_checksum, l4, icmp_at, kind, *numbers = found
     ports = sport, dport, flags, l4_checksum
-    where = ip, l4, is_fragment, icmp_at, kind, total, body
+    where = ip, l4, is_fragment, icmp_at, kind, total, body, *numbers
     return _new(Headers, (dst_mac, src_mac, src, dst, protocol, *ports, ttl, ip_checksum, *where))
 
 
@@ -144,9 +149,9 @@ def _parse_v6(frame: bytes | Frame, ip: int, dst_mac: bytes, src_mac: bytes) -> 
     if isinstance(found, int):
         return found
     body = l4
-    sport, dport, flags, l4_checksum, l4, icmp_at, kind = found
+    sport, dport, flags, l4_checksum, l4, icmp_at, kind, *numbers = found
     ports = sport, dport, flags, l4_checksum
-    where = ip, l4, is_fragment, icmp_at, kind, ipv6.LENGTH + length, body
+    where = ip, l4, is_fragment, icmp_at, kind, ipv6.LENGTH + length, body, *numbers
     return _new(Headers, (dst_mac, src_mac, src, dst, protocol, *ports, hop_limit, 0, *where))
 
 
@@ -194,8 +199,9 @@ def first_fragment(frame: bytes | Frame, headers: Headers) -> Headers | Verdict:
         return headers
     if isinstance(found, int):
         return found
-    sport, dport, flags, l4_checksum, l4, _, _ = found
-    return headers._replace(sport=sport, dport=dport, flags=flags, l4_checksum=l4_checksum, l4=l4)
+    sport, dport, flags, l4_checksum, l4, _, _, *numbers = found
+    ports = headers._replace(sport=sport, dport=dport, flags=flags, l4_checksum=l4_checksum, l4=l4)
+    return ports._replace(sequence=numbers[0], acknowledged=numbers[1])
 
 
 def _transport(
@@ -214,18 +220,18 @@ def _icmp(frame: bytes | Frame, at: int, payload: int) -> _Transport:
     if payload < icmp.LENGTH:
         return _NO_PORTS
     kind, checksum = icmp.HEADER.unpack_from(frame, at)
-    return 0, 0, 0, checksum, 0, at, kind
+    return 0, 0, 0, checksum, 0, at, kind, 0, 0
 
 
 def _tcp(frame: bytes | Frame, l4: int, payload: int) -> _Transport | Verdict:
     """Ports, flags and checksum of a segment of `payload` bytes (RFC 9293, section 3.1)."""
     if payload < tcp.LENGTH:
         return DROP_SHORT
-    sport, dport, offset, flags, checksum = tcp.HEADER.unpack_from(frame, l4)
+    sport, dport, sequence, acknowledged, offset, flags, checksum = tcp.NUMBERED.unpack_from(frame, l4)
     data_offset = offset >> 4 << 2
     if data_offset < tcp.LENGTH or data_offset > payload:
         return DROP_TCP_OFFSET
-    return sport, dport, flags, checksum, l4, 0, 0
+    return sport, dport, flags, checksum, l4, 0, 0, sequence, acknowledged
 
 
 def _udp(frame: bytes | Frame, l4: int, payload: int, longest: int = 0) -> _Transport | Verdict:
@@ -235,4 +241,4 @@ def _udp(frame: bytes | Frame, l4: int, payload: int, longest: int = 0) -> _Tran
     sport, dport, length, checksum = udp.HEADER.unpack_from(frame, l4)
     if length < udp.HEADER_LENGTH or length > (longest or payload):
         return DROP_UDP_LENGTH
-    return sport, dport, 0, checksum, l4, 0, 0
+    return sport, dport, 0, checksum, l4, 0, 0, 0, 0

@@ -37,6 +37,8 @@ NUMBERS: Final = Struct("!IIB")
 
 WHOLE_HEADER: Final = Struct("!HHIIBBHHH")
 """All fields of a header without options, as they are in the box."""
+NUMBERED: Final = Struct("!HHIIBBxxH")
+"""The same, with the sequence and acknowledgement numbers after the ports."""
 
 FIN: Final = 0x01
 SYN: Final = 0x02

@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 14 };
+enum { L4_ABI_VERSION = 16 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -42,6 +42,11 @@ enum l4_limit {
 	L4_CAPACITY_PERCENT = 70,  /* flow entries, of those in buckets, that always find room */
 	L4_OVERFLOW_SHARE = 16,    /* one overflow entry for so many entries in buckets */
 	L4_OVERFLOW_SLOTS = 16,    /* overflow entries in a block */
+	L4_HALF_OPEN_SHARE = 16,   /* one half-open flow for so many entries of the capacity */
+	L4_PLACES_EACH = 2,        /* places for each of them, at least */
+	L4_LOOK = 256,             /* places that are looked at for the oldest flow, before Python looks on */
+	L4_OPEN_WINDOW = 65536,    /* bytes by which a client's first ACK may be ahead of the backend's SYN */
+	L4_END_WINDOW = 4194304,   /* bytes by which a FIN or RST may be ahead of what was acknowledged */
 	L4_SERVICES = 1024,
 	L4_BACKENDS = 65535,       /* of all services together; index 0 is none */
 	L4_NEXT_HOPS = 65535,      /* index 0 is none */
@@ -59,6 +64,7 @@ enum l4_limit {
 	L4_MISS_ROOM = 16,         /* and of misses */
 	L4_FLOWS_ALONE = 4,        /* one in so many entries of the capacity is for flows, and for no client's choice */
 	L4_TUNNEL_ROOM = 52,       /* bytes that the headers in front of a packet need at most */
+	L4_EVENT_ROOM = 6,         /* and of events */
 };
 
 /*
@@ -135,6 +141,16 @@ enum l4_verdict { L4_VERDICTS(L4_VERDICT_ENUM) L4_VERDICT_COUNT };
 enum l4_miss { L4_MISSES(L4_MISS_ENUM) L4_MISS_COUNT };
 enum { L4_MISS = 255 };
 
+/* What happens on the way to a verdict, and is counted beside it. */
+#define L4_EVENTS(_) \
+	_(EVICTED_HALF_OPEN, "a half-open flow made room for a newer one: their share of the flow table was full")
+
+#define L4_EVENT_ENUM(name, sentence) L4_EVENT_##name,
+enum l4_event { L4_EVENTS(L4_EVENT_ENUM) L4_EVENT_COUNT };
+
+/* A place among half-open flows that somebody is about to fill. */
+enum { L4_PLACE_TAKEN = 0x7fffffff };
+
 /* What a caller knows of a frame's checksum, where others give an offset. */
 enum { L4_CSUM_DETECT = -1 };      /* nothing: a partial one is recognised, and completed */
 
@@ -164,9 +180,10 @@ enum l4_rule {
  */
 enum l4_flow_state {
 	L4_FLOW_FREE,
-	L4_FLOW_HALF_OPEN,         /* TCP: one segment so far, or only SYNs */
-	L4_FLOW_ESTABLISHED,       /* TCP: a second segment, without SYN */
-	L4_FLOW_CLOSING,           /* TCP: a FIN or RST */
+	L4_FLOW_HALF_OPEN,         /* TCP: one segment so far, or only such as prove nothing */
+	L4_FLOW_UDP_NEW,           /* UDP: one datagram so far, and no reply */
+	L4_FLOW_ESTABLISHED,       /* TCP: a second segment, without SYN, FIN and RST */
+	L4_FLOW_CLOSING,           /* TCP: a FIN or RST after that */
 	L4_FLOW_UDP,
 	L4_FLOW_RESTING,           /* no flow: the reply key of one that has ended, so that its port is not used yet */
 	L4_FLOW_AFFINITY,          /* no flow: which backend a client's new flows go to, see l4raw/core/affinity.py */
@@ -205,7 +222,7 @@ struct l4_flow {
 	uint16_t next_hop;         /* where frames of this direction go; 0: the backend's */
 	uint32_t peer;             /* entry of the other direction, plus 1; 0: none */
 	uint32_t last_seen;        /* ms of the tables' clock, modulo 2^32 */
-	uint32_t sequence;         /* for TCP sequence numbers; 0 as long as nobody follows them */
+	uint32_t sequence;         /* of a half-open client: its place among such, from 1; see touch.h; 0: none */
 	uint32_t lock;             /* bit 0: taken by a writer; above: generation */
 	uint32_t packets;
 };
@@ -377,7 +394,9 @@ struct l4_control {
 	uint32_t range_limit;
 	uint32_t snat_limit;
 	uint32_t client_limit;     /* buckets of clients */
-	uint32_t reserved0[7];
+	uint32_t place_count;      /* for half-open flows: a power of two */
+	uint32_t half_open_limit;  /* how many there may be */
+	uint32_t reserved0[5];
 	/* Line 3: written by the one who owns the clock, by a reload, and when nothing overflows any more. */
 	uint32_t now;              /* ms, modulo 2^32 */
 	uint32_t generation;       /* of the policy; its last bit is the half in force */
@@ -387,7 +406,11 @@ struct l4_control {
 	/* Line 4: written with each new flow. */
 	uint32_t used;             /* flow entries in use, or about to be */
 	uint32_t resting;          /* how many of them rest; written by Python alone */
-	uint32_t reserved3[14];
+	uint32_t share_lock;       /* of the places for half-open flows, and the next two */
+	uint32_t turn;             /* of the next half-open flow, modulo 2^32; its place follows from it */
+	uint32_t oldest;           /* the first turn whose flow may still be half-open */
+	uint32_t half_open_used;   /* places that are not free */
+	uint32_t reserved3[10];
 	/* Line 5: written with each flow of the overflow area. */
 	uint32_t overflow_lock;
 	uint32_t overflowed;       /* its entries in use */
@@ -426,13 +449,15 @@ L4_ASSERT(sizeof(struct l4_traffic) == 64, "counters of a backend are one line")
 struct l4_queue {
 	uint64_t verdicts[L4_VERDICT_ROOM];
 	uint64_t misses[L4_MISS_ROOM];
+	uint64_t events[L4_EVENT_ROOM];
 	uint32_t online;
 	uint32_t generation;
-	uint64_t reserved[7];
+	uint64_t reserved[1];
 };
 L4_ASSERT(sizeof(struct l4_queue) == 9 * 64, "a queue's counters share no line")
 L4_ASSERT((int)L4_VERDICT_COUNT <= (int)L4_VERDICT_ROOM, "a counter for each verdict")
 L4_ASSERT((int)L4_MISS_COUNT <= (int)L4_MISS_ROOM, "a counter for each miss")
+L4_ASSERT((int)L4_EVENT_COUNT <= (int)L4_EVENT_ROOM, "a counter for each event")
 
 /*
  * All tables, as one queue's thread sees them: where each of them is. The
@@ -444,6 +469,7 @@ struct l4_tables {
 	struct l4_flow *flows;
 	uint8_t *marks;            /* a byte a bucket, after the flows: control->mark, or no mark */
 	uint32_t *tags;            /* four bytes a bucket, after the marks: see l4_tag_of() */
+	uint32_t *half_open;       /* control->place_count places of such flows, after the tags */
 	uint32_t *stripes;         /* L4_STRIPES of them */
 	struct l4_next_hop *next_hops;
 	uint32_t *heads;           /* of the lists of learned next hops */

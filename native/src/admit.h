@@ -4,7 +4,8 @@
  * twin of l4raw/core/admit.py. Nothing is half done: whatever is refused, or
  * missed, leaves flows and next hops as they were; of a cursor, a turn is lost if
  * another thread took one too, and of a client's hop a reference, and of its flows
- * one, if the lock of that was held all the time.
+ * one, if the lock of that was held all the time. But a half-open flow that made
+ * room for it is gone.
  *
  * Include memory.h first, or BPF's equivalent.
  */
@@ -93,7 +94,7 @@ L4_INLINE struct l4_flow l4_image(const struct l4_context *context, const struct
 {
 	struct l4_flow image = {
 		.protocol = (uint8_t)key->protocol,
-		.state = key->protocol == IPPROTO_TCP ? L4_FLOW_HALF_OPEN : L4_FLOW_UDP,
+		.state = key->protocol == IPPROTO_TCP ? L4_FLOW_HALF_OPEN : L4_FLOW_UDP_NEW,
 		.service = backend->service,
 		.backend = (uint16_t)number,
 		.last_seen = l4_load(&l4_control_of(context->tables)->now),
@@ -102,6 +103,14 @@ L4_INLINE struct l4_flow l4_image(const struct l4_context *context, const struct
 	l4_copy(image.src, key->addresses, sizeof(image.src) + sizeof(image.dst));
 	l4_copy(&image.sport_be, &key->ports, sizeof(key->ports));
 	return image;
+}
+
+/* Whether there is no room for so many entries, and ports at rest have some. */
+L4_INLINE bool l4_waits_for_rest(const struct l4_tables *tables, uint32_t entries)
+{
+	const struct l4_control *control = l4_control_of(tables);
+
+	return l4_load(&control->resting) && l4_load(&control->used) + entries > control->flow_capacity;
 }
 
 /* Remember a DSR flow, whose key is not in the table. Its entry's index, or L4_FULL or L4_BUSY or L4_TAKEN. */
@@ -114,12 +123,19 @@ L4_INLINE int64_t l4_insert_one(struct l4_context *context, const struct l4_back
 	if (index)
 		return index;
 	image.packets = 1;
+	/* Python makes ports at rest give way first. */
 	index = L4_FULL;
-	if (l4_reserve(tables, 1)) {
+	if (!l4_waits_for_rest(tables, 1)) {
+		image.sequence = l4_take_place(tables);
+		index = image.sequence ? L4_FULL : L4_BUSY;
+	}
+	if (image.sequence && l4_reserve(tables, 1)) {
 		index = l4_insert(tables, &context->key, &image, NULL, NULL);
 		if (index < 0)
 			l4_unreserve(tables, 1);
 	}
+	if (index < 0)
+		l4_drop_place(tables, image.sequence);
 	l4_end(tables, &context->key, NULL);
 	return index;
 }
@@ -178,12 +194,19 @@ L4_INLINE int64_t l4_insert_pair(struct l4_context *context, const struct l4_bac
 	if (index)
 		return index;
 	image.packets = 1;
+	/* Python makes ports at rest give way first. */
 	index = L4_FULL;
-	if (l4_reserve(tables, 2)) {
+	if (!l4_waits_for_rest(tables, 2)) {
+		image.sequence = l4_take_place(tables);
+		index = image.sequence ? L4_FULL : L4_BUSY;
+	}
+	if (image.sequence && l4_reserve(tables, 2)) {
 		index = l4_insert_reserved(context, reply_key, &image, &reply, verdict);
 		if (index < 0)
 			l4_unreserve(tables, 2);
 	}
+	if (index < 0)
+		l4_drop_place(tables, image.sequence);
 	l4_end(tables, &context->key, reply_key);
 	return index;
 }

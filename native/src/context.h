@@ -8,7 +8,7 @@
 #ifndef L4RAW_SRC_CONTEXT_H
 #define L4RAW_SRC_CONTEXT_H
 
-#include "free.h"
+#include "share.h"
 #include "lookup.h"
 
 /*

@@ -12,18 +12,20 @@
  *       value that was read before with the odd one after it: so whoever
  *       takes it knows that the entry is still what it was then. A store
  *       with release of an even value publishes and unlocks.
- *   the key, service, backend, next_hop, peer, sequence   Written by whoever
- *       has the lock, when a free entry is filled. They stay as they are
- *       until it is freed.
+ *   the key, service, backend, next_hop, peer   Written by whoever has the
+ *       lock, when a free entry is filled. They stay as they are until it is
+ *       freed.
  *   state   Written by whoever has the lock; a change within the life of a
  *       flow leaves the generation as it is, since it is one byte that a
  *       reader sees either before or after.
- *   last_seen, packets   Written by l4_touch() without the lock, in words.
- *       Two queues that see frames of the same direction at once may lose a
- *       count. A flow that is freed between look-up and touch leaves two
- *       words in an entry that is free, or the next flow's; they mean
+ *   last_seen, packets, sequence   Written by l4_touch() without the lock, in
+ *       words. Two queues that see frames of the same direction at once may
+ *       lose a count. A flow that is freed between look-up and touch leaves
+ *       two words in an entry that is free, or the next flow's; they mean
  *       nothing in the first, and are a time that is right and a count that
- *       is not in the second. Nothing is decided by the count.
+ *       is not in the second. Nothing is decided by the count. Should the next
+ *       flow lose its place by that, l4_evict_at() in share.h finds the place
+ *       to be nobody's.
  *   a flow is freed by whoever has the locks of all of its entries, with the
  *       generation that it saw when it decided so: l4_free_flow() in free.h.
  *       The pair of a NAT flow is freed at once, as it was made; so as long
@@ -310,34 +312,6 @@ L4_INLINE bool l4_take(struct l4_flow *entry, uint32_t generation)
 	/* What is written from here on must not be seen by one who still sees the even value. */
 	l4_fence_release();
 	return true;
-}
-
-/* The state that follows when a further segment with these TCP flags is seen: l4raw/core/states.py. */
-L4_INLINE uint8_t l4_state_after(uint8_t state, uint8_t flags)
-{
-	if (state == L4_FLOW_UDP)
-		return L4_FLOW_UDP;
-	if (flags & (L4_TCP_FIN | L4_TCP_RST))
-		return L4_FLOW_CLOSING;
-	if (flags & L4_TCP_SYN)
-		return state == L4_FLOW_ESTABLISHED ? L4_FLOW_ESTABLISHED : L4_FLOW_HALF_OPEN;
-	return state == L4_FLOW_CLOSING ? L4_FLOW_CLOSING : L4_FLOW_ESTABLISHED;
-}
-
-/*
- * Note a frame of the flow whose entry had this generation. The lock is taken
- * only when the state changes, a few times in the life of a flow. If another
- * thread has it, that one has just seen a frame of the flow too, or frees it:
- * the state is left to it.
- */
-L4_INLINE void l4_touch(struct l4_flow *entry, uint32_t generation, uint8_t state, uint32_t now, uint32_t packets)
-{
-	if (l4_unlikely(state != l4_load(&entry->state)) && l4_take(entry, generation)) {
-		l4_store(&entry->state, state);
-		l4_store_release(&entry->lock, generation);
-	}
-	l4_store(&entry->last_seen, now);
-	l4_store(&entry->packets, packets);
 }
 
 #endif

@@ -25,6 +25,7 @@ struct l4_ending {
 	uint32_t service;
 	uint64_t client[2];        /* its address */
 	uint32_t beyond;           /* how many of its entries are in the overflow area */
+	uint32_t place;            /* it goes only if it is half-open, and this is its place; 0: in any case */
 };
 
 /* A port at rest is no flow: that one was counted when it ended. Nor is a client's choice. */
@@ -106,6 +107,13 @@ L4_INLINE int l4_take_both(struct l4_ending *ending)
 	return result;
 }
 
+/* Empty an entry that is taken. */
+L4_INLINE void l4_end_entry(const struct l4_tables *tables, uint32_t index, struct l4_flow *entry)
+{
+	l4_leave(tables, index, entry);
+	l4_empty(tables, index, entry);
+}
+
 /* With the locks of the overflow area and of the next hops, where they are needed. */
 L4_INLINE int l4_free_locked(const struct l4_tables *tables, struct l4_ending *ending, uint32_t most)
 {
@@ -113,9 +121,16 @@ L4_INLINE int l4_free_locked(const struct l4_tables *tables, struct l4_ending *e
 
 	if (result)
 		return result;
+	/* Its state may have changed since it was read, but not from here on. */
+	if (ending->place && !(l4_has_place(ending->entry) && l4_load(&ending->entry->sequence) == ending->place)) {
+		l4_let_go(ending->entry, ending->generation);
+		if (ending->peer)
+			l4_let_go(ending->peer, l4_load(&ending->peer->lock) & ~1u);
+		return L4_NONE;
+	}
 	if (ending->peer)
-		l4_empty(tables, ending->peer_index, ending->peer);
-	l4_empty(tables, ending->index, ending->entry);
+		l4_end_entry(tables, ending->peer_index, ending->peer);
+	l4_end_entry(tables, ending->index, ending->entry);
 	l4_unreserve(tables, ending->peer ? 2 : 1);
 	if (ending->beyond)
 		l4_uncount_overflow(tables, ending->beyond);
@@ -145,15 +160,16 @@ L4_INLINE int l4_free_seen(const struct l4_tables *tables, struct l4_ending *end
 	return result;
 }
 
-/*
- * Free the flow of the entry at `index`, if that still is what it was when its
- * lock word was `generation`, which is even. 0; L4_NONE: it is not, as another
- * thread was faster; or L4_BUSY: a lock was held, and nothing is changed.
- * `most`: how long a list of next hops may be, see hops.h.
- */
-L4_INLINE int l4_free_flow(const struct l4_tables *tables, uint32_t index, uint32_t generation, uint32_t most)
+/* l4_free_flow(), if the flow is half-open and has this place; 0: in any case. */
+L4_APART int l4_free_flow_at(const struct l4_tables *tables, uint32_t index, uint32_t generation, uint32_t place,
+			      uint32_t most)
 {
-	struct l4_ending ending = { .entry = l4_flow_at(tables, index), .index = index, .generation = generation };
+	struct l4_ending ending = {
+		.entry = l4_flow_at(tables, index),
+		.index = index,
+		.generation = generation,
+		.place = place,
+	};
 	struct l4_traffic *traffic;
 	struct l4_clients *clients;
 	int result;
@@ -173,6 +189,17 @@ L4_INLINE int l4_free_flow(const struct l4_tables *tables, uint32_t index, uint3
 	if (!result && traffic && l4_is_flow(ending.state))
 		l4_count_up(&traffic->ended, 1);
 	return result;
+}
+
+/*
+ * Free the flow of the entry at `index`, if that still is what it was when its
+ * lock word was `generation`, which is even. 0; L4_NONE: it is not, as another
+ * thread was faster; or L4_BUSY: a lock was held, and nothing is changed.
+ * `most`: how long a list of next hops may be, see hops.h.
+ */
+L4_INLINE int l4_free_flow(const struct l4_tables *tables, uint32_t index, uint32_t generation, uint32_t most)
+{
+	return l4_free_flow_at(tables, index, generation, 0, most);
 }
 
 #endif

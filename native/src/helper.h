@@ -4,8 +4,8 @@
  *
  * `tables` is one queue's view. Whoever calls l4_steer(), l4_steer_burst(),
  * l4_count() or l4_pass() with it is the one thread that this queue has, or
- * knows that this thread is not running; so does who calls l4_flow_free(),
- * which counts. All other functions may be called from any thread at any time.
+ * knows that this thread is not running; so does who calls l4_flow_free()
+ * and l4_place_take(), which count. All other functions may be called from any thread at any time.
  */
 #ifndef L4RAW_SRC_HELPER_H
 #define L4RAW_SRC_HELPER_H
@@ -75,22 +75,28 @@ void l4_switch(const struct l4_tables *tables);
  * l4_flow_find: index of an entry, L4_NONE or L4_BUSY.
  * l4_flow_read: copy an entry as it was at one moment. 0, or L4_BUSY.
  * l4_flow_put: make an entry, and for NAT one for each direction (`reply` is
- *     NULL for DSR), from key, state, service, backend, next_hop, last_seen
- *     and packets. Index of the first, L4_FULL, L4_TAKEN, L4_REPLY_TAKEN,
+ *     NULL for DSR), from key, state, service, backend, next_hop, last_seen,
+ *     sequence and packets. Index of the first, L4_FULL, L4_TAKEN, L4_REPLY_TAKEN,
  *     L4_BUSY.
- * l4_flow_touch: set state, last_seen and packets.
+ * l4_flow_touch: from what an entry was read to be, `was`, to state, last_seen, sequence and packets of `is`.
  * l4_choice_renew: the entry of a client's choice says this backend and this
  *     time from now on. 1; or 0, if its lock word is not `generation`.
  * l4_flow_free: free the flow of an entry, both directions, if its lock word
  *     still is `generation`. 0, L4_NONE if it is not, or L4_BUSY.
+ * l4_place_take: a place for a half-open flow, which l4_flow_put finds in `sequence`; the oldest of them
+ *     makes room. 0: a lock was held.
+ * l4_place_drop: give back a place that no flow has got.
  */
 int64_t l4_flow_find(const struct l4_tables *tables, const struct l4_flow *key);
 int l4_choice_renew(const struct l4_tables *tables, uint32_t index, uint32_t generation, uint32_t backend,
 		    uint32_t now);
 int l4_flow_read(const struct l4_tables *tables, uint32_t index, struct l4_flow *copy);
 int64_t l4_flow_put(const struct l4_tables *tables, const struct l4_flow *flow, const struct l4_flow *reply);
-void l4_flow_touch(const struct l4_tables *tables, uint32_t index, uint8_t state, uint32_t now, uint32_t packets);
+void l4_flow_touch(const struct l4_tables *tables, uint32_t index, const struct l4_flow *was,
+		   const struct l4_flow *is);
 int l4_flow_free(const struct l4_tables *tables, uint32_t index, uint32_t generation);
+uint32_t l4_place_take(const struct l4_tables *tables);
+void l4_place_drop(const struct l4_tables *tables, uint32_t place);
 
 /*
  * Limits. `address` is 16 bytes, IPv4-mapped.

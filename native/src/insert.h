@@ -8,7 +8,7 @@
 #ifndef L4RAW_SRC_INSERT_H
 #define L4RAW_SRC_INSERT_H
 
-#include "flows.h"
+#include "touch.h"
 
 /* Try a lock that is one word: 0 free, 1 held. */
 L4_INLINE bool l4_try_lock(uint32_t *lock)
@@ -276,6 +276,15 @@ L4_INLINE int l4_begin(const struct l4_tables *tables, const struct l4_key *key,
 	return found >= 0 ? L4_TAKEN : L4_REPLY_TAKEN;
 }
 
+/* Say whose the place is that a half-open flow's image names. */
+L4_INLINE void l4_name_place(const struct l4_tables *tables, const struct l4_flow *image, uint32_t index)
+{
+	uint32_t *place = l4_has_place(image) ? l4_half_open_at(tables, image->sequence) : NULL;
+
+	if (place)
+		l4_store_release(place, index + 1);
+}
+
 /*
  * Fill and publish the entry of a flow and, for NAT, that of its other
  * direction, between l4_begin() and l4_end(), when there is room reserved.
@@ -293,6 +302,7 @@ L4_INLINE int64_t l4_insert(const struct l4_tables *tables, const struct l4_key 
 	if (!entry)
 		return L4_FULL;
 	if (!reply_key || !reply) {
+		l4_name_place(tables, from, (uint32_t)index);
 		l4_publish(entry);
 		return index;
 	}
@@ -304,6 +314,7 @@ L4_INLINE int64_t l4_insert(const struct l4_tables *tables, const struct l4_key 
 		return other < 0 ? other : L4_FULL;
 	}
 	l4_store(&entry->peer, (uint32_t)other + 1);
+	l4_name_place(tables, from, (uint32_t)index);
 	l4_publish(peer);
 	l4_publish(entry);
 	return index;

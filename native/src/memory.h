@@ -118,6 +118,12 @@ L4_INLINE uint32_t *l4_tags_at(const struct l4_tables *tables, uint32_t bucket)
 	return bucket < tables->control->buckets ? &tables->tags[bucket] : NULL;
 }
 
+/* A place of a half-open flow; they are numbered from 1. */
+L4_INLINE uint32_t *l4_half_open_at(const struct l4_tables *tables, uint32_t number)
+{
+	return number - 1 < tables->control->place_count ? &tables->half_open[number - 1] : NULL;
+}
+
 L4_INLINE uint32_t *l4_stripe_at(const struct l4_tables *tables, uint32_t index)
 {
 	return index < L4_STRIPES ? &tables->stripes[index] : NULL;

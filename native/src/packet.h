@@ -69,6 +69,8 @@ struct l4_headers {
 	bool v6;
 	bool fragment;
 	uint8_t icmp_type;
+	uint32_t sequence_be;      /* of TCP */
+	uint32_t acknowledged_be;
 	uint16_t icmp;             /* offset of the ICMP header of this IP version; 0: there is none */
 	uint32_t length;           /* of the IP packet, its header included */
 };
@@ -109,6 +111,8 @@ L4_INLINE int l4_parse_tcp(const uint8_t *at, const uint8_t *end, uint32_t room,
 	headers->sport_be = tcp.source;
 	headers->dport_be = tcp.dest;
 	headers->flags = at[L4_TCP_FLAGS_AT];
+	headers->sequence_be = tcp.seq;
+	headers->acknowledged_be = tcp.ack_seq;
 	headers->l4_check_be = tcp.check;
 	headers->l4_length = (uint16_t)room;
 	return L4_UNDECIDED;

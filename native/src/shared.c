@@ -9,7 +9,7 @@
 #include "memory.h"
 #include "affinity.h"
 #include "counts.h"
-#include "free.h"
+#include "share.h"
 #include "helper.h"
 
 /*
@@ -83,12 +83,34 @@ int64_t l4_flow_put(const struct l4_tables *tables, const struct l4_flow *flow, 
 	return index;
 }
 
-void l4_flow_touch(const struct l4_tables *tables, uint32_t index, uint8_t state, uint32_t now, uint32_t packets)
+void l4_flow_touch(const struct l4_tables *tables, uint32_t index, const struct l4_flow *was,
+		   const struct l4_flow *is)
 {
 	struct l4_flow *entry = l4_flow_at(tables, index);
+	struct l4_seen seen = {
+		.generation = was->lock,
+		.from = was->state,
+		.to = is->state,
+		.now = is->last_seen,
+		.sequence = is->sequence,
+		.packets = is->packets,
+	};
 
 	if (entry)
-		l4_touch(entry, l4_load_acquire(&entry->lock), state, now, packets);
+		l4_touch(tables, index, entry, &seen);
+}
+
+uint32_t l4_place_take(const struct l4_tables *tables)
+{
+	uint32_t place;
+
+	PATIENTLY(place, 0, l4_take_place(tables));
+	return place;
+}
+
+void l4_place_drop(const struct l4_tables *tables, uint32_t place)
+{
+	l4_drop_place(tables, place);
 }
 
 int l4_choice_renew(const struct l4_tables *tables, uint32_t index, uint32_t generation, uint32_t backend,

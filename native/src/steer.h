@@ -83,15 +83,115 @@ L4_INLINE bool l4_recall(const struct l4_context *context, struct l4_values *val
 	return l4_unchanged(entry, context->generation);
 }
 
-/* Note the frame in its flow's entry. */
+/* The other direction's entry; NULL: there is none. */
+L4_INLINE struct l4_flow *l4_peer_of(const struct l4_context *context, const struct l4_values *values)
+{
+	return values->peer ? l4_flow_at(context->tables, values->peer - 1) : NULL;
+}
+
+/* Whether a client's segment acknowledges the backend's SYN: _acknowledges() in l4raw/core/states.py. */
+L4_INLINE bool l4_acknowledges(const struct l4_headers *headers, uint32_t expected)
+{
+	if ((headers->flags & (L4_TCP_FIN | L4_TCP_SYN | L4_TCP_RST | L4_TCP_ACK)) != L4_TCP_ACK || !expected)
+		return false;
+	return l4_ntohl(headers->acknowledged_be) - expected < L4_OPEN_WINDOW;
+}
+
+/* Whether a FIN or RST may be its sender's: _is_plausible() in l4raw/core/states.py. */
+L4_INLINE bool l4_is_plausible(const struct l4_headers *headers, const struct l4_flow *peer)
+{
+	uint32_t acknowledged = l4_is_half_open(l4_load(&peer->state)) ? 0 : l4_load(&peer->sequence);
+
+	return !acknowledged || l4_ntohl(headers->sequence_be) - acknowledged < L4_END_WINDOW;
+}
+
+/* Of a TCP flow both of whose sides are seen: _of_two() in l4raw/core/states.py. */
+L4_INLINE void l4_follow(const struct l4_headers *headers, const struct l4_values *values, const struct l4_flow *peer,
+			 struct l4_seen *seen)
+{
+	uint8_t flags = headers->flags;
+
+	if (l4_unlikely(values->state == L4_FLOW_HALF_OPEN)) {
+		if (!values->next_hop && !l4_acknowledges(headers, l4_load(&peer->sequence)))
+			return;
+		if (values->next_hop && l4_is_half_open(l4_load(&peer->state))) {
+			if ((flags & (L4_TCP_FIN | L4_TCP_SYN | L4_TCP_RST | L4_TCP_ACK)) != (L4_TCP_SYN | L4_TCP_ACK))
+				return;
+			seen->sequence = l4_ntohl(headers->sequence_be) + 1;
+			if (!seen->sequence)
+				seen->sequence = ~0u;
+			return;
+		}
+		seen->to = L4_FLOW_ESTABLISHED;
+	}
+	if (l4_unlikely(flags & (L4_TCP_FIN | L4_TCP_RST))) {
+		if (!l4_is_plausible(headers, peer)) {
+			seen->to = values->state;
+			return;
+		}
+		seen->to = L4_FLOW_CLOSING;
+	}
+	if (flags & L4_TCP_ACK)
+		seen->sequence = l4_ntohl(headers->acknowledged_be);
+}
+
+/* Note the frame in its flow's entry: note() in l4raw/core/states.py. */
 L4_INLINE void l4_note(struct l4_context *context, const struct l4_values *values)
 {
 	struct l4_flow *entry = l4_flow_at(context->tables, (uint32_t)context->flow);
-	uint32_t now = l4_load(&l4_control_of(context->tables)->now);
+	const struct l4_flow *peer = l4_peer_of(context, values);
+	const struct l4_headers *headers = &context->headers;
+	struct l4_seen seen = {
+		.generation = context->generation,
+		.from = values->state,
+		.to = values->state,
+		.now = l4_load(&l4_control_of(context->tables)->now),
+		.packets = values->packets + 1,
+	};
 
+	if (peer && headers->protocol == IPPROTO_TCP) {
+		seen.sequence = values->sequence;
+		l4_follow(headers, values, peer, &seen);
+	} else if (values->state == L4_FLOW_CLOSING && l4_opens(headers)) {
+		seen.to = L4_FLOW_ESTABLISHED; /* see l4_is_over() */
+	} else {
+		seen.to = l4_state_after(values->state, headers->flags);
+	}
 	if (entry)
-		l4_touch(entry, context->generation, l4_state_after(values->state, context->headers.flags), now,
-			 values->packets + 1);
+		l4_touch(context->tables, (uint32_t)context->flow, entry, &seen);
+}
+
+/* A client's datagram has got a reply: it is the first one. */
+L4_INLINE void l4_answered(const struct l4_tables *tables, uint32_t index)
+{
+	struct l4_flow *entry = l4_flow_at(tables, index);
+	struct l4_seen seen = { .from = L4_FLOW_UDP_NEW, .to = L4_FLOW_UDP };
+
+	if (!entry)
+		return;
+	seen.generation = l4_load_acquire(&entry->lock);
+	seen.now = l4_load(&entry->last_seen);
+	seen.packets = l4_load(&entry->packets);
+	if (l4_load(&entry->state) == L4_FLOW_UDP_NEW)
+		l4_touch(tables, index, entry, &seen);
+}
+
+/*
+ * Whether a SYN to this service begins a new flow in the place of one that is closing: is_over() in l4raw/core/states.py.
+ * 0: the old one was freed; L4_NONE: it is not so; or L4_BUSY.
+ */
+L4_INLINE int l4_is_over(const struct l4_context *context, const struct l4_values *values, uint32_t service)
+{
+	const struct l4_backend *backend = l4_backend_at(context->tables, context->half, values->backend);
+	struct l4_flow *peer = l4_peer_of(context, values);
+
+	if (!l4_opens(&context->headers) || context->headers.protocol != IPPROTO_TCP)
+		return L4_NONE;
+	if (values->state != L4_FLOW_CLOSING && !(peer && l4_load(&peer->state) == L4_FLOW_CLOSING))
+		return L4_NONE;
+	if (!values->peer && values->service == service && backend && backend->takes_flows)
+		return L4_NONE;
+	return l4_free_flow(context->tables, (uint32_t)context->flow, context->generation, L4_HOPS_IN_LIST);
 }
 
 /* A client's frame of a known flow: on to its backend. */
@@ -147,6 +247,8 @@ L4_INLINE int l4_go_back(struct l4_context *context, const struct l4_values *ent
 	if (!l4_flip(context, entry))
 		return l4_miss_as(context, L4_MISS_CHANGED);
 	l4_note(context, entry);
+	if (l4_unlikely(entry->state == L4_FLOW_UDP_NEW))
+		l4_answered(context->tables, entry->peer - 1);
 	context->hop = hop;
 	context->out_arm = hop.arm;
 	return L4_REPLY;
@@ -191,38 +293,50 @@ L4_INLINE int l4_without_service(struct l4_context *context)
 }
 
 /* The verdict of a frame of a known flow; or L4_MISS. */
-L4_INLINE int l4_known(struct l4_context *context)
+L4_INLINE int l4_known(struct l4_context *context, const struct l4_values *entry)
 {
-	struct l4_values entry;
-
-	if (!l4_recall(context, &entry))
-		return l4_miss_as(context, L4_MISS_CHANGED);
-	context->service = entry.service;
+	context->service = entry->service;
 	/* The entry tells where to look first, which is right unless the policy has changed since. */
-	if (!entry.next_hop && l4_is_to(context, entry.service))
-		return l4_go_on(context, &entry);
+	if (!entry->next_hop && l4_is_to(context, entry->service))
+		return l4_go_on(context, entry);
 	if (!l4_is_vip(context))
-		return l4_go_back(context, &entry);
-	return l4_service_of(context) >= 0 ? l4_go_on(context, &entry) : l4_without_service(context);
+		return l4_go_back(context, entry);
+	return l4_service_of(context) >= 0 ? l4_go_on(context, entry) : l4_without_service(context);
 }
 
 /* The verdict of a frame that could be read and is addressed to our MAC; or L4_MISS. */
 L4_INLINE int l4_verdict_of(struct l4_context *context)
 {
+	struct l4_values entry;
 	int service;
+	bool known;
 
 	/* Before anything is noted. Which arm it leaves by, and how, Python finds out. */
 	if (l4_unlikely(context->headers.length > l4_load(&l4_control_of(context->tables)->mtu)))
 		return l4_miss_as(context, L4_MISS_TOO_LONG);
 	if (!context->headers.l4)
 		return l4_without_service(context);
-	/* A frame before it in the burst may have made the entry. */
-	if (context->flow == L4_NONE)
+	known = context->flow >= 0 && l4_recall(context, &entry);
+	/* A frame before it in the burst may have made the entry, or freed it. */
+	if (!known && context->flow != L4_BUSY) {
 		l4_look(context);
+		known = context->flow >= 0 && l4_recall(context, &entry);
+	}
 	if (context->flow == L4_BUSY)
 		return l4_miss_as(context, L4_MISS_BUSY);
-	if (context->flow != L4_NONE)
-		return l4_known(context);
+	if (context->flow != L4_NONE && !known)
+		return l4_miss_as(context, L4_MISS_CHANGED);
+	if (known && l4_unlikely(context->headers.flags & L4_TCP_SYN) && l4_is_vip(context) &&
+	    (service = l4_service_of(context)) >= 0) {
+		int over = l4_is_over(context, &entry, (uint32_t)service);
+
+		if (over == L4_BUSY)
+			return l4_miss_as(context, L4_MISS_BUSY);
+		known = over != 0;
+	}
+	if (known)
+		return l4_known(context, &entry);
+	context->flow = L4_NONE;
 	service = l4_service_of(context);
 	return service < 0 ? l4_without_service(context) : l4_admit(context, (uint32_t)service);
 }

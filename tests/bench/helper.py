@@ -23,9 +23,9 @@ from typing import Any
 
 from cffi import FFI
 
-from l4raw.core.flows import bytes_for
 from l4raw.core.hashing import hash_key
 from l4raw.core.model import Mode, Scheduler
+from l4raw.core.room import bytes_for
 from l4raw.core.tables import Arm, compile_policy
 from l4raw.engine.layout import Sizes
 from l4raw.engine.memory import Allocate, Memory, anonymous

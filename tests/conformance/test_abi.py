@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from l4raw.core import flows, hashing
+from l4raw.core import entry as flow_entry
+from l4raw.core import hashing
 from l4raw.engine import native
 from l4raw.wire import abi, ethernet, ipv4, tcp, udp
 
@@ -133,25 +134,25 @@ def test_flow_fields_are_where_c_has_them() -> None:
         (name, field.offset, native.ffi.sizeof(field.type))
         for name, field in native.ffi.typeof("struct l4_flow").fields
     )
-    assert compiled == flows.FIELDS
-    assert native.ffi.sizeof("struct l4_flow") == flows.ENTRY.size == flows.SIZE == 64
+    assert compiled == flow_entry.FIELDS
+    assert native.ffi.sizeof("struct l4_flow") == flow_entry.ENTRY.size == flow_entry.SIZE == 64
 
 
 @pytest.mark.native
 def test_flow_format_reads_what_c_wrote() -> None:
     """Each field has another value, so that a format with two fields exchanged is noticed."""
     entry = native.ffi.new("struct l4_flow *")
-    numbers = dict(zip(flows.Entry._fields, range(0x11, 0xAA, 0x11), strict=True))
+    numbers = dict(zip(flow_entry.Entry._fields, range(0x11, 0xAA, 0x11), strict=True))
     for name, number in numbers.items():
         setattr(entry, name, number)
     entry.src, entry.dst = bytes(range(16)), bytes(range(16, 32))
     entry.sport_be, entry.dport_be, entry.protocol = 0x2120, 0x2322, 0x24
 
-    key, *rest = flows.ENTRY.unpack(bytes(native.ffi.buffer(entry)))
+    key, *rest = flow_entry.ENTRY.unpack(bytes(native.ffi.buffer(entry)))
 
     written = bytes(range(32)) + struct.pack("=HHB", 0x2120, 0x2322, 0x24)
     assert key == written
-    assert flows.Entry(*rest)._asdict() == numbers
+    assert flow_entry.Entry(*rest)._asdict() == numbers
 
 
 @pytest.mark.native

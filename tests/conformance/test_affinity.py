@@ -24,7 +24,7 @@ from l4raw.wire.abi import (
     STRIPES,
 )
 from tests.crafted import TCP, Tuple5, build
-from tests.executors import EXECUTORS, Executor, Helper, Reference, state
+from tests.executors import EXECUTORS, Executor, Helper, Reference, connect, state
 from tests.tables import (
     CLIENT_MAC,
     OUR_MACS,
@@ -181,7 +181,7 @@ def test_the_last_quarter_of_the_table_is_for_flows(mode: Mode, kind: type[Execu
     tables = executor.tables
     capacity = tables.flows.capacity
     clients = [ip(f"10.77.{n // 250}.{1 + n % 250}") for n in range(300, 300 + capacity)]
-    verdicts = [executor.run(opening(each, 1), 0, 0).verdict for each in clients]
+    verdicts = [connect(executor, opening(each, 1)).verdict for each in clients]
     most = capacity - capacity // FLOWS_ALONE
     size = 2 if mode.is_nat else 1
     assert abs(choices(tables) - most // (1 + size)) <= 1
@@ -203,7 +203,8 @@ def _lock(tables: Tables, client: bytes) -> int:
 def test_a_flow_that_follows_takes_no_turn_even_if_it_is_left_to_python(kind: type[Executor]) -> None:
     """A pool of which the helper sees some ports: it leaves the flow to Python when these are taken."""
     snat = (Snat(ip("10.78.0.201"), 1, 60),)
-    executor = made(kind, service(Mode.FULLNAT, Scheduler.RR, snat=snat, affinity=KEPT_MS))
+    full = service(Mode.FULLNAT, Scheduler.RR, snat=snat, affinity=KEPT_MS)
+    executor = made(kind, full, memory=1 << 17)
     assert went(executor, A, *range(1, 60)) == [1] * 59
     tables = executor.tables
     assert not isinstance(executor, Helper) or tables.misses()["ports"] > 0  # type: ignore[attr-defined]

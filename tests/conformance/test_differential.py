@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from l4raw.wire.abi import VERDICT_NAMES
-from tests.differential import Difference, Run
+from l4raw.wire.abi import EVENT_EVICTED_HALF_OPEN, VERDICT_NAMES
+from tests.differential import Difference, run
 from tests.mutants import MUTANTS
 from tests.variants import SANITIZERS, Patch, build, load, sanitizer_library
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.native
 
 @pytest.mark.timeout(300)
 def test_executors_agree_on_noise(record_property: Callable[[str, object], None]) -> None:
-    tally = Run(seed=1).run(FRAMES)
+    tally = run(1, FRAMES)
     record_property("figure", f"differential: {tally.frames} frames, {tally.rewritten} sent, no difference")
     assert tally.frames >= FRAMES
     assert tally.rewritten >= 0.3 * tally.frames
@@ -35,6 +35,7 @@ def test_executors_agree_on_noise(record_property: Callable[[str, object], None]
     assert tally.answered >= 1000
     assert min(tally.missed["rule"], tally.missed["reset"]) >= 1000
     assert min(tally.missed["ports"], tally.missed["rest"]) >= 100
+    assert tally.events[EVENT_EVICTED_HALF_OPEN] >= 1000
     rare = {name: tally.verdicts[name] for name in VERDICT_NAMES if tally.verdicts[name] < 100}
     # Those are the engine's: when it cannot send, and when Python has enough to do.
     # Fragments that have to give way: tests/unit/test_fragments.py.
@@ -45,7 +46,7 @@ def test_executors_agree_on_noise(record_property: Callable[[str, object], None]
 def test_a_broken_helper_is_caught(name: str, tmp_path: Path) -> None:
     module = load(build(tmp_path, [MUTANTS[name]]))
     with pytest.raises((Difference, AssertionError)):
-        Run(seed=1, module=module).run(FRAMES_FOR_A_MUTANT)
+        run(1, FRAMES_FOR_A_MUTANT, module)
 
 
 def sanitized(

@@ -8,9 +8,10 @@ from struct import unpack_from
 
 import pytest
 
-from l4raw.core.flows import bytes_for, flow_key
+from l4raw.core.flows import flow_key
 from l4raw.core.model import Mode, Snat
 from l4raw.core.resting import REST_MS
+from l4raw.core.room import bytes_for
 from l4raw.core.snat import Pool, pool_of
 from l4raw.core.states import expire
 from l4raw.core.tables import Tables
@@ -25,7 +26,7 @@ from l4raw.wire.abi import (
     REPLY,
 )
 from tests.crafted import TCP, UDP, Tuple5, build, ends_of
-from tests.executors import EXECUTORS, Bursts, Executor, Helper, Outcome
+from tests.executors import EXECUTORS, Bursts, Executor, Helper, Outcome, connect
 from tests.tables import CLIENT_MAC, OUR_MACS, VIP, backends, counted, ip, make_tables, service
 
 pytestmark = pytest.mark.native
@@ -128,7 +129,9 @@ def test_16_ports_take_16_flows_to_a_backend_and_the_17th_is_refused(
 @each_executor
 def test_a_pool_is_used_to_its_last_port(executor: type[Executor]) -> None:
     """C looks at sixteen places; the ports that are left are elsewhere."""
-    balancer = one_backend(executor, snat=(Snat(SNAT, 5000, 5019), Snat(ip("10.78.0.202"), 7, 86)))
+    balancer = one_backend(
+        executor, memory=1 << 18, snat=(Snat(SNAT, 5000, 5019), Snat(ip("10.78.0.202"), 7, 86))
+    )
     sources = {source_of(balancer.run(opening(1000 + n), 0, 0)) for n in range(100)}
     assert len(sources) == 100
     assert balancer.run(opening(2000), 0, 0).verdict == DROP_SNAT_EXHAUSTED
@@ -190,15 +193,15 @@ def test_ports_at_rest_give_way_where_the_table_is_full(executor: type[Executor]
     balancer = one_backend(executor, memory=bytes_for(40), snat=(Snat(SNAT, 5000, 5999),))
     tables, made = balancer.tables, 0
     room = tables.flows.capacity // 2
-    while balancer.run(opening(1000 + made), 0, 0).verdict == FORWARD:
+    while connect(balancer, opening(1000 + made)).verdict == FORWARD:
         made += 1
     assert made == room
     assert balancer.run(opening(1000 + made), 0, 0).verdict == DROP_FLOWS_FULL
-    tables.now = 60_001
+    tables.now = 900_001
     assert expire_all(tables) == room
     assert len(tables.ports) == len(tables.flows) == room
     for n in range(room):
-        assert balancer.run(opening(3000 + n), 0, 0).verdict == FORWARD
+        assert connect(balancer, opening(3000 + n)).verdict == FORWARD
     assert len(tables.ports) == tables.flows.capacity % 2
     assert balancer.run(opening(9000), 0, 0).verdict == DROP_FLOWS_FULL
     assert len(tables.ports) == 0

@@ -38,7 +38,7 @@ def backends_of(outcomes: list[Outcome]) -> list[int]:
 @each_executor
 @each_cell
 def test_flows_stay_and_new_ones_go_elsewhere(mode: Mode, scheduler: Scheduler, kind: type[Executor]) -> None:
-    executor = kind(make_tables([service(mode, scheduler)], arms=2, new=kind.new))
+    executor = kind(make_tables([service(mode, scheduler)], arms=2, memory=1 << 20, new=kind.new))
     tables = executor.tables
     whole = tables.policy
     old, new, newer = range(1000, 1090), range(2000, 2090), range(3000, 3090)
@@ -68,7 +68,8 @@ def test_flows_stay_and_new_ones_go_elsewhere(mode: Mode, scheduler: Scheduler, 
 def test_a_configuration_without_one_backend_moves_no_flow(count: int, kind: type[Executor]) -> None:
     """As a reload does it: another policy, with the numbers of the one before."""
     members = backends(count)
-    executor = kind(make_tables([service(scheduler=Scheduler.MAGLEV, members=members)], new=kind.new))
+    maglev = service(scheduler=Scheduler.MAGLEV, members=members)
+    executor = kind(make_tables([maglev], memory=1 << 20, new=kind.new))
     tables, old = executor.tables, range(1000, 1200)
     began = backends_of(send(executor, old, tcp.SYN))
     hops = {e.backend.address: (e.next_hop, e.arm) for e in tables.policy.backends if e}

@@ -10,9 +10,14 @@ from random import Random
 from typing import Any
 
 import pytest
+from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet import TCP as TCP_LAYER
+from scapy.packet import Raw
 
-from l4raw.core.flows import bytes_for, flow_key
+from l4raw.core.flows import flow_key
 from l4raw.core.model import Limits, Mode, Scheduler
+from l4raw.core.rewrite import apply
+from l4raw.core.room import bytes_for
 from l4raw.core.states import expire
 from l4raw.core.steer import steer
 from l4raw.core.tables import compile_policy
@@ -25,16 +30,18 @@ from l4raw.wire.abi import (
     DROP_NO_SERVICE,
     DROP_SERVICE_RATE,
     FLOW_ESTABLISHED,
+    FLOW_FREE,
     FLOW_UDP,
     FORWARD,
     MISS,
     MISS_NAMES,
     MISS_RULE,
+    NONE,
     PASS_NOT_OURS,
     REPLY_TAKEN,
     TAKEN,
 )
-from tests.churn import CROWD, FEW, run, shim
+from tests.churn import CROWD, FEW, check, run, shim
 from tests.crafted import TCP, Tuple5, build
 from tests.executors import Helper, OverShared, Reference, state
 from tests.noise import KEY
@@ -93,7 +100,7 @@ def test_flows_are_put_found_touched_and_deleted_as_in_the_reference() -> None:
         if live:
             chosen = random.choice(live)
             for table in (one_table, both):
-                table.touch(chosen, FLOW_ESTABLISHED, step, step)
+                table.touch(chosen, table.read(chosen), FLOW_ESTABLISHED, step, step, 7)
             assert {table.find(one_table.key(chosen)) for table in (one_table, both)} == {chosen}
             assert one_table.read(chosen) == both.read(chosen)
         assert len(one_table) == len(both)
@@ -135,6 +142,39 @@ def test_a_flow_that_a_queue_has_made_meanwhile_is_one_flow(
     assert sum(tables.total_traffic(i).flows for i in range(4)) == 1
     assert len(tables.flows) == (2 if mode.is_nat else 1)
     assert sum(map(tables.next_hops.references, range(len(tables.next_hops.macs)))) == mode.is_nat
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("frame", ["a segment", "a reply", "an error of the client", "an error inside"])
+def test_a_flow_that_a_queue_frees_while_python_looks_it_up(
+    frame: str, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key stays in its entry, which says nothing more: it is no flow, and nothing is known of it."""
+    tables = make_tables([service(mode)], arms=2, new=shared)
+    sent, arm = bytearray(syn(7)), int(frame in ("a reply", "an error inside"))
+    decision = steer(sent, 0, 0, tables)
+    apply(sent, decision.edits)
+    mine = IP(syn(7)[14:] if not arm else bytes(sent[14:]))
+    back = IP(src=mine.dst, dst=mine.src) / TCP_LAYER(sport=80, dport=mine.sport, flags="A")
+    given = {
+        "a segment": IP(syn(7)[14:]),
+        "a reply": back,
+        "an error of the client": IP(src="10.9.9.9", dst=mine.dst) / ICMP(type=3, code=4) / Raw(bytes(back)),
+        "an error inside": IP(src="10.78.0.1", dst=mine.src) / ICMP(type=3, code=4) / Raw(bytes(mine)),
+    }[frame]
+    find, freed = tables.flows.find, list[bool]()
+
+    def late(key: bytes) -> int:
+        index = find(key)
+        if index >= 0 and not freed:
+            freed.append(tables.free(index, tables.flows.read(index).lock))
+        return index
+
+    monkeypatch.setattr(tables.flows, "find", late)
+    macs = bytes(OUR_MACS[arm]), bytes(CLIENT_MAC)
+    decision = steer(b"".join(macs) + b"\x08\0" + bytes(given), arm, 0, tables)
+    assert decision.name in ("forward", "pass_not_ours", "drop_snat_no_flow", "drop_icmp")
+    assert decision.flow < 0 or frame == "a segment"
 
 
 @pytest.mark.parametrize("mode", Mode)
@@ -283,6 +323,27 @@ def test_queues_and_python_at_once(clients: int, tmp_path: Path, record_property
         assert time.monotonic() < latest, f"they hardly met: {dict(seen)}"
         seen += run(module, 1.5, clients)
     record_property("figure", f"three queues and Python, {clients} clients: {dict(seen)}")
+
+
+@pytest.mark.parametrize("mode", [Mode.DSR_L2, Mode.NAT])
+def test_a_flow_that_was_established_meanwhile_is_not_evicted(mode: Mode, tmp_path: Path) -> None:
+    """Its state is not a part of the generation: it is looked at again when the entry is taken."""
+    module, tables = shim(tmp_path), make_tables([service(mode)], arms=2, new=shared)
+    assert isinstance(tables, SharedTables)
+    view = module.ffi.cast("void *", tables.view(0))
+    first, second = (steer(syn(port), 0, 0, tables).flow for port in (7, 8))
+    seen = [tables.flows.read(flow) for flow in (first, second)]
+    tables.flows.touch(first, seen[0], FLOW_ESTABLISHED, 5, 2, 99)
+    results = [
+        module.lib.evict(view, flow, e.lock, e.sequence)
+        for flow, e in zip((first, second), seen, strict=True)
+    ]
+    assert results == [NONE, 0]
+    states = [tables.flows.read(flow).state for flow in (first, second)]
+    assert states == [FLOW_ESTABLISHED, FLOW_FREE]
+    assert tables.flows.read(first).sequence == 99 and len(tables.flows) == 1 + mode.is_nat
+    check(tables)
+    assert tables.free(first, seen[0].lock), "its entries are not locked"
 
 
 FLOWS, INSERT = "src/flows.h", "src/insert.h"

@@ -155,8 +155,13 @@ static void check_entry(const struct l4_tables *tables, uint32_t index)
 		finding("entry %u rests, and is of a flow", index);
 	if ((entry->state == L4_FLOW_AFFINITY) != !entry->protocol || (!entry->protocol && entry->peer))
 		finding("entry %u is a client's choice, and a flow", index);
-	if (entry->state != L4_FLOW_RESTING && (entry->state == L4_FLOW_UDP) != (entry->protocol == 17))
+	if (entry->state != L4_FLOW_RESTING &&
+	    (entry->state == L4_FLOW_UDP || entry->state == L4_FLOW_UDP_NEW) != (entry->protocol == 17))
 		finding("entry %u has a state of another protocol", index);
+	if ((entry->state == L4_FLOW_HALF_OPEN || entry->state == L4_FLOW_UDP_NEW) && !entry->next_hop &&
+	    (!entry->sequence || entry->sequence > tables->control->place_count ||
+	     tables->half_open[entry->sequence - 1] != index + 1))
+		finding("entry %u is half-open, and has no place", index);
 	if (!entry->backend || entry->backend >= policy->backends || !entry->service ||
 	    entry->service >= policy->services)
 		finding("entry %u names a service or a backend that no policy has", index);

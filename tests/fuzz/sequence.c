@@ -70,7 +70,7 @@ static void do_flood(struct sequence *sequence)
 {
 	const struct kept *old = kept(&sequence->given, get8(sequence));
 	uint32_t how = get8(sequence), count = get8(sequence) % L4_BURST;
-	struct kept copy;
+	struct kept copy, second;
 	struct seen seen;
 
 	if (!old)
@@ -83,6 +83,11 @@ static void do_flood(struct sequence *sequence)
 		/* Another machine sends it, now and then. */
 		copy.bytes[11] = (uint8_t)(copy.bytes[11] + !(i % 4));
 		add(sequence, copy.bytes, copy.size, 0, (how & ~1u) | copy.arm, 0);
+		/* One frame is a half-open flow, of which there are few. */
+		second = copy;
+		if (seen.protocol == 6)
+			second.bytes[seen.l4 + 13] = 16; /* ACK */
+		add(sequence, second.bytes, second.size, 0, (how & ~1u) | second.arm, 0);
 	}
 }
 

@@ -7,7 +7,7 @@
  *   FRAME   how, odd, stretch, length u16, bytes   a new frame, with stretch * stretch bytes of 0xa5 after it
  *   AGAIN   which, how, odd, at, xor               one that was given before, with one byte changed
  *   ANSWER  which, how, odd, flags                 one that was sent, turned round; TCP flags, if not 0
- *   FLOOD   which, how, count                      one that was given before, from other ports
+ *   FLOOD   which, how, count                      one that was given before, from other ports, twice each
  *   BURST   count                                  so many frames that follow are one burst
  *   CLOCK   ms u32                                 time passes
  *   SWITCH                                         the other half of the policy

@@ -116,7 +116,7 @@ void table_put(const struct l4_tables *tables, const uint8_t *frame, uint32_t si
 	number = 1 + number % (limit - 1);
 	backend = &tables->backends[half * tables->control->backend_limit + number];
 	service = &tables->services[half * tables->control->service_limit + backend->service];
-	flow.state = (uint8_t)(flow.protocol == 17 ? L4_FLOW_UDP : 1 + state % L4_FLOW_CLOSING);
+	flow.state = (uint8_t)(flow.protocol == 17 ? L4_FLOW_UDP : L4_FLOW_ESTABLISHED + state % 2);
 	flow.service = backend->service;
 	flow.backend = (uint16_t)number;
 	flow.last_seen = tables->control->now;
@@ -150,12 +150,20 @@ void table_put(const struct l4_tables *tables, const uint8_t *frame, uint32_t si
 void table_touch(const struct l4_tables *tables, uint32_t n, uint32_t state, uint32_t packets)
 {
 	int64_t index = used_entry(tables, n);
+	struct l4_flow was, is;
 
 	if (index < 0 || tables->flows[index].state == L4_FLOW_RESTING ||
 	    tables->flows[index].state == L4_FLOW_AFFINITY)
 		return;
-	state = tables->flows[index].protocol == 17 ? L4_FLOW_UDP : 1 + state % L4_FLOW_CLOSING;
-	l4_flow_touch(tables, (uint32_t)index, (uint8_t)state, tables->control->now, packets);
+	if (l4_flow_read(tables, (uint32_t)index, &was))
+		finding("an entry that nobody writes cannot be read");
+	/* On, never back: a flow that is half-open has been so from the first. */
+	is = was;
+	is.state = was.protocol == 17 ? L4_FLOW_UDP : state % 2 ? L4_FLOW_ESTABLISHED : L4_FLOW_CLOSING;
+	is.last_seen = tables->control->now;
+	is.sequence = packets;
+	is.packets = packets;
+	l4_flow_touch(tables, (uint32_t)index, &was, &is);
 }
 
 void table_set_hop(const struct l4_tables *tables, uint32_t pinned, uint32_t n, uint32_t known)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.churn import CROWD, FEW, run, shim
 from tests.conformance.test_differential import FRAMES, sanitized
-from tests.differential import Run
+from tests.differential import run as run_frames
 
 MILLION = 1_000_000
 """Some five minutes of one processor; a third more with sanitizers."""
@@ -25,7 +25,7 @@ def test_the_helper_does_nothing_undefined(optimise: str, frames: int, tmp_path:
 
 
 def test_executors_agree_on_a_million_frames(record_property: Callable[[str, object], None]) -> None:
-    tally = Run(seed=10).run(MILLION)
+    tally = run_frames(10, MILLION)
     record_property("figure", f"differential: {tally.frames} frames, {tally.rewritten} sent, no difference")
     assert tally.rewritten >= 0.3 * MILLION
 

@@ -10,10 +10,10 @@ from scapy.layers.l2 import Ether
 from l4raw.core.model import Mode, Scheduler
 from l4raw.core.states import expire
 from l4raw.core.tables import Tables
-from l4raw.wire.abi import FLOW_ESTABLISHED, FLOW_HALF_OPEN
+from l4raw.wire.abi import FLOW_CLOSING, FLOW_ESTABLISHED
 from l4raw.wire.ipv4 import UDP
 from tests.tables import counted, make_tables, service, weighted
-from tests.unit.test_steer import backend_of, decide, reply, request
+from tests.unit.test_steer import backend_of, connect, decide, reply, request
 
 WRAP = 1 << 32
 
@@ -39,8 +39,7 @@ def test_each_state_has_its_timeout(start: int, flags: str, timeout: int) -> Non
 
 def test_both_directions_of_a_nat_flow_go_together_and_either_keeps_it() -> None:
     tables = make_tables([service(Mode.NAT)], arms=2)
-    decide(tables, request())
-    decide(tables, request(flags="A"))
+    connect(tables)
     tables.now = 800_000
     assert decide(tables, reply(flags="A"), 1).name == "reply"
     assert sweep(tables, 1_700_000) == 0, "the backend spoke 900 s ago"
@@ -56,7 +55,7 @@ def test_whichever_side_spoke_last_counts_while_the_clock_wraps(last: str) -> No
     turns = {"client": (request(flags="A"), 0), "backend": (reply(flags="A"), 1)}
     order = sorted(turns, key=lambda side: side == last)
     tables.now = WRAP - 2_000
-    decide(tables, request())
+    connect(tables)
     for side, now in zip(order, (WRAP - 1_000, 1_000), strict=True):
         tables.now = now
         decide(tables, *turns[side])
@@ -77,7 +76,7 @@ def test_a_flow_counts_for_lc_and_wlc_until_it_expires(
 ) -> None:
     """Twelve flows; all but those of b2 end; whoever has the fewest then gets the next ones."""
     tables = make_tables([service(mode, scheduler, members=weighted(1, 2, 3))], arms=2)
-    began = {port: backend_of(decide(tables, request(port))) for port in range(12)}
+    began = {port: backend_of(connect(tables, port)) for port in range(12)}
     assert current(tables) == full
     for port, name in began.items():
         decide(tables, request(port, "A" if name == "b2" else "R"))
@@ -102,8 +101,7 @@ def test_a_flow_that_was_refused_does_not_count() -> None:
 @pytest.mark.parametrize("side", ["client", "backend"])
 def test_a_reset_from_either_side_closes_the_flow(side: str) -> None:
     tables = make_tables([service(Mode.NAT)], arms=2)
-    decide(tables, request())
-    decide(tables, request(flags="A"))
+    connect(tables)
     decide(tables, reply(flags="A"), 1)
     decide(tables, *((request(flags="R"), 0) if side == "client" else (reply(flags="R"), 1)))
     assert sweep(tables, 120_000) == 0
@@ -124,18 +122,17 @@ def test_one_side_may_be_silent_for_longer_than_half_the_clock() -> None:
 
 def test_the_side_that_is_further_on_sets_the_timeout() -> None:
     tables = make_tables([service(Mode.NAT)], arms=2)
-    flow = decide(tables, request()).flow
-    decide(tables, reply(flags="SA"), 1)
-    decide(tables, reply(flags="A"), 1)
+    flow = connect(tables).flow
+    decide(tables, reply(flags="R"), 1)
     peer = tables.flows.read(flow).peer - 1
     states = [tables.flows.read(index).state for index in (flow, peer)]
-    assert states == [FLOW_HALF_OPEN, FLOW_ESTABLISHED]
-    assert sweep(tables, 900_000) == 0
-    assert sweep(tables, 900_001) == 1
+    assert states == [FLOW_ESTABLISHED, FLOW_CLOSING]
+    assert sweep(tables, 120_000) == 0
+    assert sweep(tables, 120_001) == 1
 
 
 def test_a_small_budget_goes_round_the_whole_table() -> None:
-    tables = make_tables([service()])
+    tables = make_tables([service()], memory=1 << 19)
     for port in range(300):
         decide(tables, request(port))
     tables.now = 60_001

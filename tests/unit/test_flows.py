@@ -10,8 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from l4raw.core.flows import ENTRY, SIZE, FlowTable, buckets_in, bytes_for, flow_key, tag
-from l4raw.core.hashing import flow_hash, hash_key
+from l4raw.core.entry import ENTRY, SIZE
+from l4raw.core.flows import FlowTable, flow_key
+from l4raw.core.hashing import flow_hash, hash_key, tag
+from l4raw.core.room import buckets_in, bytes_for
 from l4raw.wire.abi import FULL
 
 KEY = hash_key(b"flows")

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Places of half-open flows, and who goes when there are as many as there may
+ * be: the twin of l4raw/core/share.py.
+ *
+ * A place is a word: the index of an entry plus 1, 0, or L4_PLACE_TAKEN. Who
+ * has the share's lock takes one: the one at the turn. He holds it until the
+ * flow is in the table, which is then named. Whoever has the entry's lock gives
+ * it back, by an atomic compare-and-exchange: so a place is given back once.
+ *
+ * Include memory.h first, or BPF's equivalent.
+ */
+#ifndef L4RAW_SRC_SHARE_H
+#define L4RAW_SRC_SHARE_H
+
+#include "free.h"
+
+/* Count an event for this thread's queue. */
+L4_INLINE void l4_count_event(const struct l4_tables *tables, uint32_t event)
+{
+	if (event < L4_EVENT_COUNT)
+		l4_count_up(&l4_queue_of(tables)->events[event], 1);
+}
+
+/* The number of the place of a turn. */
+L4_INLINE uint32_t l4_place_at_turn(const struct l4_tables *tables, uint32_t turn)
+{
+	return (turn & (l4_control_of(tables)->place_count - 1)) + 1;
+}
+
+/* What a place has: 0 if it is free. */
+L4_INLINE uint32_t l4_in_place(const struct l4_tables *tables, uint32_t number)
+{
+	uint32_t *place = l4_half_open_at(tables, number);
+
+	return place ? l4_load(place) : 0;
+}
+
+/* The place of the oldest half-open flow, with the lock; 0: it is none of the next L4_LOOK. */
+L4_INLINE uint32_t l4_oldest_place(const struct l4_tables *tables)
+{
+	struct l4_control *control = l4_control_of(tables);
+	uint32_t look, turn = l4_load(&control->turn), oldest = l4_load(&control->oldest), number = 0;
+
+	if (turn - oldest > control->place_count)
+		oldest = turn - control->place_count;
+	for (look = 0; look < L4_LOOK; look++) {
+		number = l4_place_at_turn(tables, oldest);
+		if (l4_in_place(tables, number))
+			break;
+		oldest++;
+	}
+	l4_store(&control->oldest, oldest);
+	return look < L4_LOOK ? number : 0;
+}
+
+/* A place that is held now, with the lock; or 0, and in `oldest` the place whose flow must go first, if one was found. */
+L4_INLINE uint32_t l4_next_place(const struct l4_tables *tables, uint32_t *oldest)
+{
+	struct l4_control *control = l4_control_of(tables);
+	uint32_t turn = l4_load(&control->turn), number = l4_place_at_turn(tables, turn);
+	uint32_t *place = l4_half_open_at(tables, number);
+
+	if (!place)
+		return 0;
+	if (l4_load(&control->half_open_used) >= control->half_open_limit) {
+		*oldest = l4_oldest_place(tables);
+		return 0;
+	}
+	if (l4_load(place)) { /* The turn has come round. */
+		*oldest = number;
+		return 0;
+	}
+	l4_store(place, (uint32_t)L4_PLACE_TAKEN);
+	l4_add(&control->half_open_used, 1u);
+	l4_store(&control->turn, turn + 1);
+	return number;
+}
+
+/* Have the flow go that has a place. False: another thread is at work on it. */
+L4_INLINE bool l4_evict_at(const struct l4_tables *tables, uint32_t number)
+{
+	uint32_t value = l4_in_place(tables, number), generation;
+	struct l4_flow *entry = value && value != L4_PLACE_TAKEN ? l4_flow_at(tables, value - 1) : NULL;
+	int result;
+
+	if (!entry)
+		return !value;
+	generation = l4_load_acquire(&entry->lock);
+	if (generation & 1)
+		return false;
+	result = l4_free_flow_at(tables, value - 1, generation, number, L4_HOPS_IN_LIST);
+	if (!result)
+		l4_count_event(tables, L4_EVENT_EVICTED_HALF_OPEN);
+	/* It is established by now, or gone; or a race has left the place to nobody, and the entry does not know it. */
+	else if (result == L4_NONE)
+		l4_free_place(tables, number, value);
+	return result != L4_BUSY;
+}
+
+/* A place for a new flow, from 1 on, held; the oldest half-open flow has gone if there was no room. 0: in vain, for now. */
+L4_APART uint32_t l4_take_place(const struct l4_tables *tables)
+{
+	struct l4_control *control = l4_control_of(tables);
+	uint32_t tries, number, oldest;
+
+	for (tries = 0; tries < L4_TRIES; tries++) {
+		oldest = 0;
+		if (!l4_try_lock(&control->share_lock))
+			return 0;
+		number = l4_next_place(tables, &oldest);
+		l4_unlock(&control->share_lock);
+		if (number)
+			return number;
+		/* Without the share's lock, as it takes others. */
+		if (!oldest || !l4_evict_at(tables, oldest))
+			return 0;
+	}
+	return 0;
+}
+
+/* Give back a place that l4_take_place() gave, and no flow has got. */
+L4_INLINE void l4_drop_place(const struct l4_tables *tables, uint32_t number)
+{
+	l4_free_place(tables, number, L4_PLACE_TAKEN);
+}
+
+#endif
