@@ -8,7 +8,8 @@ from __future__ import annotations
 from tests.variants import Patch
 
 STEER, ADMIT, REWRITE, CONTEXT = "src/steer.h", "src/admit.h", "src/rewrite.h", "src/context.h"
-ACL, MSS, COUNTS, AFFINITY = "src/acl.h", "src/mss.h", "src/counts.h", "src/affinity.h"
+ACL, MSS, COUNTS = "src/acl.h", "src/mss.h", "src/counts.h"
+AFFINITY, FULL = "src/affinity.h", "src/full.h"
 FLOWS, INSERT, HOPS = "src/flows.h", "src/insert.h", "src/hops.h"
 TOUCH, SHARE, FREE = "src/touch.h", "src/share.h", "src/free.h"
 PACKET, CHECKSUM, HELPER, TUNNEL = "src/packet.h", "src/checksum.h", "src/helper.c", "src/tunnel.h"
@@ -170,8 +171,8 @@ MUTANTS = {
     ),
     "full is not seen": Patch(
         ADMIT,
-        "if (image.sequence && l4_reserve(tables, 2)) {",
-        "l4_reserve(tables, 2);\n\tif (image.sequence) {",
+        "if (index != L4_BUSY && image.sequence && l4_reserve(tables, 2)) {",
+        "l4_reserve(tables, 2);\n\tif (index != L4_BUSY && image.sequence) {",
     ),
     "flow uncounted": Patch(
         ADMIT, "\t\tl4_uncount(context, service_number, verdict == L4_MISS ? L4_LEVEL_OF_FLOW : 0);\n", ""
@@ -203,6 +204,13 @@ MUTANTS = {
     ),
     "choice of another service": Patch(
         AFFINITY, "l4_ports(l4_htons((uint16_t)context->service), 0)", "l4_ports(0, 0)"
+    ),
+    "a stranger goes": Patch(
+        FULL, "return service && service->full == L4_FULL_EVICT_OLDEST;", "return service != NULL;"
+    ),
+    "the youngest goes": Patch(FULL, "silent > longest", "silent < longest"),
+    "full is full": Patch(
+        ADMIT, "verdict != L4_DROP_FLOWS_FULL || service->full != L4_FULL_STATELESS", "verdict != 0"
     ),
     "acl unread": Patch(ADMIT, "if (!l4_may_open(context, service))", "if (0)"),
     "acl low half only": Patch(

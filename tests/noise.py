@@ -15,7 +15,7 @@ from random import Random
 from typing import NamedTuple, Protocol, TypeVar
 
 from l4raw.core.hashing import HashKey, hash_key
-from l4raw.core.model import Acl, Backend, Limits, Mode, Scheduler, Service, Snat, Tunnel
+from l4raw.core.model import Acl, Backend, Full, Limits, Mode, Scheduler, Service, Snat, Tunnel
 from l4raw.core.mtu import fragments
 from l4raw.core.tables import NO_POLICY, Arm, Policy, Tables, Timeouts, compile_policy
 from l4raw.wire import ipv4, ipv6, tcp
@@ -79,6 +79,7 @@ LOST = Backend("lost", ip("10.78.0.77"))
 DSR, NAT, FULLNAT = Mode.DSR_L2, Mode.NAT, Mode.FULLNAT
 IPIP, GUE = Mode.DSR_IPIP, Mode.DSR_GUE
 MAGLEV, RR, MODULO = Scheduler.MAGLEV, Scheduler.RR, Scheduler.MODULO
+EVICT, STATELESS = Full.EVICT_OLDEST, Full.STATELESS
 WRR, LC, WLC, SH, HRW = Scheduler.WRR, Scheduler.LC, Scheduler.WLC, Scheduler.SH, Scheduler.HRW
 QUICK = Timeouts(half_open=3_000, established=20_000, closing=2_000, udp=5_000)
 
@@ -111,23 +112,23 @@ FEW_V6 = (Snat(SNAT_V6[0], 1, 2), Snat(SNAT_V6[1], 1, 1))
 ODD_FLAGS = (tcp.ACK, tcp.SYN | tcp.ACK, tcp.SYN | tcp.FIN, tcp.SYN | tcp.RST, tcp.RST, tcp.FIN, 0, 0xFF)
 """Of a segment that begins no connection."""
 SERVICES = (
-    Service("web", VIPS[0], 80, TCP, DSR, MAGLEV, B[:4], mss_clamp=1400),
-    Service("turns", VIPS[0], 81, TCP, DSR, RR, B[:3]),
-    Service("dns", VIPS[0], 53, UDP, DSR, MODULO, B[1:4]),
+    Service("web", VIPS[0], 80, TCP, DSR, MAGLEV, B[:4], mss_clamp=1400, full=STATELESS),
+    Service("turns", VIPS[0], 81, TCP, DSR, RR, B[:3], full=EVICT),
+    Service("dns", VIPS[0], 53, UDP, DSR, MODULO, B[1:4], full=EVICT),
     Service("idle", VIPS[0], 90, TCP, DSR, RR, (Backend("z", B[0].address, 0, 0),)),
     Service("away", VIPS[0], 91, UDP, DSR, RR, (LOST,)),
-    Service("nat", VIPS[1], 80, TCP, NAT, MAGLEV, at_port(8080, *B[:4]), mss_clamp=1220),
-    Service("nat turns", VIPS[1], 81, TCP, NAT, RR, B[:3]),
-    Service("nat dns", VIPS[1], 53, UDP, NAT, MODULO, at_port(5300, *B[2:])),
+    Service("nat", VIPS[1], 80, TCP, NAT, MAGLEV, at_port(8080, *B[:4]), mss_clamp=1220, full=EVICT),
+    Service("nat turns", VIPS[1], 81, TCP, NAT, RR, B[:3], full=EVICT),
+    Service("nat dns", VIPS[1], 53, UDP, NAT, MODULO, at_port(5300, *B[2:]), full=EVICT),
     Service("one", VIPS[1], 82, TCP, NAT, RR, at_port(9000, B[5])),
     Service("other", VIPS[1], 83, TCP, NAT, RR, at_port(9000, B[5])),
-    Service("all", VIPS[2], 0, TCP, NAT, RR, B[:2]),
+    Service("all", VIPS[2], 0, TCP, NAT, RR, B[:2], full=EVICT),
     Service("all dns", VIPS[2], 0, UDP, DSR, MODULO, B[:2]),
     Service("named", VIPS[2], 8443, TCP, DSR, RR, B[4:]),
     Service("web6", VIPS_V6[0], 80, TCP, DSR, MAGLEV, B_V6[:3]),
     Service("dns6", VIPS_V6[0], 53, UDP, DSR, RR, B_V6),
-    Service("nat6", VIPS_V6[1], 80, TCP, NAT, MODULO, at_port(8080, *B_V6[:3]), mss_clamp=536),
-    Service("nat dns6", VIPS_V6[1], 0, UDP, NAT, RR, B_V6[1:]),
+    Service("nat6", VIPS_V6[1], 80, TCP, NAT, MODULO, at_port(8080, *B_V6[:3]), mss_clamp=536, full=EVICT),
+    Service("nat dns6", VIPS_V6[1], 0, UDP, NAT, RR, B_V6[1:], full=EVICT),
     Service("often", VIPS[0], 84, TCP, DSR, WRR, by_weight(3, 0, 1, 2)),
     Service("fewest", VIPS[0], 85, UDP, DSR, LC, by_weight(1, 1, 0, 1, 1)),
     Service("client", VIPS[0], 86, TCP, DSR, SH, B[1:5]),
@@ -135,14 +136,14 @@ SERVICES = (
     Service("nat fewest", VIPS[1], 84, TCP, NAT, WLC, by_weight(1, 2, 3, port=8084)),
     Service("4in4", VIPS[0], 88, TCP, IPIP, MAGLEV, B[:4], mss_clamp=1400),
     Service("6in4", VIPS_V6[0], 88, UDP, IPIP, RR, B[1:3], tunnel=Tunnel(ip("10.78.0.99"), ttl=3)),
-    Service("any of 4 and 6", VIPS[0], 89, UDP, IPIP, MODULO, (*B[:2], *B_V6[:2])),
+    Service("any of 4 and 6", VIPS[0], 89, UDP, IPIP, MODULO, (*B[:2], *B_V6[:2]), full=STATELESS),
     Service("6in6", VIPS_V6[0], 89, TCP, IPIP, MODULO, B_V6[:3]),
     Service("gue over 4", VIPS[0], 92, UDP, GUE, SH, B[:3], tunnel=Tunnel(port=19523)),
     Service("gue over 6", VIPS[0], 93, UDP, GUE, MAGLEV, B_V6, tunnel=Tunnel(ttl=255)),
     Service("gue fewest", VIPS[0], 94, TCP, GUE, LC, (*B[:2], *B_V6[1:3])),
     Service("6 in gue", VIPS_V6[0], 92, TCP, GUE, MODULO, (*B[:2], *B_V6[1:3]), mss_clamp=1300),
     Service("6 in gue dns", VIPS_V6[0], 93, UDP, GUE, MODULO, B_V6),
-    Service("nat client", VIPS[1], 85, UDP, NAT, SH, by_weight(1, 0, 2, port=8085)),
+    Service("nat client", VIPS[1], 85, UDP, NAT, SH, by_weight(1, 0, 2, port=8085), full=EVICT),
     Service("list", VIPS[0], 92, UDP, DSR, MODULO, B[:3], acl=SOME),
     Service("nat list", VIPS[1], 86, TCP, NAT, RR, B[:2], mss_clamp=1400, acl=Acl(deny=SOME.deny)),
     Service("few", VIPS[0], 93, UDP, DSR, RR, B[:3], limits=Limits(new_per_s=8)),
@@ -155,7 +156,7 @@ SERVICES = (
     Service("full stays", VIPS[1], 93, TCP, FULLNAT, WRR, by_weight(1, 2, 3), snat=MANY, affinity=9_000),
     Service("stays6", VIPS_V6[0], 83, TCP, DSR, MODULO, B_V6[:3], affinity=6_000),
     Service("full", VIPS[1], 90, TCP, FULLNAT, MAGLEV, at_port(8090, *B[:3]), snat=FEW),
-    Service("full too", VIPS[1], 91, TCP, FULLNAT, RR, at_port(8090, *B[1:4]), snat=MANY),
+    Service("full too", VIPS[1], 91, TCP, FULLNAT, RR, at_port(8090, *B[1:4]), snat=MANY, full=EVICT),
     Service("full fewest", VIPS[1], 92, UDP, FULLNAT, WLC, by_weight(1, 2, 3, port=8092), snat=MANY),
     Service("full of ports", VIPS[0], 0, UDP, FULLNAT, SH, B[:2], snat=FEW),
     Service("full6", VIPS_V6[1], 90, TCP, FULLNAT, MODULO, at_port(8090, *B_V6[:3]), snat=FEW_V6),

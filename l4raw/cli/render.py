@@ -129,7 +129,10 @@ def choice(decision: Decision, note: str = "") -> Iterator[str]:
         yield f"service: {service.name} {service} {service.mode} {service.scheduler}"
     if decision.pick is not None:
         name = f" -> {decision.backend.backend.name}" if decision.backend else ""
-        yield f"flow: new; {pick_text(decision.pick)}{name}"
+        without = (
+            "" if decision.flow >= 0 or decision.verdict != FORWARD else "no entry, the flow table is full; "
+        )
+        yield f"flow: new; {without}{pick_text(decision.pick)}{name}"
     elif decision.flow >= 0:
         yield f"flow: known; entry {decision.flow}"
     if decision.source is not None:

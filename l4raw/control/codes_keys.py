@@ -93,6 +93,13 @@ KEYS = (
         "make it smaller, or remove it",
     ),
     Code(
+        "L4R-165",
+        "a flow without an entry could not be carried on",
+        "without an entry only the ring tells a flow's backend: not with a scheduler that goes by turns or"
+        " counts flows, not with affinity, and not under NAT, whose replies need an entry.",
+        'use a DSR mode with maglev, sh, hrw or modulo, and no affinity; or full = "evict-oldest"',
+    ),
+    Code(
         "L4R-170",
         "a check without a port to ask",
         "a check is a TCP handshake. A UDP port has none, and port 0 stands for every port.",

@@ -27,7 +27,7 @@ from l4raw.control.errors import ConfigErrors, L4Error, Problem
 from l4raw.control.findings import from_pydantic
 from l4raw.control.settings import Config, LbConfig
 from l4raw.control.source import Source
-from l4raw.core.model import Acl, Backend, Limits, Mode, Scheduler, Service, Snat, Tunnel
+from l4raw.core.model import Acl, Backend, Full, Limits, Mode, Scheduler, Service, Snat, Tunnel
 from l4raw.core.tables import Timeouts
 
 LOCAL = Path("l4raw.toml")
@@ -167,4 +167,5 @@ def _service(service: shape.Service) -> Service:
         Tunnel(service.tunnel.source, service.tunnel.port, service.tunnel.ttl),
         Limits(**service.limits.model_dump()),
         service.affinity,
+        Full(service.full),
     )

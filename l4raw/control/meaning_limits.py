@@ -1,4 +1,4 @@
-"""What limits of a service mean beside its other keys: rules of meaning.py."""
+"""What the limits of a service, and its `full`, mean beside its other keys: rules of meaning.py."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from l4raw.control.source import Finding
 PREFIXES: Final = 4096
 """Of one service; a look-up takes 13 steps then."""
 _OF: Final = {4: "IPv4", 16: "IPv6"}
+_NO_HASH: Final = ("rr", "wrr", "lc", "wlc")
+"""Schedulers that cannot find a flow's backend again."""
 
 
 def check(draft: Draft, service: DraftService) -> Iterator[Finding]:
@@ -19,6 +21,7 @@ def check(draft: Draft, service: DraftService) -> Iterator[Finding]:
     yield from _mss(draft, service)
     yield from _acl(draft, service)
     yield from _of_clients(draft, service)
+    yield from _stateless(draft, service)
 
 
 def _mss(draft: Draft, service: DraftService) -> Iterator[Finding]:
@@ -60,3 +63,19 @@ def _of_clients(draft: Draft, service: DraftService) -> Iterator[Finding]:
         if of_all and of_one and of_one > of_all:
             what = f"{service.head}client_{name} is {of_one}, more than {name}, which is {of_all}"
             yield Finding("L4R-164", (*loc, f"client_{name}"), what)
+
+
+def _stateless(draft: Draft, service: DraftService) -> Iterator[Finding]:
+    loc = (*service.loc, "full")
+    if draft.get(loc) != "stateless":
+        return
+    for name, value, ill in (
+        ("mode", service.mode, ("nat", "fullnat")),
+        ("scheduler", service.scheduler, _NO_HASH),
+    ):
+        if value in ill:
+            what = f"{service.head}full is stateless, but the {name} is {value}"
+            yield Finding("L4R-165", loc, what, other=(*service.loc, name))
+    if draft.get((*service.loc, "affinity")):
+        what = f"{service.head}full is stateless, but affinity keeps each client's choice"
+        yield Finding("L4R-165", loc, what, other=(*service.loc, "affinity"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from l4raw.control.advice import subnets_without
 from l4raw.control.checks import describe as describe_check
+from l4raw.control.checks import duration
 from l4raw.control.dataplane import AUTO, RAW
 from l4raw.control.guard import table_name, why_needed
 from l4raw.control.instance import interface_file
@@ -17,7 +19,11 @@ from l4raw.control.netlink import Interface
 from l4raw.control.seed import FILE
 from l4raw.control.settings import Config
 from l4raw.control.vips import snat_addresses
+from l4raw.core.model import Full, Mode, Service
 from l4raw.wire.ethernet import format_mac
+
+_SHOWN: Final = 3
+"""Networks of an access list that are named."""
 
 
 class Step(NamedTuple):
@@ -38,9 +44,8 @@ def steps(
         backends = ", ".join(
             f"{b.name} {b}" + (f" weight {b.weight}" if b.weight != 1 else "") for b in service.backends
         )
-        pool = f"; source {', '.join(map(str, service.snat))}" if service.snat else ""
-        text = f"{service.name} {service} {service.mode} {service.scheduler}: {backends}{pool}"
-        yield Step("service", text)
+        text = f"{service.name} {service} {service.mode} {service.scheduler}: {backends}"
+        yield Step("service", "; ".join((text, *_besides(service))))
         how = describe_check(service, config.checks.get(service.name))
         yield Step("check", f"{service.name}: {how}")
     yield Step("lock", f"{run_dir / instance}")
@@ -71,6 +76,31 @@ def steps(
         yield Step("nft", f"table netdev {table_name(instance)}: the kernel's copy of our frames is dropped")
     if config.lb.ring_seed is None and not (state_dir / FILE).exists():
         yield Step("file", f"{state_dir / FILE}, made once and kept")
+
+
+def _besides(service: Service) -> Iterator[str]:
+    """What a service says beside its backends, where that is not the default."""
+    if service.snat:
+        yield f"source {', '.join(map(str, service.snat))}"
+    if service.mode.is_tunnel:
+        tunnel = service.tunnel
+        source = ip_address(tunnel.source) if tunnel.source else "the kernel's choice"
+        port = f", UDP port {tunnel.port}" if service.mode is Mode.DSR_GUE else ""
+        yield f"outer source {source}{port}, TTL {tunnel.ttl}"
+    if service.mss_clamp:
+        yield f"MSS {service.mss_clamp} at most"
+    for name, prefixes in (("allowed", service.acl.allow), ("denied", service.acl.deny)):
+        if prefixes:
+            shown = ", ".join(f"{ip_address(address)}/{length}" for address, length in prefixes[:_SHOWN])
+            yield f"{name} {shown}" + (
+                f" and {len(prefixes) - _SHOWN} more" if len(prefixes) > _SHOWN else ""
+            )
+    if limits := [f"{name} {value}" for name, value in asdict(service.limits).items() if value]:
+        yield f"limits {', '.join(limits)}"
+    if service.affinity:
+        yield f"affinity {duration(service.affinity)}"
+    if service.full is not Full.REFUSE_NEW:
+        yield f"full {service.full}"
 
 
 def describe(planned: Sequence[Step]) -> Iterator[str]:

@@ -28,6 +28,7 @@ DATAPLANES = ("auto", "af_xdp", "raw")
 MODES = tuple(str(mode) for mode in Mode)
 SCHEDULERS = tuple(str(scheduler) for scheduler in Scheduler)
 NEXT_HOPS = ("learned",)
+FULL = tuple(str(full) for full in model.Full)
 
 _DEFAULTS = tables.Timeouts()
 
@@ -107,7 +108,7 @@ class Tunnel(Table):
 class Service(Table):
     """[[service]]."""
 
-    later = frozenset({"flows", "full", "all_down"})
+    later = frozenset({"flows", "all_down"})
 
     name: _Name
     vip: Annotated[values.Vip, text(values.vip)]
@@ -122,6 +123,7 @@ class Service(Table):
     tunnel: Tunnel = Field(default_factory=Tunnel)
     limits: Limits = Field(default_factory=Limits)
     affinity: _Timeout = 0
+    full: Annotated[str, _words(FULL)] = "refuse-new"
 
 
 class Lb(Table):

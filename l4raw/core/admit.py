@@ -2,7 +2,7 @@
 
 The slow half of steer(): a frame comes here once in the life of its flow.
 Nothing is half done: whatever is refused leaves flows and next hops as they
-were, but for a half-open flow that made room for it.
+were, but for flows that made room for it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 
 from l4raw.core.affinity import recall, remember
 from l4raw.core.flows import flow_key
+from l4raw.core.full import make_way
+from l4raw.core.model import Full
 from l4raw.core.resting import make_room
 from l4raw.core.ring import HASHES, Pick
 from l4raw.core.snat import Pool, Source
@@ -57,7 +59,7 @@ OWN_MAC: Final = "is the balancer's own"
 
 
 class Admission(NamedTuple):
-    """FORWARD and the new flow's index, or the verdict that refuses it."""
+    """FORWARD and the new flow's index, -1 if it goes on without an entry; or the verdict that refuses it."""
 
     verdict: Verdict
     flow: int = -1
@@ -103,6 +105,8 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
         tables.counts.end(service.number, headers.src)
     if flow == TAKEN:  # only in a table that others write too: one of them was faster, and has counted it
         return Admission(FORWARD, tables.flows.find(key), pick)
+    if verdict == DROP_FLOWS_FULL and service.service.full is Full.STATELESS:
+        return Admission(FORWARD, -1, pick)
     if verdict == FORWARD:
         tables.backends[backend.number].flows += 1
         if choice and not remember(choice, backend.number, service.number, tables):
@@ -180,6 +184,7 @@ def _insert_one(
     make_room(tables, 1)
     state = first(headers.protocol)
     place = tables.take_place()
+    make_way(tables, key, 1, backend.service)
     flow = tables.flows.insert(key, state, backend.service, backend.number, 0, tables.now, place)
     if flow < 0:
         tables.drop_place(place)
@@ -200,6 +205,7 @@ def _insert_pair(
         return DROP_REPLY_KEY_TAKEN, -1
     make_room(tables, 2)
     place = tables.take_place()
+    make_way(tables, key, 2, backend.service)
     if flows.used + 2 > flows.capacity:
         tables.drop_place(place)
         return DROP_FLOWS_FULL, -1

@@ -72,6 +72,17 @@ class Scheduler(StrEnum):
     """Hash modulo the number of backends. For teaching: one backend less moves nearly every flow."""
 
 
+class Full(StrEnum):
+    """What becomes of a new flow while the flow table is full: see full.py."""
+
+    REFUSE_NEW = "refuse-new"
+    """It is refused."""
+    EVICT_OLDEST = "evict-oldest"
+    """One that was silent for long makes room for it."""
+    STATELESS = "stateless"
+    """It goes where the ring says, and has no entry."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """A server behind a service."""
@@ -162,6 +173,7 @@ class Service:
     limits: Limits = Limits()
     affinity: int = 0
     """For how many ms after its last new flow a client's next one goes to the same backend; 0: none."""
+    full: Full = Full.REFUSE_NEW
 
     def __str__(self) -> str:
         protocol = {6: "tcp", 17: "udp"}.get(self.protocol, str(self.protocol))

@@ -20,6 +20,7 @@ from l4raw.core.admit import admit
 from l4raw.core.answers import answered
 from l4raw.core.decision import Decision
 from l4raw.core.flows import flow_key
+from l4raw.core.full import without_entry
 from l4raw.core.mss import clamp
 from l4raw.core.mtu import fit
 from l4raw.core.snat import stray
@@ -28,7 +29,6 @@ from l4raw.core.tables import Tables
 from l4raw.core.tunnel import through
 from l4raw.wire import tcp
 from l4raw.wire.abi import (
-    DROP_FLOWS_FULL,
     DROP_NEXT_HOP_UNKNOWN,
     DROP_NO_SERVICE,
     DROP_TTL,
@@ -80,10 +80,9 @@ def _to_vip(frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tab
     if known is None or (headers.flags & tcp.SYN and is_over(tables, known, headers, service)):
         verdict, flow, pick, source = admit(headers, key, arm, service, tables)
         known = flows.look_up(key) if flow >= 0 else None
-        if known is None:  # refused; or made, and evicted by another thread at once
-            chosen = policy.backends[pick.backend] if pick else None
-            refused = Decision(verdict if flow < 0 else DROP_FLOWS_FULL, headers, service, chosen, pick=pick)
-            return answered(frame, refused, arm, partial, tables)
+        if known is None:
+            ended = without_entry(verdict, pick, headers, service, tables)
+            return answered(frame, ended, arm, partial, tables)
     flow, entry, peer = known
     service, backend = policy.by_number[entry.service], policy.backends[entry.backend]
     assert service is not None and backend is not None, "the policy keeps what a flow names"

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from l4raw.core.acl import Ranges
 from l4raw.core.flows import flow_key
 from l4raw.core.hashing import HashKey, flow_hash, hash_key, mapped, scale
-from l4raw.core.model import Mode, Service
+from l4raw.core.model import Full, Mode, Service
 from l4raw.core.tables import BackendEntry, Policy, ServiceEntry
 from l4raw.engine import native
 from l4raw.engine.layout import Layout, write_key
@@ -22,6 +22,9 @@ from l4raw.wire.abi import (
     DSR_GUE,
     DSR_IPIP,
     DSR_L2,
+    FULL_EVICT_OLDEST,
+    FULL_REFUSE_NEW,
+    FULL_STATELESS,
     FULLNAT,
     IS_BACKEND,
     IS_OWN,
@@ -37,6 +40,11 @@ _MODES: Final = {
     Mode.DSR_GUE: DSR_GUE,
     Mode.NAT: NAT,
     Mode.FULLNAT: FULLNAT,
+}
+_FULL: Final = {
+    Full.REFUSE_NEW: FULL_REFUSE_NEW,
+    Full.EVICT_OLDEST: FULL_EVICT_OLDEST,
+    Full.STATELESS: FULL_STATELESS,
 }
 _ATTEMPTS: Final = 1000
 """Hash keys tried for the lookup; at a load of a quarter the first few do."""
@@ -108,6 +116,7 @@ def _write_service(to: Any, entry: ServiceEntry, start: int, size: int) -> None:
     to.protocol = service.protocol
     to.mode = _MODES[service.mode]
     to.rule = entry.ring.rule
+    to.full = _FULL[service.full]
     to.mss_clamp = service.mss_clamp
     limits = service.limits
     to.flows, to.new_per_s = limits.flows, limits.new_per_s

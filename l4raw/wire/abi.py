@@ -148,7 +148,9 @@ MISS: Final = 255
 
 # enum l4_event
 EVENT_EVICTED_HALF_OPEN: Final = 0
-EVENT_COUNT: Final = 1
+EVENT_EVICTED_OLDEST: Final = 1
+EVENT_STATELESS: Final = 2
+EVENT_COUNT: Final = 3
 
 PLACE_TAKEN: Final = 2147483647
 
@@ -174,6 +176,11 @@ RULE_CURSOR: Final = 1
 RULE_SOURCE_HASH: Final = 2
 RULE_LEAST: Final = 3
 RULE_AFFINITY: Final = 4
+
+# enum l4_full
+FULL_REFUSE_NEW: Final = 0
+FULL_EVICT_OLDEST: Final = 1
+FULL_STATELESS: Final = 2
 
 # enum l4_flow_state
 FLOW_FREE: Final = 0
@@ -314,10 +321,14 @@ MISS_SENTENCES: Final[tuple[str, ...]] = (
 
 EVENT_NAMES: Final[tuple[str, ...]] = (
     "evicted_half_open",
+    "evicted_oldest",
+    "stateless",
 )
 """By event, in lower case: as the counters are named."""
 
 EVENT_SENTENCES: Final[tuple[str, ...]] = (
     "a half-open flow made room for a newer one: their share of the flow table was full",
+    "a flow made room for a new one, as its service evicts the oldest: the flow table was full",
+    "a frame went where the ring says, without an entry: the flow table was full",
 )
 """By event: what a person is told."""

@@ -43,7 +43,7 @@ enum l4_limit {
 	L4_OVERFLOW_SHARE = 16,    /* one overflow entry for so many entries in buckets */
 	L4_OVERFLOW_SLOTS = 16,    /* overflow entries in a block */
 	L4_HALF_OPEN_SHARE = 16,   /* one half-open flow for so many entries of the capacity */
-	L4_PLACES_EACH = 2,        /* places for each of them, at least */
+	L4_PLACES_EACH = 2,        /* places for each of them, at most; their number is a power of two */
 	L4_LOOK = 256,             /* places that are looked at for the oldest flow, before Python looks on */
 	L4_OPEN_WINDOW = 65536,    /* bytes by which a client's first ACK may be ahead of the backend's SYN */
 	L4_END_WINDOW = 4194304,   /* bytes by which a FIN or RST may be ahead of what was acknowledged */
@@ -143,7 +143,9 @@ enum { L4_MISS = 255 };
 
 /* What happens on the way to a verdict, and is counted beside it. */
 #define L4_EVENTS(_) \
-	_(EVICTED_HALF_OPEN, "a half-open flow made room for a newer one: their share of the flow table was full")
+	_(EVICTED_HALF_OPEN, "a half-open flow made room for a newer one: their share of the flow table was full") \
+	_(EVICTED_OLDEST, "a flow made room for a new one, as its service evicts the oldest: the flow table was full") \
+	_(STATELESS, "a frame went where the ring says, without an entry: the flow table was full")
 
 #define L4_EVENT_ENUM(name, sentence) L4_EVENT_##name,
 enum l4_event { L4_EVENTS(L4_EVENT_ENUM) L4_EVENT_COUNT };
@@ -172,6 +174,13 @@ enum l4_rule {
 	L4_RULE_SOURCE_HASH,       /* keyed hash of the client's address, modulo the size */
 	L4_RULE_LEAST,             /* no look-up: Python compares the backends' current flows */
 	L4_RULE_AFFINITY,          /* of no ring: where the client's last flow went, see l4raw/core/affinity.py */
+};
+
+/* What becomes of a new flow while the flow table is full. */
+enum l4_full {
+	L4_FULL_REFUSE_NEW,
+	L4_FULL_EVICT_OLDEST,      /* the one in its two buckets that was silent longest goes */
+	L4_FULL_STATELESS,         /* it goes where the ring says, without an entry */
 };
 
 /*
@@ -263,7 +272,7 @@ struct l4_service {
 	uint8_t protocol;          /* 0: the policy has lost it, nothing is for it any more */
 	uint8_t mode;              /* enum l4_mode */
 	uint8_t rule;              /* enum l4_rule */
-	uint8_t reserved0;
+	uint8_t full;              /* enum l4_full */
 	uint16_t mss_clamp;        /* TCP: the largest MSS that passes; 0: any */
 	uint32_t ring_start;       /* first slot in the ring array of its half */
 	uint32_t ring_size;        /* slots; 0: no backend takes new flows */

@@ -15,6 +15,7 @@
 #include "acl.h"
 #include "affinity.h"
 #include "counts.h"
+#include "full.h"
 #include "tunnel.h"
 
 /* The network of 0.0.0.0, loopback, class D and class E (RFC 1812, section 5.3.7). */
@@ -127,9 +128,9 @@ L4_INLINE int64_t l4_insert_one(struct l4_context *context, const struct l4_back
 	index = L4_FULL;
 	if (!l4_waits_for_rest(tables, 1)) {
 		image.sequence = l4_take_place(tables);
-		index = image.sequence ? L4_FULL : L4_BUSY;
+		index = image.sequence && l4_make_way(context, 1) ? L4_FULL : L4_BUSY;
 	}
-	if (image.sequence && l4_reserve(tables, 1)) {
+	if (index != L4_BUSY && image.sequence && l4_reserve(tables, 1)) {
 		index = l4_insert(tables, &context->key, &image, NULL, NULL);
 		if (index < 0)
 			l4_unreserve(tables, 1);
@@ -198,9 +199,9 @@ L4_INLINE int64_t l4_insert_pair(struct l4_context *context, const struct l4_bac
 	index = L4_FULL;
 	if (!l4_waits_for_rest(tables, 2)) {
 		image.sequence = l4_take_place(tables);
-		index = image.sequence ? L4_FULL : L4_BUSY;
+		index = image.sequence && l4_make_way(context, 2) ? L4_FULL : L4_BUSY;
 	}
-	if (image.sequence && l4_reserve(tables, 2)) {
+	if (index != L4_BUSY && image.sequence && l4_reserve(tables, 2)) {
 		index = l4_insert_reserved(context, reply_key, &image, &reply, verdict);
 		if (index < 0)
 			l4_unreserve(tables, 2);
@@ -434,7 +435,10 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 		l4_uncount(context, service_number, verdict == L4_MISS ? L4_LEVEL_OF_FLOW : 0);
 		if (verdict == L4_MISS)
 			l4_leave_turn(service, &affinity, cursor, turn);
-		return verdict;
+		if (verdict != L4_DROP_FLOWS_FULL || service->full != L4_FULL_STATELESS)
+			return verdict;
+		l4_count_event(tables, L4_EVENT_STATELESS);
+		return l4_to_backend(context, backend, number, hop);
 	}
 	context->flow = index;
 	l4_count_up(&traffic->flows, 1);

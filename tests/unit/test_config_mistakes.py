@@ -8,7 +8,7 @@ import pytest
 
 from l4raw.control.config import parse
 from l4raw.control.errors import ConfigErrors, Problem
-from l4raw.core.model import Service, Tunnel
+from l4raw.core.model import Full, Service, Tunnel
 
 GOOD = """\
 [lb]
@@ -124,6 +124,8 @@ MISTAKES = [
     ('"nat"', '"nat"\nlimits = { flows = 0 }', "L4R-107", "8:20", "flows 0 is not in 1 to 2147483647"),
     ('"nat"', '"nat"\nlimits = { new_per_s = 4000001 }', "L4R-107", "8:24", "is not in 1 to 4000000"),
     ('"nat"', '"nat"\nlimits = { maxconn = 1 }', "L4R-108", "8:12", 'unknown key "maxconn"'),
+    ('"nat"', '"nat"\nfull = "drop"', "L4R-112", "8:8", 'full "drop" is unknown'),
+    ('"nat"', '"nat"\nfull = "stateless"', "L4R-165", "8:8", "but the mode is nat; see line 7"),
     (
         '"nat"',
         '"nat"\nlimits = { flows = 5, client_flows = 6 }',
@@ -198,6 +200,20 @@ def test_one_mistake_is_one_problem(old: str, new: str, code: str, place: str, w
 def test_the_fix_fits_the_mistake(old: str, new: str, words: str) -> None:
     (problem,) = problems(changed(old, new))
     assert words in problem.fix
+
+
+def test_without_an_entry_a_turn_cannot_be_found_again() -> None:
+    stateless = GOOD.replace('"nat"', '"dsr-l2"\nscheduler = "wrr"\nfull = "stateless"').replace(
+        "port = 8080, ", ""
+    )
+    (problem,) = problems(stateless)
+    assert (problem.code, problem.where) == ("L4R-165", "l4raw.toml:9:8")
+    assert "but the scheduler is wrr; see line 8" in problem.what
+    by_hash = stateless.replace("wrr", "hrw")
+    assert read(by_hash).full is Full.STATELESS
+    (problem,) = problems(by_hash.replace("full =", 'affinity = "1m"\nfull ='))
+    assert (problem.code, problem.where) == ("L4R-165", "l4raw.toml:10:8")
+    assert "affinity keeps each client's choice; see line 9" in problem.what
 
 
 def read(text: str) -> Service:

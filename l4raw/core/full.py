@@ -1,0 +1,93 @@
+"""What becomes of a new flow while the flow table is full: the key `full` of its service.
+
+    refuse-new     it is refused: DROP_FLOWS_FULL.
+    evict-oldest   another flow makes room: the one that was silent longest, of those with an entry
+                   in the two buckets of the new key, and whose service evicts too. So no flow goes
+                   of a service that never asked for it, and the price is eight entries' worth,
+                   however large the table is.
+    stateless      the frame goes where the ring says, and nothing is remembered of it: under DSR
+                   the ring alone finds the backend again, as long as it does not change.
+
+Flows that are half-open have made room before (share.py), and ports at rest too (resting.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from l4raw.core import rewrite
+from l4raw.core.decision import Decision
+from l4raw.core.hashing import scale
+from l4raw.core.model import Full
+from l4raw.core.ring import Pick
+from l4raw.core.tables import ServiceEntry, Tables
+from l4raw.wire.abi import (
+    DROP_FLOWS_FULL,
+    EVENT_EVICTED_OLDEST,
+    EVENT_STATELESS,
+    FLOW_AFFINITY,
+    FLOW_FREE,
+    FLOW_RESTING,
+    FORWARD,
+    SLOTS,
+    Verdict,
+)
+from l4raw.wire.headers import Headers
+
+_WRAP: Final = 0xFFFF_FFFF
+_NO_FLOWS: Final = (FLOW_FREE, FLOW_RESTING, FLOW_AFFINITY)
+
+
+def make_way(tables: Tables, key: bytes, entries: int, service: int) -> None:
+    """Have flows go until there is room for so many entries of one with this key, if its service says so."""
+    flows, entry = tables.flows, tables.policy.by_number[service]
+    if entry is None or entry.service.full is not Full.EVICT_OLDEST:
+        return
+    while flows.used + entries > flows.capacity:
+        index = oldest_near(tables, key)
+        if index < 0 or not tables.free(index, flows.read(index).lock):
+            return
+        tables.events[EVENT_EVICTED_OLDEST] += 1
+
+
+def oldest_near(tables: Tables, key: bytes) -> int:
+    """The entry of the flow that may go and was silent longest, the first one of such; or -1."""
+    flows, found, longest = tables.flows, -1, -1
+    for index in _near(tables, key):
+        entry = flows.read(index)
+        service = tables.policy.by_number[entry.service]
+        if entry.state in _NO_FLOWS or service is None:
+            continue
+        if service.service.full is not Full.EVICT_OLDEST:
+            continue
+        silent = tables.now - entry.last_seen & _WRAP
+        if entry.peer:
+            silent = min(silent, tables.now - flows.read(entry.peer - 1).last_seen & _WRAP)
+        if silent > longest:
+            found, longest = index, silent
+    return found
+
+
+def _near(tables: Tables, key: bytes) -> Iterator[int]:
+    """The entries of both buckets of this key."""
+    value = tables.flows.hash(key)
+    for half in (value >> 32, value & _WRAP):
+        start = scale(half, tables.flows.buckets) * SLOTS
+        yield from range(start, start + SLOTS)
+
+
+def without_entry(
+    verdict: Verdict, pick: Pick | None, headers: Headers, service: ServiceEntry, tables: Tables
+) -> Decision:
+    """What becomes of a frame that admit() gave no entry, with this verdict; FORWARD: on without one."""
+    backend = tables.policy.backends[pick.backend] if pick else None
+    if verdict != FORWARD:
+        return Decision(verdict, headers, service, backend, pick=pick)
+    mac = tables.next_hops.macs[backend.next_hop] if backend else None
+    if backend is None or mac is None or service.service.mode.is_nat:
+        # Its entry was made, and evicted by another thread at once.
+        return Decision(DROP_FLOWS_FULL, headers, service, backend, pick=pick)
+    tables.events[EVENT_STATELESS] += 1
+    edits = rewrite.dsr_l2(headers, tables.arms[backend.arm].mac, mac)
+    return Decision(FORWARD, headers, service, backend, -1, pick, edits, backend.arm)

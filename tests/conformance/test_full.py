@@ -1,0 +1,127 @@
+"""The key `full` of a service, on every executor: who makes room, goes on without an entry, or is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from l4raw.core.flows import flow_key
+from l4raw.core.full import oldest_near
+from l4raw.core.model import Full, Limits, Mode, Scheduler, Service
+from l4raw.wire.abi import DROP_FLOWS_FULL, EVENT_EVICTED_OLDEST, EVENT_STATELESS, FORWARD, REPLY
+from tests.crafted import UDP, Tuple5, build
+from tests.executors import EXECUTORS, Executor
+from tests.tables import CLIENT_MAC, OUR_MACS, VIP, backends, ip, make_tables, service
+
+pytestmark = pytest.mark.native
+each_executor = pytest.mark.parametrize("executor", EXECUTORS, ids=lambda e: e.name)
+
+MEMORY = 1 << 14
+FILLERS, OTHERS = 53, 54
+"""Ports of two services."""
+
+
+def dns(port: int, full: Full, mode: Mode = Mode.DSR_L2, limits: Limits | None = None) -> Service:
+    """A UDP service at this port."""
+    made = service(mode, Scheduler.SH, name=f"at-{port}", port=port, protocol=UDP, members=backends(3))
+    return replace(made, full=full, limits=limits or made.limits)
+
+
+def of(client: int, port: int) -> Tuple5:
+    """A client's flow, each from an address of its own."""
+    return Tuple5(ip(f"10.77.{client >> 8}.{client & 0xFF}"), 4000, VIP, port, UDP)
+
+
+def datagram(client: int, port: int) -> bytes:
+    return bytes(build(of(client, port), (OUR_MACS[0], CLIENT_MAC), 0))
+
+
+def answer(client: int, backend: bytes) -> bytes:
+    """What the backend with this address says to it."""
+    there = of(client, FILLERS)
+    mac = CLIENT_MAC[:5] + backend[-1:]
+    return bytes(build(Tuple5(backend, there.dport, there.src, there.sport, UDP), (OUR_MACS[1], mac), 0))
+
+
+def key_of(client: int, port: int) -> bytes:
+    each = of(client, port)
+    return flow_key(each.src, each.sport, each.dst, each.dport, each.protocol)
+
+
+def filled(executor: type[Executor], *services: Service) -> Executor:
+    """With as many flows at FILLERS, none of them new any more, as the table has room for; ms after ms."""
+    balancer = executor(make_tables(list(services), arms=2, memory=MEMORY, new=executor.new))
+    tables, client = balancer.tables, 3000
+    entries = 2 if services[0].mode.is_nat else 1
+    while tables.flows.used + entries <= tables.flows.capacity:
+        tables.now += 1
+        for _ in range(2):
+            assert balancer.run(datagram(client, FILLERS), 0, 0).verdict == FORWARD
+        client += 1
+    return balancer
+
+
+@each_executor
+@pytest.mark.parametrize("mode", [Mode.DSR_L2, Mode.NAT])
+def test_the_one_that_was_silent_longest_goes(executor: type[Executor], mode: Mode) -> None:
+    balancer = filled(executor, dns(FILLERS, Full.EVICT_OLDEST, mode))
+    tables, flows = balancer.tables, balancer.tables.flows
+    if mode.is_nat:  # The later one of both directions counts.
+        for client in range(3000, 3000 + flows.used // 2, 2):
+            tables.now += 1
+            known = flows.look_up(key_of(client, FILLERS))
+            assert known and known.peer
+            assert balancer.run(answer(client, known.peer[0][0]), 1, 0).verdict == REPLY
+    for client in range(20_000, 20_100):
+        tables.now += 1
+        goes = oldest_near(tables, key_of(client, FILLERS))
+        gone, used = flows.key(goes), flows.used
+        assert balancer.run(datagram(client, FILLERS), 0, 0).verdict == FORWARD
+        assert flows.find(key_of(client, FILLERS)) >= 0
+        assert flows.find(gone) < 0
+        assert flows.used == used
+        balancer.run(datagram(client, FILLERS), 0, 0)
+    assert tables.total_events()[EVENT_EVICTED_OLDEST] == 100
+    assert sum(map(tables.current_flows, range(1, 4))) == flows.used // (2 if mode.is_nat else 1)
+
+
+@each_executor
+def test_no_flow_goes_of_a_service_that_does_not_evict(executor: type[Executor]) -> None:
+    both = dns(FILLERS, Full.REFUSE_NEW), dns(OTHERS, Full.EVICT_OLDEST)
+    balancer = filled(executor, *both)
+    for port in (FILLERS, OTHERS):
+        assert balancer.run(datagram(1, port), 0, 0).verdict == DROP_FLOWS_FULL
+    assert balancer.tables.flows.used == balancer.tables.flows.capacity
+    assert balancer.tables.total_events()[EVENT_EVICTED_OLDEST] == 0
+
+
+@each_executor
+@pytest.mark.parametrize("mode", [Mode.DSR_L2, Mode.DSR_IPIP])
+def test_a_frame_goes_where_the_ring_says_without_an_entry(executor: type[Executor], mode: Mode) -> None:
+    limited = dns(OTHERS, Full.STATELESS, mode, Limits(flows=5))
+    empty = executor(make_tables([limited], arms=2, memory=MEMORY, new=executor.new))
+    balancer = filled(executor, dns(FILLERS, Full.REFUSE_NEW), limited)
+    tables = balancer.tables
+    for number in range(50):
+        frame = datagram(20 + number % 5, OTHERS)
+        expected = empty.run(frame, 0, 0)
+        assert balancer.run(frame, 0, 0) == expected
+    assert tables.flows.used == tables.flows.capacity
+    assert tables.total_events()[EVENT_STATELESS] == 50
+    traffic = [tables.total_traffic(number) for number in range(4, 7)]
+    assert sum(each.packets for each in traffic) == 50
+    assert sum(each.flows for each in traffic) == 0
+
+
+@each_executor
+def test_with_room_again_a_stateless_flow_gets_its_entry(executor: type[Executor]) -> None:
+    balancer = filled(executor, dns(FILLERS, Full.STATELESS))
+    flows = balancer.tables.flows
+    assert balancer.run(datagram(1, FILLERS), 0, 0).verdict == FORWARD
+    assert flows.find(key_of(1, FILLERS)) < 0
+    index = flows.find(key_of(3000, FILLERS))
+    assert balancer.tables.free(index, flows.read(index).lock)
+    assert balancer.run(datagram(1, FILLERS), 0, 0).verdict == FORWARD
+    assert flows.find(key_of(1, FILLERS)) >= 0
+    assert balancer.tables.total_events()[EVENT_STATELESS] == 1
