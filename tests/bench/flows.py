@@ -32,7 +32,7 @@ from l4raw.engine.memory import Memory, anonymous
 from l4raw.engine.shared import SharedTables
 from l4raw.wire import tcp
 from l4raw.wire.abi import DROP_FLOWS_FULL, FORWARD, MISS, REPLY
-from tests.bench.helper import CLOCK
+from tests.bench.helper import CLOCK, TURN_ROUND, acknowledging
 from tests.crafted import TCP, UDP, Tuple5, build
 from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, ip, service
 from tests.variants import COMPILE_ARGS, INCLUDE_DIRS, ROOT, load, sources
@@ -52,6 +52,7 @@ _POPULATE_WRITE = 23  # Linux 5.14: the kernel's part is done before the clock r
 
 SHIM = f"""
 {CLOCK}
+{TURN_ROUND}
 #include "helper.h"
 
 static uint8_t buffers[L4_BURST][64] __attribute__((aligned(64)));
@@ -73,21 +74,6 @@ static void write_frame(uint8_t *to, const uint8_t *from, uint32_t number)
 	client = __builtin_bswap32(client);
 	memcpy(to + 26, &client, 4);
 	memcpy(to + 34, &port, 2);
-}}
-
-/* The backend's SYN-ACK to the SYN that was forwarded to it, in its place: TCP without options. */
-static void turn_round(uint8_t *frame, const uint8_t *mac)
-{{
-	uint8_t addresses[8], ports[4];
-
-	memcpy(addresses, frame + 26, 8);
-	memcpy(ports, frame + 34, 4);
-	memcpy(frame, mac, 6);
-	memcpy(frame + 26, addresses + 4, 4);
-	memcpy(frame + 30, addresses, 4);
-	memcpy(frame + 34, ports + 2, 2);
-	memcpy(frame + 36, ports, 2);
-	frame[47] = 0x12;
 }}
 
 /*
@@ -187,9 +173,7 @@ def frames_of(protocol: int) -> list[bytes]:
     if protocol == UDP:
         return [bytes(build(of, macs))] * 2
     syn, ack, fin = (build(of, macs, flags) for flags in (tcp.SYN, tcp.ACK, tcp.FIN | tcp.ACK))
-    # The SYN-ACK has the sequence number of its SYN.
-    expected = (int.from_bytes(syn[38:42]) + 1).to_bytes(4)
-    ack[42:46] = fin[42:46] = expected
+    ack[42:46] = fin[42:46] = acknowledging(syn)
     return [bytes(syn), b"\xff" + OUR_MACS[1], bytes(ack), bytes(fin)]
 
 
