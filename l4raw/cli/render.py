@@ -240,6 +240,8 @@ def summary(data: dict[str, Any]) -> Iterator[str]:
     engine = {k: v for k, v in data["engine"].items() if isinstance(v, int) and k not in _NO_FRAMES}
     counted = {**data["verdicts"], **engine}
     yield "  frames: " + (", ".join(f"{name} {count}" for name, count in counted.items() if count) or "none")
+    if events := [f"{name} {count}" for name, count in data["events"].items() if count]:
+        yield f"  events: {', '.join(events)}"
     queues = data["engine"].get("queues", ())
     for queue, numbers in enumerate(queues if len(queues) > 1 else ()):
         shown = {name: count for name, count in numbers.items() if count and name not in _NO_FRAMES}

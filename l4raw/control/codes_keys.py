@@ -96,8 +96,15 @@ KEYS = (
         "L4R-165",
         "a flow without an entry could not be carried on",
         "without an entry only the ring tells a flow's backend: not with a scheduler that goes by turns or"
-        " counts flows, not with affinity, and not under NAT, whose replies need an entry.",
-        'use a DSR mode with maglev, sh, hrw or modulo, and no affinity; or full = "evict-oldest"',
+        " counts flows, not with affinity, not under NAT, whose replies need an entry, and not with limits,"
+        " to which each of its frames would be a new flow.",
+        'use a DSR mode with maglev, sh, hrw or modulo, no affinity and no limits; or full = "evict-oldest"',
+    ),
+    Code(
+        "L4R-166",
+        "a living flow's port would be given to another",
+        "the backend still sends to the port of a flow that was evicted, and a new flow may have it at once.",
+        'use full = "refuse-new" with fullnat, and more flow_memory',
     ),
     Code(
         "L4R-170",

@@ -67,8 +67,14 @@ def _of_clients(draft: Draft, service: DraftService) -> Iterator[Finding]:
 
 def _stateless(draft: Draft, service: DraftService) -> Iterator[Finding]:
     loc = (*service.loc, "full")
+    if draft.get(loc) == "evict-oldest" and service.mode == "fullnat":
+        what = f"{service.head}full is evict-oldest, but the mode is fullnat"
+        yield Finding("L4R-166", loc, what, other=(*service.loc, "mode"))
     if draft.get(loc) != "stateless":
         return
+    if draft.get((*service.loc, "limits")):
+        what = f"{service.head}full is stateless, but limits count flows"
+        yield Finding("L4R-165", loc, what, other=(*service.loc, "limits"))
     for name, value, ill in (
         ("mode", service.mode, ("nat", "fullnat")),
         ("scheduler", service.scheduler, _NO_HASH),

@@ -45,15 +45,15 @@ def make_way(tables: Tables, key: bytes, entries: int, service: int) -> None:
     if entry is None or entry.service.full is not Full.EVICT_OLDEST:
         return
     while flows.used + entries > flows.capacity:
-        index = oldest_near(tables, key)
-        if index < 0 or not tables.free(index, flows.read(index).lock):
+        index, lock = oldest_near(tables, key)
+        if index < 0 or not tables.free(index, lock):
             return
         tables.events[EVENT_EVICTED_OLDEST] += 1
 
 
-def oldest_near(tables: Tables, key: bytes) -> int:
-    """The entry of the flow that may go and was silent longest, the first one of such; or -1."""
-    flows, found, longest = tables.flows, -1, -1
+def oldest_near(tables: Tables, key: bytes) -> tuple[int, int]:
+    """Index and lock word of the flow that may go and was silent longest, the first one of such; or -1."""
+    flows, found, longest = tables.flows, (-1, 0), -1
     for index in _near(tables, key):
         entry = flows.read(index)
         service = tables.policy.by_number[entry.service]
@@ -65,7 +65,7 @@ def oldest_near(tables: Tables, key: bytes) -> int:
         if entry.peer:
             silent = min(silent, tables.now - flows.read(entry.peer - 1).last_seen & _WRAP)
         if silent > longest:
-            found, longest = index, silent
+            found, longest = (index, entry.lock), silent
     return found
 
 

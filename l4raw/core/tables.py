@@ -36,6 +36,7 @@ from l4raw.wire.abi import (
     FLOW_STATES,
     FLOW_UDP,
     FLOW_UDP_NEW,
+    PLACE_TAKEN,
     SERVICES,
     VERDICT_COUNT,
 )
@@ -183,8 +184,9 @@ class Tables:
         return place
 
     def drop_place(self, place: int) -> None:
-        """Give back a place that no flow has got."""
-        self.flows.share.give_back(place)
+        """Give back a place that no flow has got, unless the attempt to insert it has."""
+        if place and self.flows.share.index(place) == PLACE_TAKEN:
+            self.flows.share.give_back(place)
 
     def free(self, index: int, lock: int) -> bool:
         """End the flow of this entry, or its port's rest, if `lock` still is its lock word; whether it did.

@@ -75,7 +75,7 @@ def test_the_one_that_was_silent_longest_goes(executor: type[Executor], mode: Mo
             assert balancer.run(answer(client, known.peer[0][0]), 1, 0).verdict == REPLY
     for client in range(20_000, 20_100):
         tables.now += 1
-        goes = oldest_near(tables, key_of(client, FILLERS))
+        goes, _ = oldest_near(tables, key_of(client, FILLERS))
         gone, used = flows.key(goes), flows.used
         assert balancer.run(datagram(client, FILLERS), 0, 0).verdict == FORWARD
         assert flows.find(key_of(client, FILLERS)) >= 0

@@ -214,6 +214,16 @@ def test_without_an_entry_a_turn_cannot_be_found_again() -> None:
     (problem,) = problems(by_hash.replace("full =", 'affinity = "1m"\nfull ='))
     assert (problem.code, problem.where) == ("L4R-165", "l4raw.toml:10:8")
     assert "affinity keeps each client's choice; see line 9" in problem.what
+    (problem,) = problems(by_hash.replace("full =", "limits = { flows = 5 }\nfull ="))
+    assert (problem.code, problem.where) == ("L4R-165", "l4raw.toml:10:8")
+    assert "limits count flows; see line 9" in problem.what
+
+
+def test_a_living_flows_port_is_not_given_away() -> None:
+    pool = '"fullnat"\nsnat = [{ address = "10.77.0.5" }]\nfull = "evict-oldest"'
+    (problem,) = problems(changed('"nat"', pool))
+    assert (problem.code, problem.where) == ("L4R-166", "l4raw.toml:9:8")
+    assert "but the mode is fullnat; see line 7" in problem.what
 
 
 def read(text: str) -> Service:

@@ -15,7 +15,7 @@ from l4raw.core.model import Mode, Scheduler
 from l4raw.core.steer import steer
 from l4raw.core.tables import Tables
 from l4raw.engine.base import count
-from l4raw.wire.abi import DROP_TX, VERDICT_NAMES
+from l4raw.wire.abi import DROP_TX, EVENT_EVICTED_HALF_OPEN, VERDICT_NAMES
 from tests.tables import backends, make_tables, service, weighted
 
 
@@ -155,6 +155,7 @@ def test_counters_and_their_summary() -> None:
     decide(tables, UDP(sport=9, dport=80))
     tables.verdicts[DROP_TX] += 2
     tables.backends[2].dropped += 4
+    tables.events[EVENT_EVICTED_HALF_OPEN] += 3
     data = render.counters(tables, {"receive_lost": 5})
     assert tuple(data["verdicts"]) == VERDICT_NAMES
     assert sum(data["verdicts"].values()) == 7
@@ -179,6 +180,7 @@ def test_counters_and_their_summary() -> None:
         "  web/b3: 0 flows, 0 frames to it, 0 dropped, replies seen 0",
         "  dns/b1: 1 flows, 1 frames to it, 0 dropped, replies seen 0",
         "  frames: forward 3, reply 1, drop_no_service 1, drop_tx 2, receive_lost 5",
+        "  events: evicted_half_open 3",
     ]
 
 
