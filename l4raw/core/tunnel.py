@@ -57,13 +57,6 @@ class Inside(NamedTuple):
     backend: BackendEntry
 
 
-def overhead(mode: Mode, version: int) -> int:
-    """Bytes that the mode puts in front of a packet, where the backend's address is of this IP version."""
-    if not mode.is_tunnel:
-        return 0
-    return (ipv4.LENGTH if version == 4 else ipv6.LENGTH) + (gue.LENGTH if mode is Mode.DSR_GUE else 0)
-
-
 def through(frame: bytes | Frame, decision: Decision, partial: bool, segment: int) -> Decision:
     """A decision that sends the frame to a backend of a tunnel, with the headers that go in front.
 
