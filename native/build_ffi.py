@@ -21,7 +21,8 @@ from gen_abi import HEADER, preprocess
 from missing import Missing
 
 NATIVE = Path(__file__).resolve().parent
-COMPILE_ARGS = ("-std=c11", "-O2", "-fno-strict-aliasing")
+# No vectors of what was just written in halves: the processor waits for its own stores (docs/performance.md).
+COMPILE_ARGS = ("-std=c11", "-O2", "-fno-strict-aliasing", "-fno-tree-slp-vectorize")
 
 
 @dataclass(frozen=True)

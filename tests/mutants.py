@@ -15,7 +15,7 @@ TOUCH, SHARE, FREE = "src/touch.h", "src/share.h", "src/free.h"
 PACKET, CHECKSUM, HELPER, TUNNEL = "src/packet.h", "src/checksum.h", "src/helper.c", "src/tunnel.h"
 
 MUTANTS = {
-    "short frames": Patch(PACKET, "room < sizeof(tcp) ||", "room + 1 < sizeof(tcp) ||"),
+    "short frames": Patch(PACKET, "room < sizeof(struct tcphdr) ||", "room + 1 < sizeof(struct tcphdr) ||"),
     "tag unread": Patch(PACKET, "if (l4_unlikely(type == l4_htons(ETH_P_8021Q)))", "if (0)"),
     "tag cut off": Patch(PACKET, "if (!l4_has(data, end, L4_TAGGED_LENGTH))", "if (0)"),
     "a provider's tag": Patch(
@@ -30,20 +30,22 @@ MUTANTS = {
         "context->data + headers->ip, *l4 =",
         "context->data + sizeof(struct ethhdr), *l4 =",
     ),
-    "options unsummed": Patch(PACKET, "if (l4_unlikely(length > sizeof(*ip)))", "if (0)"),
+    "options unsummed": Patch(PACKET, "if (l4_unlikely(length > fixed))", "if (0)"),
     "total beyond the frame": Patch(PACKET, "total < length || total > room", "total < length"),
-    "UDP length": Patch(PACKET, "length < sizeof(udp) || length > room", "length > room"),
-    "data offset": Patch(PACKET, "length < sizeof(tcp) || length > room", "length < sizeof(tcp)"),
+    "UDP length": Patch(PACKET, "length < sizeof(struct udphdr) || length > room", "length > room"),
+    "data offset": Patch(
+        PACKET, "length < sizeof(struct tcphdr) || length > room", "length < sizeof(struct tcphdr)"
+    ),
     "fragment bits": Patch(PACKET, "L4_IS_FRAGMENT = 0x3fff", "L4_IS_FRAGMENT = 0x1fff"),
     "odd byte": Patch(CHECKSUM, "uint8_t last[2] = { *at, 0 };", "uint8_t last[2] = { 0, *at };"),
     "partial complemented": Patch(REWRITE, "check = l4_update_partial(", "check = l4_update("),
     "partial not completed": Patch(REWRITE, "if (context->csum_start == L4_CSUM_DETECT &&", "if (0 &&"),
     "UDP zero sent": Patch(
-        REWRITE, "headers->protocol == IPPROTO_UDP ? 0xffff : check;", "0 ? 0xffff : check;"
+        REWRITE, "headers->key.protocol == IPPROTO_UDP ? 0xffff : check;", "0 ? 0xffff : check;"
     ),
     "UDP none filled in": Patch(
         REWRITE,
-        "if (check == 0 && headers->protocol == IPPROTO_UDP)\n\t\treturn;\n\tif (context->csum_start > 0",
+        "if (check == 0 && headers->key.protocol == IPPROTO_UDP)\n\t\treturn;\n\tif (context->csum_start > 0",
         "if (context->csum_start > 0",
     ),
     "long frames": Patch(
@@ -72,13 +74,13 @@ MUTANTS = {
     ),
     "backend's port": Patch(
         ADMIT,
-        "uint16_t port_be = backend->port_be ? backend->port_be : headers->dport_be;",
-        "uint16_t port_be = headers->dport_be;",
+        "uint16_t port_be = backend->port_be ? backend->port_be : l4_second16(headers->key.ports);",
+        "uint16_t port_be = l4_second16(headers->key.ports);",
     ),
     "source of fullnat": Patch(
         ADMIT,
         "*reply_key = l4_reply_key(context, backend, address, port_be);",
-        "*reply_key = l4_reply_key(context, backend, context->headers.src, port_be);",
+        "*reply_key = l4_reply_key(context, backend, context->headers.key.src, port_be);",
     ),
     "same port twice": Patch(ADMIT, "else if (index >= 0)\n\t\t\t\tindex = L4_REPLY_TAKEN;", ""),
     "step of the walk": Patch(
@@ -124,12 +126,10 @@ MUTANTS = {
     "SYN to a backend that drains": Patch(STEER, "backend && backend->takes_flows)", "backend)"),
     "no answer seen": Patch(STEER, "if (l4_unlikely(entry->state == L4_FLOW_UDP_NEW))", "if (0)"),
     "ports of a source hash": Patch(
-        ADMIT, "of_source, 0, 0) >> 32", "of_source, context->key.ports, 0) >> 32"
+        ADMIT, "key->src, key->src, 0, 0) >> 32", "key->src, key->src, key->ports, 0) >> 32"
     ),
     "source hash in mid-stream": Patch(ADMIT, " || rule == L4_RULE_SOURCE_HASH", ""),
-    "half of an IPv6 source": Patch(
-        ADMIT, "headers->src[0], headers->src[1], headers->src[0]", "headers->src[0], 0, headers->src[0]"
-    ),
+    "half of an IPv6 source": Patch(ADMIT, "key->src, key->src, 0, 0)", "key->src, key->src + 1, 0, 0)"),
     "IPv6 hop limit": Patch(
         REWRITE,
         "l4_write_v6(context, ip, (uint8_t)(headers->ttl - 1))",
@@ -141,7 +141,9 @@ MUTANTS = {
     "seven extensions": Patch(PACKET, "L4_MOST_EXTENSIONS = 6", "L4_MOST_EXTENSIONS = 7"),
     "AH in units of 8": Patch(PACKET, "kind == IPPROTO_AH ? 4u : 8u", "8u"),
     "segments left": Patch(PACKET, "kind == IPPROTO_ROUTING && header[3]", "0"),
-    "mapped on the wire": Patch(PACKET, "if (l4_is_v4(headers->src) || l4_is_v4(headers->dst))", "if (0)"),
+    "mapped on the wire": Patch(
+        PACKET, "if (l4_is_v4(headers->key.src) || l4_is_v4(headers->key.dst))", "if (0)"
+    ),
     "discovery unseen": Patch(
         STEER,
         "if (headers->v6 && headers->icmp && type >= L4_FIRST_DISCOVERY",
@@ -154,8 +156,8 @@ MUTANTS = {
     ),
     "echo's checksum": Patch(
         REWRITE,
-        "check = l4_update(headers->l4_check_be, l4_change16",
-        "check = l4_update(headers->l4_check_be, 0 * l4_change16",
+        "check = l4_update(headers->l4_check_be, l4_change8",
+        "check = l4_update(headers->l4_check_be, 0 * l4_change8",
     ),
     "echo as traffic": Patch(HELPER, "if (!traffic || !result->backend)", "if (!traffic)"),
     "link-local": Patch(ADMIT, "first >> 22 == 0xfe80 >> 6", "0"),

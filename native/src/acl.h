@@ -21,7 +21,7 @@ L4_INLINE uint64_t l4_number64(uint64_t word)
 /* Whether the client may open a flow with this service: the last range that does not begin after it says so. */
 L4_INLINE bool l4_may_open(const struct l4_context *context, const struct l4_service *service)
 {
-	uint64_t high = l4_number64(context->headers.src[0]), low = l4_number64(context->headers.src[1]);
+	uint64_t high = l4_number64(context->headers.key.src[0]), low = l4_number64(context->headers.key.src[1]);
 	uint32_t first = 0, past = service->acl_size, step;
 	const struct l4_range *range;
 

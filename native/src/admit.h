@@ -40,7 +40,7 @@ L4_INLINE bool l4_of_nobody_v6(const uint64_t *address)
 L4_INLINE bool l4_is_martian(const struct l4_context *context)
 {
 	const uint8_t *mac = context->data + offsetof(struct ethhdr, h_source);
-	const uint64_t *source = context->headers.src;
+	const uint64_t *source = context->headers.key.src;
 
 	if (context->headers.v6 ? l4_of_nobody_v6(source) : l4_of_nobody_v4(source))
 		return true;
@@ -58,7 +58,7 @@ L4_INLINE bool l4_is_martian(const struct l4_context *context)
 /* Whether this frame may be the first of its flow: any but a TCP segment that is not simply a SYN. */
 L4_INLINE bool l4_opens(const struct l4_headers *headers)
 {
-	return headers->protocol != IPPROTO_TCP ||
+	return headers->key.protocol != IPPROTO_TCP ||
 	       (headers->flags & (L4_TCP_SYN | L4_TCP_ACK | L4_TCP_FIN | L4_TCP_RST)) == L4_TCP_SYN;
 }
 
@@ -73,9 +73,7 @@ L4_INLINE uint32_t l4_slot_of(const struct l4_context *context, const struct l4_
 			      uint32_t *turn)
 {
 	const struct l4_policy *policy = l4_policy_at(context->tables, context->half);
-	const struct l4_headers *headers = &context->headers;
-	/* The client's address in both places, and nothing else of the flow. */
-	const uint64_t of_source[4] = { headers->src[0], headers->src[1], headers->src[0], headers->src[1] };
+	const struct l4_key *key = &context->headers.key;
 
 	if (service->rule == L4_RULE_CURSOR) {
 		*turn = l4_add(cursor, 1u);
@@ -83,10 +81,11 @@ L4_INLINE uint32_t l4_slot_of(const struct l4_context *context, const struct l4_
 	}
 	if (!policy)
 		return 0;
+	/* The client's address in both places, and nothing else of the flow. */
 	if (service->rule == L4_RULE_SOURCE_HASH)
-		return (uint32_t)(l4_hash(&policy->ring_key, of_source, 0, 0) >> 32) % service->ring_size;
-	return (uint32_t)(l4_hash(&policy->ring_key, context->key.addresses, context->key.ports, headers->protocol) >>
-			  32) % service->ring_size;
+		return (uint32_t)(l4_hash(&policy->ring_key, key->src, key->src, 0, 0) >> 32) % service->ring_size;
+	return (uint32_t)(l4_hash(&policy->ring_key, key->src, key->dst, key->ports, key->protocol) >> 32) %
+	       service->ring_size;
 }
 
 /* Fill an entry's image for a flow with this key. */
@@ -101,7 +100,8 @@ L4_INLINE struct l4_flow l4_image(const struct l4_context *context, const struct
 		.last_seen = l4_load(&l4_control_of(context->tables)->now),
 	};
 
-	l4_copy(image.src, key->addresses, sizeof(image.src) + sizeof(image.dst));
+	l4_copy(image.src, key->src, sizeof(image.src));
+	l4_copy(image.dst, key->dst, sizeof(image.dst));
 	l4_copy(&image.sport_be, &key->ports, sizeof(key->ports));
 	return image;
 }
@@ -118,8 +118,8 @@ L4_INLINE bool l4_waits_for_rest(const struct l4_tables *tables, uint32_t entrie
 L4_INLINE int64_t l4_insert_one(struct l4_context *context, const struct l4_backend *backend, uint32_t number)
 {
 	const struct l4_tables *tables = context->tables;
-	struct l4_flow image = l4_image(context, &context->key, backend, number);
-	int64_t index = l4_begin(tables, &context->key, NULL);
+	struct l4_flow image = l4_image(context, &context->headers.key, backend, number);
+	int64_t index = l4_begin(tables, &context->headers.key, NULL);
 
 	if (index)
 		return index;
@@ -131,13 +131,13 @@ L4_INLINE int64_t l4_insert_one(struct l4_context *context, const struct l4_back
 		index = image.sequence && l4_make_way(context, 1) ? L4_FULL : L4_BUSY;
 	}
 	if (index != L4_BUSY && image.sequence && l4_reserve(tables, 1)) {
-		index = l4_insert(tables, &context->key, &image, NULL, NULL);
+		index = l4_insert(tables, &context->headers.key, &image, NULL, NULL);
 		if (index < 0)
 			l4_unreserve(tables, 1);
 	}
 	if (index < 0)
 		l4_drop_place(tables, image.sequence);
-	l4_end(tables, &context->key, NULL);
+	l4_end(tables, &context->headers.key, NULL);
 	return index;
 }
 
@@ -146,12 +146,12 @@ L4_INLINE struct l4_key l4_reply_key(const struct l4_context *context, const str
 				     const uint64_t *source, uint16_t sport_be)
 {
 	const struct l4_headers *headers = &context->headers;
-	uint16_t port_be = backend->port_be ? backend->port_be : headers->dport_be;
+	uint16_t port_be = backend->port_be ? backend->port_be : l4_second16(headers->key.ports);
 
 	const uint64_t from[2] = { l4_read64(backend->address), l4_read64(backend->address + 8) };
 
 	return l4_make_key(&l4_control_of(context->tables)->key, from, source, l4_ports(port_be, sport_be),
-			   headers->protocol);
+			   headers->key.protocol);
 }
 
 /* Between l4_begin() and l4_end() of a NAT flow. `verdict` says what index < 0 means, if it is not L4_BUSY. */
@@ -171,7 +171,7 @@ L4_INLINE int64_t l4_insert_reserved(struct l4_context *context, const struct l4
 		return hop ? hop : L4_FULL;
 	}
 	reply->next_hop = (uint16_t)hop;
-	index = l4_insert(tables, &context->key, image, reply_key, reply);
+	index = l4_insert(tables, &context->headers.key, image, reply_key, reply);
 	if (index < 0) {
 		for (tries = 0; tries < L4_TRIES; tries++)
 			if (l4_release(tables, (uint32_t)hop, L4_HOPS_IN_LIST))
@@ -188,9 +188,9 @@ L4_INLINE int64_t l4_insert_pair(struct l4_context *context, const struct l4_bac
 				 const struct l4_key *reply_key, int *verdict)
 {
 	const struct l4_tables *tables = context->tables;
-	struct l4_flow image = l4_image(context, &context->key, backend, number);
+	struct l4_flow image = l4_image(context, &context->headers.key, backend, number);
 	struct l4_flow reply = l4_image(context, reply_key, backend, number);
-	int64_t index = l4_begin(tables, &context->key, reply_key);
+	int64_t index = l4_begin(tables, &context->headers.key, reply_key);
 
 	if (index)
 		return index;
@@ -208,7 +208,7 @@ L4_INLINE int64_t l4_insert_pair(struct l4_context *context, const struct l4_bac
 	}
 	if (index < 0)
 		l4_drop_place(tables, image.sequence);
-	l4_end(tables, &context->key, reply_key);
+	l4_end(tables, &context->headers.key, reply_key);
 	return index;
 }
 
@@ -242,7 +242,7 @@ L4_INLINE int64_t l4_insert_from_pool(struct l4_context *context, const struct l
 				      const struct l4_backend *backend, uint32_t number, struct l4_key *reply_key,
 				      int *verdict)
 {
-	uint64_t value = l4_spread(context->key.hash), address[2];
+	uint64_t value = l4_spread(context->headers.key.hash), address[2];
 	uint32_t at = l4_scale(value >> 32, service->snat_modulus);
 	uint32_t step = 1 + l4_scale(value, service->snat_modulus - 1);
 	uint32_t tries, generation;
@@ -279,7 +279,7 @@ L4_INLINE int64_t l4_remember(struct l4_context *context, const struct l4_servic
 		return l4_insert_from_pool(context, service, backend, number, reply_key, verdict);
 	if (service->mode != L4_NAT)
 		return l4_insert_one(context, backend, number);
-	*reply_key = l4_reply_key(context, backend, context->headers.src, context->headers.sport_be);
+	*reply_key = l4_reply_key(context, backend, context->headers.key.src, l4_first16(context->headers.key.ports));
 	return l4_insert_pair(context, backend, number, reply_key, verdict);
 }
 
@@ -312,8 +312,8 @@ L4_INLINE int l4_to_backend(struct l4_context *context, const struct l4_backend 
 L4_INLINE void l4_nat_to(struct l4_context *context, const struct l4_key *reply_key)
 {
 	context->nat = true;
-	l4_copy(context->dst, &reply_key->addresses[0], sizeof(context->dst));
-	l4_copy(context->src, &reply_key->addresses[2], sizeof(context->src));
+	l4_copy(context->dst, reply_key->src, sizeof(context->dst));
+	l4_copy(context->src, reply_key->dst, sizeof(context->src));
 	context->ports_be = reply_key->ports << 16 | reply_key->ports >> 16;
 }
 
@@ -330,7 +330,7 @@ L4_INLINE void l4_uncount(const struct l4_context *context, uint32_t service, ui
 	uint32_t tries;
 
 	for (tries = 0; tries < L4_TRIES; tries++)
-		if (l4_limit_finish(context->tables, service, context->headers.src, level))
+		if (l4_limit_finish(context->tables, service, context->headers.key.src, level))
 			break;
 }
 
@@ -421,7 +421,7 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 	if (!hop.known)
 		return L4_DROP_NEXT_HOP_UNKNOWN;
 
-	refused = l4_limit_begin(tables, context->half, service_number, context->headers.src);
+	refused = l4_limit_begin(tables, context->half, service_number, context->headers.key.src);
 	if (refused != L4_UNDECIDED) {
 		if (refused != L4_MISS)
 			return refused;

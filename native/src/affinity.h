@@ -26,7 +26,7 @@ L4_APART struct l4_affinity l4_recall_choice(const struct l4_context *context, c
 	const struct l4_control *control = l4_control_of(tables);
 	const uint64_t vip[2] = { l4_read64(service->vip), l4_read64(service->vip + 8) };
 	struct l4_affinity choice = {
-		.key = l4_make_key(&control->key, context->headers.src, vip,
+		.key = l4_make_key(&control->key, context->headers.key.src, vip,
 				   l4_ports(l4_htons((uint16_t)context->service), 0), 0),
 	};
 	const struct l4_backend *backend;
@@ -105,7 +105,8 @@ L4_APART int l4_remember_choice(const struct l4_context *context, const struct l
 	if (choice->index >= 0)
 		return l4_renew(tables, (uint32_t)choice->index, choice->generation, backend, now) || choice->backend ?
 			       0 : L4_TAKEN;
-	l4_copy(image.src, choice->key.addresses, sizeof(image.src) + sizeof(image.dst));
+	l4_copy(image.src, choice->key.src, sizeof(image.src));
+	l4_copy(image.dst, choice->key.dst, sizeof(image.dst));
 	l4_copy(&image.sport_be, &choice->key.ports, sizeof(choice->key.ports));
 	return l4_insert_choice(tables, &choice->key, &image);
 }

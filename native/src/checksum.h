@@ -15,16 +15,22 @@
 #define l4_htons(value) __builtin_bswap16(value)
 #define l4_ntohl(value) __builtin_bswap32(value)
 /* Two halves, in the order of memory, as one word; and back. */
+#define l4_join8(first, second) ((uint16_t)((second) << 8 | (first)))
 #define l4_join16(first, second) ((uint32_t)(second) << 16 | (first))
 #define l4_join32(first, second) ((uint64_t)(second) << 32 | (first))
+#define l4_first16(word) ((uint16_t)(word))
+#define l4_second16(word) ((uint16_t)((word) >> 16))
 #define l4_first32(word) ((uint32_t)(word))
 #define l4_second32(word) ((uint32_t)((word) >> 32))
 #define l4_little32(value) (value)
 #else
 #define l4_htons(value) ((uint16_t)(value))
 #define l4_ntohl(value) ((uint32_t)(value))
+#define l4_join8(first, second) ((uint16_t)((first) << 8 | (second)))
 #define l4_join16(first, second) ((uint32_t)(first) << 16 | (second))
 #define l4_join32(first, second) ((uint64_t)(first) << 32 | (second))
+#define l4_first16(word) ((uint16_t)((word) >> 16))
+#define l4_second16(word) ((uint16_t)(word))
 #define l4_first32(word) ((uint32_t)((word) >> 32))
 #define l4_second32(word) ((uint32_t)(word))
 #define l4_little32(value) __builtin_bswap32(value)
@@ -84,6 +90,12 @@ L4_INLINE uint16_t l4_update_partial(uint16_t check_be, uint64_t change)
 L4_INLINE uint64_t l4_change32(uint32_t before, uint32_t after)
 {
 	return (uint64_t)(uint32_t)~before + after;
+}
+
+/* The same for the first byte of a word of 16 bits, whatever the second one is. */
+L4_INLINE uint64_t l4_change8(uint8_t before, uint8_t after)
+{
+	return (uint64_t)(uint16_t)~l4_join8(before, 0) + l4_join8(after, 0);
 }
 
 L4_INLINE uint64_t l4_change16(uint16_t before, uint16_t after)

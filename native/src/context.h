@@ -25,7 +25,6 @@ struct l4_context {
 	uint32_t room;             /* bytes in front of the frame that may be written */
 
 	struct l4_headers headers;
-	struct l4_key key;
 
 	int64_t flow;              /* index of its entry; or L4_NONE, or L4_BUSY */
 	uint32_t generation;       /* of the entry, when it was found */
@@ -76,21 +75,21 @@ L4_INLINE void l4_see(struct l4_context *context)
 		context->verdict = L4_PASS_OTHER_MAC;
 		return;
 	}
-	context->key = l4_make_key(&l4_control_of(tables)->key, headers->src, headers->dst,
-				   l4_ports(headers->sport_be, headers->dport_be), headers->protocol);
+	headers->key.hash = l4_hash(&l4_control_of(tables)->key, headers->key.src, headers->key.dst, headers->key.ports,
+				    headers->key.protocol);
 }
 
 /* Stage 2: find. A burst runs it ahead of l4_decide(), which looks again if there was nothing. */
 L4_INLINE void l4_look(struct l4_context *context)
 {
 	if (context->verdict == L4_UNDECIDED && context->headers.l4)
-		context->flow = l4_find(context->tables, &context->key, &context->generation);
+		context->flow = l4_find(context->tables, &context->headers.key, &context->generation);
 }
 
 /* Whether the destination is a VIP; every service's is. */
 L4_INLINE bool l4_is_vip(const struct l4_context *context)
 {
-	return l4_address_is(context->tables, context->half, context->headers.dst, 0, L4_IS_VIP) >= 0;
+	return l4_address_is(context->tables, context->half, context->headers.key.dst, 0, L4_IS_VIP) >= 0;
 }
 
 /* Whether the destination is this service's: so l4_service_of() would find one, and need not look. */
@@ -99,21 +98,21 @@ L4_INLINE bool l4_is_to(const struct l4_context *context, uint32_t number)
 	const struct l4_service *service = l4_service_at(context->tables, context->half, number);
 	const struct l4_headers *headers = &context->headers;
 
-	return service && service->protocol == headers->protocol &&
-	       (service->port_be == headers->dport_be || !service->port_be) &&
-	       l4_read64(service->vip + 8) == headers->dst[1] && l4_read64(service->vip) == headers->dst[0];
+	return service && service->protocol == headers->key.protocol &&
+	       (service->port_be == l4_second16(headers->key.ports) || !service->port_be) &&
+	       l4_read64(service->vip + 8) == headers->key.dst[1] && l4_read64(service->vip) == headers->key.dst[0];
 }
 
 /* The service of a destination: the one that names the port, else the one for every port. */
 L4_INLINE int l4_service_of(const struct l4_context *context)
 {
 	const struct l4_headers *headers = &context->headers;
-	int number = l4_address_is(context->tables, context->half, headers->dst, headers->dport_be,
-				   headers->protocol);
+	int number = l4_address_is(context->tables, context->half, headers->key.dst, l4_second16(headers->key.ports),
+				   headers->key.protocol);
 
 	if (number >= 0)
 		return number;
-	return l4_address_is(context->tables, context->half, headers->dst, 0, headers->protocol);
+	return l4_address_is(context->tables, context->half, headers->key.dst, 0, headers->key.protocol);
 }
 
 #endif

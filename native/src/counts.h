@@ -25,8 +25,7 @@ struct l4_client_key {
 L4_INLINE struct l4_client_key l4_client_of(const struct l4_tables *tables, uint32_t service, const uint64_t *address)
 {
 	const struct l4_control *control = l4_control_of(tables);
-	const uint64_t both[4] = { address[0], address[1], address[0], address[1] };
-	uint64_t hash = l4_hash(&control->key, both, l4_ports(0, l4_htons((uint16_t)service)), 0);
+	uint64_t hash = l4_hash(&control->key, address, address, l4_ports(0, l4_htons((uint16_t)service)), 0);
 	struct l4_client_key key = { l4_scale(hash >> 32, control->client_limit), (uint32_t)hash };
 
 	if (!key.tag)

@@ -67,14 +67,6 @@
 
 #include "packet.h"
 
-/* A flow's key in words, as they lie in the entry, and the hash of it. */
-struct l4_key {
-	uint64_t addresses[4];     /* source, destination: IPv4-mapped, RFC 4291 2.5.5.2 */
-	uint32_t ports;            /* source, destination; network order */
-	uint32_t protocol;
-	uint64_t hash;
-};
-
 L4_ASSERT(__builtin_offsetof(struct l4_flow, sport_be) == 32, "ports are a word")
 L4_ASSERT(__builtin_offsetof(struct l4_flow, lock) == 56, "lock and packets are the last word")
 
@@ -85,19 +77,21 @@ L4_INLINE uint64_t l4_spread(uint64_t value)
 }
 
 /* Of source and destination in two words each. An IPv4-mapped source stands for a whole IPv4 key. */
-L4_INLINE uint64_t l4_hash(const struct l4_hash_key *key, const uint64_t *addresses, uint32_t ports_be,
+L4_INLINE uint64_t l4_hash(const struct l4_hash_key *key, const uint64_t *src, const uint64_t *dst, uint32_t ports_be,
 			   uint32_t protocol)
 {
 	uint64_t sum = key->k[9] * l4_ntohl(ports_be) + key->k[10] * protocol;
 	uint32_t i;
 
-	if (l4_is_v4(addresses))
-		return l4_spread(sum + key->base + key->k[4] * l4_ntohl(l4_second32(addresses[1])) +
-				 key->k[8] * l4_ntohl(l4_second32(addresses[3])));
+	if (l4_is_v4(src))
+		return l4_spread(sum + key->base + key->k[4] * l4_ntohl(l4_second32(src[1])) +
+				 key->k[8] * l4_ntohl(l4_second32(dst[1])));
 	sum += key->k[0];
-	for (i = 0; i < 4; i++)
-		sum += key->k[2 * i + 1] * l4_ntohl(l4_first32(addresses[i])) +
-		       key->k[2 * i + 2] * l4_ntohl(l4_second32(addresses[i]));
+	for (i = 0; i < 2; i++)
+		sum += key->k[2 * i + 1] * l4_ntohl(l4_first32(src[i])) +
+		       key->k[2 * i + 2] * l4_ntohl(l4_second32(src[i])) +
+		       key->k[2 * i + 5] * l4_ntohl(l4_first32(dst[i])) +
+		       key->k[2 * i + 6] * l4_ntohl(l4_second32(dst[i]));
 	return l4_spread(sum);
 }
 
@@ -115,16 +109,15 @@ L4_INLINE uint32_t l4_ports(uint16_t sport_be, uint16_t dport_be)
 
 /* `src` and `dst` are two words each. */
 L4_INLINE struct l4_key l4_make_key(const struct l4_hash_key *with, const uint64_t *src, const uint64_t *dst,
-				    uint32_t ports_be, uint8_t protocol)
+				    uint32_t ports_be, uint32_t protocol)
 {
-	struct l4_key key = {
-		.addresses = { src[0], src[1], dst[0], dst[1] },
+	return (struct l4_key){
+		.src = { src[0], src[1] },
+		.dst = { dst[0], dst[1] },
 		.ports = ports_be,
 		.protocol = protocol,
+		.hash = l4_hash(with, src, dst, ports_be, protocol),
 	};
-
-	key.hash = l4_hash(with, key.addresses, ports_be, protocol);
-	return key;
 }
 
 /* The eight words of an entry of the table, which is aligned to them; a copy need not be. */
@@ -139,11 +132,11 @@ L4_INLINE bool l4_same_key(struct l4_flow *entry, const struct l4_key *key)
 	const uint64_t *words = l4_words(entry);
 
 	/* Words that differ between flows come first; the upper halves of IPv4-mapped addresses never do. */
-	if (l4_load(&words[1]) != key->addresses[1] || l4_load((const uint32_t *)(const void *)&words[4]) != key->ports)
+	if (l4_load(&words[1]) != key->src[1] || l4_load((const uint32_t *)(const void *)&words[4]) != key->ports)
 		return false;
-	return l4_load(&words[3]) == key->addresses[3] && l4_load(&entry->protocol) == key->protocol &&
-	       l4_load(&entry->state) != L4_FLOW_FREE && l4_load(&words[0]) == key->addresses[0] &&
-	       l4_load(&words[2]) == key->addresses[2];
+	return l4_load(&words[3]) == key->dst[1] && l4_load(&entry->protocol) == key->protocol &&
+	       l4_load(&entry->state) != L4_FLOW_FREE && l4_load(&words[0]) == key->src[0] &&
+	       l4_load(&words[2]) == key->dst[0];
 }
 
 /* Whether the entry still is what it was when its lock word was `generation`. */
@@ -217,22 +210,28 @@ L4_INLINE uint8_t *l4_tag_at(const struct l4_tables *tables, uint32_t index)
 	return tags ? (uint8_t *)tags + index % L4_SLOTS : NULL;
 }
 
-/* Which of a bucket's entries have this tag, or are free (tag 0): 0x80 in the byte of each, the first one's last. */
-L4_INLINE uint32_t l4_tagged(const struct l4_tables *tables, uint32_t bucket, uint8_t tag)
+/* The tags of a bucket's entries, the first one's in the lowest byte. */
+L4_INLINE uint32_t l4_tags_of(const struct l4_tables *tables, uint32_t bucket)
 {
 	uint32_t *tags = l4_tags_at(tables, bucket);
-	/* Bytes of 0, where the tag is the wanted one. */
-	uint32_t other = tags ? l4_little32(l4_load(tags)) ^ tag * 0x01010101u : ~0u;
 
-	return ~(((other & 0x7f7f7f7f) + 0x7f7f7f7f) | other | 0x7f7f7f7f);
+	return tags ? l4_little32(l4_load(tags)) : ~0u;
+}
+
+/* Which bytes of a word are this tag, or are free (tag 0): 0x80 in each of them. */
+L4_INLINE uint64_t l4_tagged(uint64_t tags, uint8_t tag)
+{
+	/* Bytes of 0, where the tag is the wanted one. */
+	uint64_t other = tags ^ tag * 0x0101010101010101u, low = 0x7f7f7f7f7f7f7f7fu;
+
+	return ~(((other & low) + low) | other | low);
 }
 
 /* Those of both buckets whose tag is that of the hash: the second one's in the upper half. */
 L4_INLINE uint64_t l4_candidates(const struct l4_tables *tables, struct l4_choice bucket, uint64_t hash)
 {
-	uint8_t tag = l4_tag_of(hash);
-
-	return l4_tagged(tables, bucket.first, tag) | (uint64_t)l4_tagged(tables, bucket.second, tag) << 32;
+	return l4_tagged(l4_tags_of(tables, bucket.first) | (uint64_t)l4_tags_of(tables, bucket.second) << 32,
+			 l4_tag_of(hash));
 }
 
 /* Index of the first of the candidates, of which there are some. */
@@ -265,11 +264,10 @@ L4_INLINE bool l4_is_marked(const struct l4_tables *tables, uint32_t bucket)
 	return mark && l4_load_acquire(mark) == l4_load(&l4_control_of(tables)->mark);
 }
 
-/* Index of the entry with this key, and its generation; or L4_NONE, or L4_BUSY. */
-L4_INLINE int64_t l4_find(const struct l4_tables *tables, const struct l4_key *key, uint32_t *generation)
+/* Which of the candidates has this key, and its generation; or L4_NONE, or L4_BUSY. */
+L4_INLINE int64_t l4_find_among(const struct l4_tables *tables, struct l4_choice bucket, uint64_t candidates,
+				const struct l4_key *key, uint32_t *generation)
 {
-	struct l4_choice bucket = l4_buckets_of(tables, key->hash), block;
-	uint64_t candidates = l4_candidates(tables, bucket, key->hash);
 	int64_t index;
 	uint32_t i;
 
@@ -279,6 +277,18 @@ L4_INLINE int64_t l4_find(const struct l4_tables *tables, const struct l4_key *k
 			return index;
 		candidates &= candidates - 1;
 	}
+	return L4_NONE;
+}
+
+/* Index of the entry with this key, and its generation; or L4_NONE, or L4_BUSY. */
+L4_INLINE int64_t l4_find(const struct l4_tables *tables, const struct l4_key *key, uint32_t *generation)
+{
+	struct l4_choice bucket = l4_buckets_of(tables, key->hash), block;
+	uint64_t candidates = l4_candidates(tables, bucket, key->hash);
+	int64_t index = l4_find_among(tables, bucket, candidates, key, generation);
+
+	if (index != L4_NONE)
+		return index;
 	if (!l4_is_marked(tables, bucket.first) || !l4_is_marked(tables, bucket.second))
 		return L4_NONE;
 	block = l4_blocks_of(tables, key->hash);

@@ -38,7 +38,7 @@ L4_INLINE uint32_t l4_silent(const struct l4_tables *tables, struct l4_flow *ent
 /* The entry of the flow that may go and was silent longest, of those in the key's two buckets; or L4_NONE. */
 L4_INLINE int64_t l4_oldest_near(const struct l4_context *context, uint32_t *generation)
 {
-	struct l4_choice bucket = l4_buckets_of(context->tables, context->key.hash);
+	struct l4_choice bucket = l4_buckets_of(context->tables, context->headers.key.hash);
 	uint32_t i, longest = 0;
 	int64_t found = L4_NONE;
 

@@ -74,40 +74,45 @@ unsigned l4_steer(const struct l4_tables *tables, const struct l4_frame *frame, 
 	return result->verdict;
 }
 
+/* Where in the table a frame of a burst looks. */
+struct ahead {
+	struct l4_choice bucket;
+	uint64_t candidates;
+	bool looks;
+};
+
 /*
  * What the next stage will read, on its way into the cache: the tags of both
  * buckets, then the one entry that they point to, then its peer. With a
  * million flows all of these are misses (tests/bench/helper.py).
  */
-static inline void prefetch_tags(const struct l4_context *context)
+static inline void prefetch_tags(const struct l4_context *context, struct ahead *ahead)
 {
-	struct l4_choice bucket;
-
-	if (context->verdict != L4_UNDECIDED || !context->headers.l4)
+	ahead->candidates = 0;
+	ahead->looks = context->verdict == L4_UNDECIDED && context->headers.l4;
+	if (!ahead->looks)
 		return;
-	bucket = l4_buckets_of(context->tables, context->key.hash);
-	__builtin_prefetch(&context->tables->tags[bucket.first], 0);
-	__builtin_prefetch(&context->tables->tags[bucket.second], 0);
+	ahead->bucket = l4_buckets_of(context->tables, context->headers.key.hash);
+	__builtin_prefetch(&context->tables->tags[ahead->bucket.first], 0);
+	__builtin_prefetch(&context->tables->tags[ahead->bucket.second], 0);
 }
 
-static inline void prefetch_entry(const struct l4_context *context)
+static inline void prefetch_entry(const struct l4_context *context, struct ahead *ahead)
 {
-	struct l4_choice bucket;
-	uint64_t candidates;
-
-	if (context->verdict != L4_UNDECIDED || !context->headers.l4)
+	if (!ahead->looks)
 		return;
-	bucket = l4_buckets_of(context->tables, context->key.hash);
-	candidates = l4_candidates(context->tables, bucket, context->key.hash);
-	if (candidates)
-		__builtin_prefetch(&context->tables->flows[l4_first_of(bucket, candidates)], 1);
+	ahead->candidates = l4_candidates(context->tables, ahead->bucket, context->headers.key.hash);
+	if (ahead->candidates)
+		__builtin_prefetch(&context->tables->flows[l4_first_of(ahead->bucket, ahead->candidates)], 1);
 }
 
-static inline void prefetch_peer(const struct l4_context *context)
+L4_INLINE void prefetch_peer(struct l4_context *context, const struct ahead *ahead)
 {
 	struct l4_flow *entry;
 	uint32_t peer;
 
+	context->flow = l4_find_among(context->tables, ahead->bucket, ahead->candidates, &context->headers.key,
+				      &context->generation);
 	if (context->flow < 0)
 		return;
 	entry = l4_flow_at(context->tables, (uint32_t)context->flow);
@@ -120,6 +125,7 @@ void l4_steer_burst(const struct l4_tables *tables, const struct l4_frame *frame
 		    struct l4_result *results)
 {
 	struct l4_context contexts[L4_BURST];
+	struct ahead ahead[L4_BURST];
 	uint32_t half = pass(tables), i;
 
 	if (count > L4_BURST)
@@ -129,14 +135,12 @@ void l4_steer_burst(const struct l4_tables *tables, const struct l4_frame *frame
 	for (i = 0; i < count; i++) {
 		begin(&contexts[i], tables, half, &frames[i]);
 		l4_see(&contexts[i]);
-		prefetch_tags(&contexts[i]);
+		prefetch_tags(&contexts[i], &ahead[i]);
 	}
 	for (i = 0; i < count; i++)
-		prefetch_entry(&contexts[i]);
-	for (i = 0; i < count; i++) {
-		l4_look(&contexts[i]);
-		prefetch_peer(&contexts[i]);
-	}
+		prefetch_entry(&contexts[i], &ahead[i]);
+	for (i = 0; i < count; i++)
+		prefetch_peer(&contexts[i], &ahead[i]);
 	/* In order, each with its effects, so that it is as if the frames had come one by one. */
 	for (i = 0; i < count; i++) {
 		l4_decide(&contexts[i]);

@@ -56,9 +56,10 @@ L4_INLINE int64_t l4_take_free(const struct l4_tables *tables, uint64_t hash)
 	uint32_t tries;
 
 	for (tries = 0; tries < L4_TRIES; tries++) {
-		uint64_t first = l4_tagged(tables, bucket.first, 0), second = l4_tagged(tables, bucket.second, 0);
-		bool of_second = l4_how_many((uint32_t)second) > l4_how_many((uint32_t)first);
-		uint32_t index = first | second ? l4_first_of(bucket, of_second ? second << 32 : first) : 0;
+		uint32_t first = (uint32_t)l4_tagged(l4_tags_of(tables, bucket.first), 0);
+		uint32_t second = (uint32_t)l4_tagged(l4_tags_of(tables, bucket.second), 0);
+		bool of_second = l4_how_many(second) > l4_how_many(first);
+		uint32_t index = first | second ? l4_first_of(bucket, of_second ? (uint64_t)second << 32 : first) : 0;
 		struct l4_flow *entry = l4_flow_at(tables, index);
 		uint8_t *tag = l4_tag_at(tables, index);
 

@@ -17,16 +17,16 @@ L4_INLINE bool l4_is_icmp_error(bool v6, uint8_t type)
 
 /* A number of a service, or 0 where `service` tells nothing; -1: nothing. */
 L4_INLINE int l4_address_is(const struct l4_tables *tables, uint32_t half, const uint64_t *address,
-			    uint16_t port_be, uint8_t use)
+			    uint16_t port_be, uint32_t use)
 {
 	const struct l4_policy *policy = l4_policy_at(tables, half);
-	const uint64_t addresses[4] = { address[0], address[1], 0, 0 };
+	const uint64_t none[2] = { 0, 0 };
 	uint64_t hash;
 	uint32_t start, i;
 
 	if (!policy)
 		return -1;
-	hash = l4_hash(&policy->lookup_key, addresses, l4_ports(0, port_be), use);
+	hash = l4_hash(&policy->lookup_key, address, none, l4_ports(0, port_be), use);
 	start = l4_scale(hash >> 32, policy->places);
 	for (i = 0; i < L4_PROBES; i++) {
 		const struct l4_place *place = l4_place_at(tables, half, start + i);

@@ -10,7 +10,7 @@
 #include "context.h"
 
 /* RFC 9293, sections 3.1 and 3.2: the data offset, 40 bytes of options at most, and their kinds. */
-enum { L4_TCP_OFFSET_AT = 12, L4_TCP_OPTIONS = 40 };
+enum { L4_TCP_OPTIONS = 40 };
 enum { L4_OPTION_END = 0, L4_OPTION_NOTHING = 1, L4_OPTION_MSS = 2, L4_MSS_LENGTH = 4 };
 
 /* Offset of the value of the MSS option in the TCP header at `tcp`, which has been parsed; 0: none. */

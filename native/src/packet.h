@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The one ladder from bytes to fields: the twin of parse() in
- * l4raw/wire/headers.py, rung for rung. Headers are the kernel's structs,
- * copied out of the frame, because a frame is aligned to nothing.
+ * l4raw/wire/headers.py, rung for rung. Offsets are those of the kernel's
+ * structs; fields are copied out, because a frame is aligned to nothing.
  *
  * Each rung chooses its pointer first and then makes sure of the bytes behind
  * that pointer; after it, no read can fail. (A bound that is checked under a
@@ -22,8 +22,8 @@
 
 #include "checksum.h"
 
-/* RFC 9293, section 3.1: the byte after the data offset. */
-enum { L4_TCP_FIN = 1, L4_TCP_SYN = 2, L4_TCP_RST = 4, L4_TCP_ACK = 16, L4_TCP_FLAGS_AT = 13 };
+/* RFC 9293, section 3.1: flags, and the bytes that have the data offset and them. */
+enum { L4_TCP_FIN = 1, L4_TCP_SYN = 2, L4_TCP_RST = 4, L4_TCP_ACK = 16, L4_TCP_OFFSET_AT = 12, L4_TCP_FLAGS_AT = 13 };
 
 /* What ICMP and ICMPv6 have in common; their echoes; and neighbour discovery, RFC 4861, section 4. */
 enum { L4_ICMP_LENGTH = 8, L4_ICMP_CHECK_AT = 2 };
@@ -52,18 +52,26 @@ L4_INLINE bool l4_is_v4(const uint64_t *address)
 	return !address[0] && l4_first32(address[1]) == l4_ntohl(0x0000ffffu);
 }
 
-/* What parsing read. Ports, flags and checksum are 0 where `l4` is 0. Addresses are words as in struct l4_key. */
-struct l4_headers {
-	uint64_t src[2];
+/*
+ * A flow's key in words, as they lie in the entry, and the hash of it. Each is read and written whole: to write
+ * halves of one and read it soon after makes the processor wait for its own stores, some 6 ns.
+ */
+struct l4_key {
+	uint64_t src[2];           /* IPv4-mapped, RFC 4291 2.5.5.2 */
 	uint64_t dst[2];
-	uint16_t sport_be;
-	uint16_t dport_be;
+	uint32_t ports;            /* source, destination; network order */
+	uint32_t protocol;
+	uint64_t hash;
+};
+
+/* What parsing read. Ports, flags and checksum are 0 where `l4` is 0. The hash is not known yet. */
+struct l4_headers {
+	struct l4_key key;
 	uint16_t ip_check_be;
 	uint16_t l4_check_be;
 	uint16_t l4_length;        /* of what the TCP or UDP checksum covers */
 	uint16_t ip;               /* offset of the IP header: behind one 802.1Q tag, if there is one */
 	uint16_t l4;               /* offset of the TCP or UDP header; 0: a fragment, or another protocol */
-	uint8_t protocol;
 	uint8_t ttl;
 	uint8_t flags;             /* of TCP */
 	bool v6;
@@ -86,69 +94,63 @@ L4_INLINE uint64_t l4_read64(const void *from)
 /* Sum of the pseudo-header of TCP (RFC 9293, section 3.1) and UDP (RFC 768; RFC 8200, section 8.1), folded. */
 L4_INLINE uint16_t l4_pseudo_header(const struct l4_headers *headers)
 {
-	uint64_t sum = l4_htons(headers->protocol) + l4_htons(headers->l4_length);
+	uint64_t sum = l4_htons((uint16_t)headers->key.protocol) + l4_htons(headers->l4_length);
 
 	if (l4_unlikely(headers->v6))
-		sum += l4_sum64(headers->src[0]) + l4_sum64(headers->src[1]) + l4_sum64(headers->dst[0]) +
-		       l4_sum64(headers->dst[1]);
+		sum += l4_sum64(headers->key.src[0]) + l4_sum64(headers->key.src[1]) + l4_sum64(headers->key.dst[0]) +
+		       l4_sum64(headers->key.dst[1]);
 	else
-		sum += (uint64_t)l4_second32(headers->src[1]) + l4_second32(headers->dst[1]);
+		sum += (uint64_t)l4_second32(headers->key.src[1]) + l4_second32(headers->key.dst[1]);
 	return l4_fold(sum);
 }
 
 /* Ports, flags and checksum of a segment of `room` bytes. Returns L4_UNDECIDED, or the verdict that is wrong with it. */
 L4_INLINE int l4_parse_tcp(const uint8_t *at, const uint8_t *end, uint32_t room, struct l4_headers *headers)
 {
-	struct tcphdr tcp;
 	uint32_t length;
 
-	if (room < sizeof(tcp) || !l4_has(at, end, sizeof(tcp)))
+	if (room < sizeof(struct tcphdr) || !l4_has(at, end, sizeof(struct tcphdr)))
 		return L4_DROP_SHORT;
-	l4_copy(&tcp, at, sizeof(tcp));
-	length = (uint32_t)tcp.doff * 4;
-	if (length < sizeof(tcp) || length > room)
+	length = (at[L4_TCP_OFFSET_AT] >> 4) * 4u;
+	if (length < sizeof(struct tcphdr) || length > room)
 		return L4_DROP_TCP_OFFSET;
-	headers->sport_be = tcp.source;
-	headers->dport_be = tcp.dest;
+	headers->key.ports = l4_read32(at);
 	headers->flags = at[L4_TCP_FLAGS_AT];
-	headers->sequence_be = tcp.seq;
-	headers->acknowledged_be = tcp.ack_seq;
-	headers->l4_check_be = tcp.check;
+	headers->sequence_be = l4_read32(at + offsetof(struct tcphdr, seq));
+	headers->acknowledged_be = l4_read32(at + offsetof(struct tcphdr, ack_seq));
+	headers->l4_check_be = l4_read16(at + offsetof(struct tcphdr, check));
 	headers->l4_length = (uint16_t)room;
 	return L4_UNDECIDED;
 }
 
 L4_INLINE int l4_parse_udp(const uint8_t *at, const uint8_t *end, uint32_t room, struct l4_headers *headers)
 {
-	struct udphdr udp;
 	uint32_t length;
 
-	if (room < sizeof(udp) || !l4_has(at, end, sizeof(udp)))
+	if (room < sizeof(struct udphdr) || !l4_has(at, end, sizeof(struct udphdr)))
 		return L4_DROP_SHORT;
-	l4_copy(&udp, at, sizeof(udp));
-	length = l4_ntohs(udp.len);
-	if (length < sizeof(udp) || length > room)
+	length = l4_ntohs(l4_read16(at + offsetof(struct udphdr, len)));
+	if (length < sizeof(struct udphdr) || length > room)
 		return L4_DROP_UDP_LENGTH;
-	headers->sport_be = udp.source;
-	headers->dport_be = udp.dest;
-	headers->l4_check_be = udp.check;
+	headers->key.ports = l4_read32(at);
+	headers->l4_check_be = l4_read16(at + offsetof(struct udphdr, check));
 	headers->l4_length = (uint16_t)length;
 	return L4_UNDECIDED;
 }
 
-/* Whether the IPv4 header of `length` bytes sums to "all ones": RFC 1071, section 1, step 3. */
-L4_INLINE bool l4_header_is_valid(const struct iphdr *ip, const uint8_t *options, const uint8_t *end, uint32_t length)
+/*
+ * Whether the IPv4 header of `length` bytes at `ip` sums to "all ones": RFC 1071, section 1, step 3. That is zero
+ * modulo 2^16 - 1; the sum itself is not zero, as the version is not.
+ */
+L4_INLINE bool l4_header_is_valid(const uint8_t *ip, const uint8_t *end, uint32_t length)
 {
-	uint32_t words[sizeof(*ip) / 4];
-	uint64_t sum = 0;
-	uint32_t i;
+	const uint32_t fixed = sizeof(struct iphdr);
+	uint64_t sum = (uint64_t)l4_read32(ip) + l4_read32(ip + 4) + l4_read32(ip + 8) + l4_read32(ip + 12) +
+		       l4_read32(ip + 16);
 
-	l4_copy(words, ip, sizeof(*ip));
-	for (i = 0; i < sizeof(*ip) / 4; i++)
-		sum += words[i];
-	if (l4_unlikely(length > sizeof(*ip)))
-		sum += l4_sum(options, end, (length - (uint32_t)sizeof(*ip)) & 63);
-	return l4_fold(sum) == 0xffff;
+	if (l4_unlikely(length > fixed))
+		sum += l4_sum(ip + fixed, end, (length - fixed) & 63);
+	return sum % 0xffff == 0;
 }
 
 /* ICMP, RFC 792, and ICMPv6, RFC 4443: a message that ends before its header does is none. */
@@ -166,12 +168,12 @@ L4_INLINE void l4_parse_icmp(const uint8_t *data, const uint8_t *at, const uint8
 L4_INLINE int l4_parse_transport(const uint8_t *data, const uint8_t *at, const uint8_t *end, uint32_t room,
 				 struct l4_headers *headers)
 {
-	if (headers->protocol == (headers->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+	if (headers->key.protocol == (headers->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
 		l4_parse_icmp(data, at, end, room, headers);
-	if (headers->protocol != IPPROTO_TCP && headers->protocol != IPPROTO_UDP)
+	if (headers->key.protocol != IPPROTO_TCP && headers->key.protocol != IPPROTO_UDP)
 		return L4_UNDECIDED;
 	headers->l4 = (uint16_t)(at - data);
-	if (headers->protocol == IPPROTO_TCP)
+	if (headers->key.protocol == IPPROTO_TCP)
 		return l4_parse_tcp(at, end, room, headers);
 	return l4_parse_udp(at, end, room, headers);
 }
@@ -181,30 +183,28 @@ L4_INLINE int l4_parse_v4(const uint8_t *data, const uint8_t *end, uint32_t star
 {
 	const uint8_t *at = data + start;
 	uint32_t room, length, total;
-	struct iphdr ip;
 
-	if (!l4_has(at, end, sizeof(ip)))
+	if (!l4_has(at, end, sizeof(struct iphdr)))
 		return L4_DROP_SHORT;
-	l4_copy(&ip, at, sizeof(ip));
-	if (ip.version != 4)
+	if (at[0] >> 4 != 4)
 		return L4_DROP_IP_VERSION;
 	room = (uint32_t)(end - at);
-	length = (uint32_t)ip.ihl * 4;
-	if (length < sizeof(ip) || length > room)
+	length = (at[0] & 15) * 4u;
+	if (length < sizeof(struct iphdr) || length > room)
 		return L4_DROP_IP_HEADER_LENGTH;
-	if (!l4_header_is_valid(&ip, at + sizeof(ip), end, length))
+	if (!l4_header_is_valid(at, end, length))
 		return L4_DROP_IP_CHECKSUM;
-	total = l4_ntohs(ip.tot_len);
+	total = l4_ntohs(l4_read16(at + offsetof(struct iphdr, tot_len)));
 	if (total < length || total > room)
 		return L4_DROP_IP_LENGTH;
 
 	*headers = (struct l4_headers){
-		.src = { 0, l4_v4_mapped(ip.saddr) },
-		.dst = { 0, l4_v4_mapped(ip.daddr) },
-		.ip_check_be = ip.check,
-		.protocol = ip.protocol,
-		.ttl = ip.ttl,
-		.fragment = (l4_ntohs(ip.frag_off) & L4_IS_FRAGMENT) != 0,
+		.key.src = { 0, l4_v4_mapped(l4_read32(at + offsetof(struct iphdr, saddr))) },
+		.key.dst = { 0, l4_v4_mapped(l4_read32(at + offsetof(struct iphdr, daddr))) },
+		.ip_check_be = l4_read16(at + offsetof(struct iphdr, check)),
+		.key.protocol = at[offsetof(struct iphdr, protocol)],
+		.ttl = at[offsetof(struct iphdr, ttl)],
+		.fragment = (l4_ntohs(l4_read16(at + offsetof(struct iphdr, frag_off))) & L4_IS_FRAGMENT) != 0,
 		.ip = (uint16_t)start,
 		.length = total,
 	};
@@ -213,7 +213,7 @@ L4_INLINE int l4_parse_v4(const uint8_t *data, const uint8_t *end, uint32_t star
 }
 
 /* IPv6's extension headers that another header follows: RFC 8200, section 4; AH: RFC 4302. */
-L4_INLINE bool l4_is_extension(uint8_t protocol)
+L4_INLINE bool l4_is_extension(uint32_t protocol)
 {
 	return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING || protocol == IPPROTO_FRAGMENT ||
 	       protocol == IPPROTO_AH || protocol == IPPROTO_DSTOPTS;
@@ -236,7 +236,7 @@ L4_INLINE int l4_past_extensions(const uint8_t *at, const uint8_t *end, uint32_t
 
 	for (i = 0; i < L4_MOST_EXTENSIONS; i++) {
 		const uint8_t *header = at + *past;
-		uint8_t kind = headers->protocol;
+		uint32_t kind = headers->key.protocol;
 
 		if (!l4_is_extension(kind))
 			return L4_UNDECIDED;
@@ -248,14 +248,14 @@ L4_INLINE int l4_past_extensions(const uint8_t *at, const uint8_t *end, uint32_t
 		/* Segments left: the packet's destination, which its checksum covers, is not in its header now. */
 		if (kind == IPPROTO_ROUTING && header[3])
 			return L4_UNDECIDED;
-		headers->protocol = header[0];
+		headers->key.protocol = header[0];
 		*past += size;
 		if (kind == IPPROTO_FRAGMENT && (l4_ntohs(l4_read16(header + 2)) & L4_IS_FRAGMENT_V6)) {
 			headers->fragment = true;
 			return L4_UNDECIDED;
 		}
 	}
-	return l4_is_extension(headers->protocol) ? L4_DROP_IP_EXTENSIONS : L4_UNDECIDED;
+	return l4_is_extension(headers->key.protocol) ? L4_DROP_IP_EXTENSIONS : L4_UNDECIDED;
 }
 
 /* IPv6: RFC 8200. */
@@ -273,18 +273,18 @@ L4_INLINE int l4_parse_v6(const uint8_t *data, const uint8_t *end, uint32_t star
 	if (!l4_has(at, end, length))
 		return L4_DROP_IP_LENGTH;
 	*headers = (struct l4_headers){
-		.src = { l4_read64(ip + offsetof(struct ipv6hdr, saddr)),
+		.key.src = { l4_read64(ip + offsetof(struct ipv6hdr, saddr)),
 			 l4_read64(ip + offsetof(struct ipv6hdr, saddr) + 8) },
-		.dst = { l4_read64(ip + offsetof(struct ipv6hdr, daddr)),
+		.key.dst = { l4_read64(ip + offsetof(struct ipv6hdr, daddr)),
 			 l4_read64(ip + offsetof(struct ipv6hdr, daddr) + 8) },
-		.protocol = ip[offsetof(struct ipv6hdr, nexthdr)],
+		.key.protocol = ip[offsetof(struct ipv6hdr, nexthdr)],
 		.ttl = ip[offsetof(struct ipv6hdr, hop_limit)],
 		.v6 = true,
 		.ip = (uint16_t)start,
 		.length = (uint32_t)sizeof(struct ipv6hdr) + length,
 	};
 	/* Never on a wire (RFC 4291, section 2.5.5.2); its flow would have the key of an IPv4 one. */
-	if (l4_is_v4(headers->src) || l4_is_v4(headers->dst))
+	if (l4_is_v4(headers->key.src) || l4_is_v4(headers->key.dst))
 		return L4_DROP_MARTIAN;
 	verdict = l4_past_extensions(at, end, length, headers, &past);
 	if (verdict != L4_UNDECIDED || headers->fragment)

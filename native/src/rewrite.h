@@ -14,14 +14,14 @@
 /* Where the checksum of this frame's TCP or UDP header is. */
 L4_INLINE uint32_t l4_check_at(const struct l4_headers *headers)
 {
-	return headers->l4 + (uint32_t)(headers->protocol == IPPROTO_TCP ? offsetof(struct tcphdr, check)
+	return headers->l4 + (uint32_t)(headers->key.protocol == IPPROTO_TCP ? offsetof(struct tcphdr, check)
 									 : offsetof(struct udphdr, check));
 }
 
 /* As a checksum of 0 means "none" in UDP, one that is 0 is sent as 0xffff, its other spelling: RFC 768. */
 L4_INLINE uint16_t l4_sent_as(const struct l4_headers *headers, uint16_t check)
 {
-	return check == 0 && headers->protocol == IPPROTO_UDP ? 0xffff : check;
+	return check == 0 && headers->key.protocol == IPPROTO_UDP ? 0xffff : check;
 }
 
 /* Complete a checksum that is partial: what a network card would do. */
@@ -49,7 +49,7 @@ L4_INLINE void l4_finish(struct l4_context *context)
 L4_INLINE void l4_complete(struct l4_context *context)
 {
 	struct l4_headers *headers = &context->headers;
-	if (headers->l4_check_be == 0 && headers->protocol == IPPROTO_UDP)
+	if (headers->l4_check_be == 0 && headers->key.protocol == IPPROTO_UDP)
 		return;
 	if (headers->l4_check_be == l4_pseudo_header(headers))
 		l4_finish(context);
@@ -62,12 +62,12 @@ L4_INLINE void l4_translate_check(struct l4_context *context, uint64_t addresses
 	uint8_t *field = context->data + l4_check_at(headers);
 	uint16_t check = headers->l4_check_be;
 
-	if (check == 0 && headers->protocol == IPPROTO_UDP)
+	if (check == 0 && headers->key.protocol == IPPROTO_UDP)
 		return;
 	if (context->csum_start > 0 && context->csum_start == headers->l4)
 		check = l4_update_partial(check, addresses);
 	else
-		check = l4_sent_as(headers, l4_update(check, addresses + l4_change32(context->key.ports,
+		check = l4_sent_as(headers, l4_update(check, addresses + l4_change32(context->headers.key.ports,
 										      context->ports_be)));
 	if (l4_has(field, context->end, 2))
 		l4_copy(field, &check, sizeof(check));
@@ -78,15 +78,12 @@ L4_INLINE void l4_write_v4(const struct l4_context *context, uint8_t *ip, uint8_
 {
 	const struct l4_headers *headers = &context->headers;
 	uint32_t src = l4_second32(context->src[1]), dst = l4_second32(context->dst[1]);
-	uint16_t before, after, check;
+	uint16_t check;
 
 	if (!l4_has(ip, context->end, sizeof(struct iphdr)))
 		return;
-	/* TTL and protocol share a word. */
-	before = l4_read16(ip + offsetof(struct iphdr, ttl));
 	ip[offsetof(struct iphdr, ttl)] = ttl;
-	after = l4_read16(ip + offsetof(struct iphdr, ttl));
-	check = l4_update(headers->ip_check_be, addresses + l4_change16(before, after));
+	check = l4_update(headers->ip_check_be, addresses + l4_change8(headers->ttl, ttl));
 	l4_copy(ip + offsetof(struct iphdr, check), &check, sizeof(check));
 	l4_copy(ip + offsetof(struct iphdr, saddr), &src, sizeof(src));
 	l4_copy(ip + offsetof(struct iphdr, daddr), &dst, sizeof(dst));
@@ -106,14 +103,14 @@ L4_INLINE void l4_write_v6(const struct l4_context *context, uint8_t *ip, uint8_
 L4_INLINE uint64_t l4_change_of_addresses(const struct l4_context *context)
 {
 	const struct l4_headers *headers = &context->headers;
-	uint64_t change = l4_change32(l4_second32(headers->src[1]), l4_second32(context->src[1])) +
-			  l4_change32(l4_second32(headers->dst[1]), l4_second32(context->dst[1]));
+	uint64_t change = l4_change32(l4_second32(headers->key.src[1]), l4_second32(context->src[1])) +
+			  l4_change32(l4_second32(headers->key.dst[1]), l4_second32(context->dst[1]));
 
 	if (l4_unlikely(headers->v6))
-		change += l4_change64(headers->src[0], context->src[0]) +
-			  l4_change32(l4_first32(headers->src[1]), l4_first32(context->src[1])) +
-			  l4_change64(headers->dst[0], context->dst[0]) +
-			  l4_change32(l4_first32(headers->dst[1]), l4_first32(context->dst[1]));
+		change += l4_change64(headers->key.src[0], context->src[0]) +
+			  l4_change32(l4_first32(headers->key.src[1]), l4_first32(context->src[1])) +
+			  l4_change64(headers->key.dst[0], context->dst[0]) +
+			  l4_change32(l4_first32(headers->key.dst[1]), l4_first32(context->dst[1]));
 	return change;
 }
 
@@ -144,10 +141,10 @@ L4_INLINE void l4_route_on(struct l4_context *context)
 	uint8_t *ip = context->data + headers->ip, ttl = (uint8_t)(headers->ttl - 1);
 
 	if (context->csum_start > 0 && context->csum_start == headers->l4 &&
-	    (headers->l4_check_be || headers->protocol != IPPROTO_UDP))
+	    (headers->l4_check_be || headers->key.protocol != IPPROTO_UDP))
 		l4_finish(context);
-	l4_copy(context->src, headers->src, sizeof(context->src));
-	l4_copy(context->dst, headers->dst, sizeof(context->dst));
+	l4_copy(context->src, headers->key.src, sizeof(context->src));
+	l4_copy(context->dst, headers->key.dst, sizeof(context->dst));
 	if (headers->v6)
 		l4_write_v6(context, ip, ttl);
 	else
@@ -163,21 +160,18 @@ L4_INLINE void l4_answer(struct l4_context *context)
 	const struct l4_headers *headers = &context->headers;
 	uint8_t *ip = context->data + headers->ip, *message = context->data + headers->icmp;
 	uint8_t type = headers->v6 ? L4_ECHO_REPLY_V6 : L4_ECHO_REPLY_V4;
-	uint16_t before, after, check;
+	uint16_t check;
 
 	if (!l4_has(message, context->end, L4_ICMP_LENGTH) || !l4_has(ip, context->end, sizeof(struct iphdr)))
 		return;
-	/* Type and code share a word. */
-	before = l4_read16(message);
 	message[0] = type;
-	after = l4_read16(message);
-	check = l4_update(headers->l4_check_be, l4_change16(before, after));
+	check = l4_update(headers->l4_check_be, l4_change8(headers->icmp_type, type));
 	/* A message of zeros, which no pseudo-header goes with: 0xffff is right, 0 is not. */
 	if (!check && !headers->v6)
 		check = 0xffff;
 	l4_copy(message + L4_ICMP_CHECK_AT, &check, sizeof(check));
-	l4_copy(context->src, headers->dst, sizeof(context->src));
-	l4_copy(context->dst, headers->src, sizeof(context->dst));
+	l4_copy(context->src, headers->key.dst, sizeof(context->src));
+	l4_copy(context->dst, headers->key.src, sizeof(context->dst));
 	if (headers->v6)
 		l4_write_v6(context, ip, L4_OWN_TTL);
 	else

@@ -72,13 +72,15 @@ L4_INLINE bool l4_flip(struct l4_context *context, const struct l4_values *entry
 L4_INLINE bool l4_recall(const struct l4_context *context, struct l4_values *values)
 {
 	struct l4_flow *entry = l4_flow_at(context->tables, (uint32_t)context->flow);
-	uint64_t words[sizeof(*values) / 8];
-	uint32_t i;
+	uint64_t words[sizeof(*values) / 8], *from = l4_words(entry);
 
 	if (!entry)
 		return false;
-	for (i = 0; i < sizeof(words) / 8; i++)
-		words[i] = l4_load(&l4_words(entry)[i + 4]);
+	/* No loop: it would not be unrolled. */
+	words[0] = l4_load(&from[4]);
+	words[1] = l4_load(&from[5]);
+	words[2] = l4_load(&from[6]);
+	words[3] = l4_load(&from[7]);
 	l4_copy(values, words, sizeof(words));
 	return l4_unchanged(entry, context->generation);
 }
@@ -149,7 +151,7 @@ L4_INLINE void l4_note(struct l4_context *context, const struct l4_values *value
 		.packets = values->packets + 1,
 	};
 
-	if (peer && headers->protocol == IPPROTO_TCP) {
+	if (peer && headers->key.protocol == IPPROTO_TCP) {
 		seen.sequence = values->sequence;
 		l4_follow(headers, values, peer, &seen);
 	} else if (values->state == L4_FLOW_CLOSING && l4_opens(headers)) {
@@ -185,7 +187,7 @@ L4_INLINE int l4_is_over(const struct l4_context *context, const struct l4_value
 	const struct l4_backend *backend = l4_backend_at(context->tables, context->half, values->backend);
 	struct l4_flow *peer = l4_peer_of(context, values);
 
-	if (!l4_opens(&context->headers) || context->headers.protocol != IPPROTO_TCP)
+	if (!l4_opens(&context->headers) || context->headers.key.protocol != IPPROTO_TCP)
 		return L4_NONE;
 	if (values->state != L4_FLOW_CLOSING && !(peer && l4_load(&peer->state) == L4_FLOW_CLOSING))
 		return L4_NONE;
@@ -224,7 +226,7 @@ L4_INLINE int l4_stray(const struct l4_context *context)
 	const struct l4_headers *headers = &context->headers;
 	uint8_t type = headers->icmp_type;
 
-	if (l4_address_is(context->tables, context->half, headers->dst, 0, L4_IS_SNAT) < 0)
+	if (l4_address_is(context->tables, context->half, headers->key.dst, 0, L4_IS_SNAT) < 0)
 		return L4_PASS_NOT_OURS;
 	if (!headers->l4 && headers->v6 && headers->icmp && type >= L4_FIRST_DISCOVERY && type <= L4_LAST_DISCOVERY)
 		return L4_PASS_ND;

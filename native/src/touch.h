@@ -60,7 +60,7 @@ struct l4_seen {
 	uint8_t from;              /* its state then */
 	uint8_t to;
 	uint32_t now;
-	uint32_t sequence;
+	uint64_t sequence;         /* of 32 bits; a half of a word would be read whole: see struct l4_key */
 	uint32_t packets;
 };
 

@@ -64,8 +64,8 @@ L4_INLINE bool l4_is_too_long(const struct l4_context *context, uint32_t overhea
 /* The one's complement sum of addresses and ports. */
 L4_INLINE uint16_t l4_number_of(const struct l4_key *key)
 {
-	return l4_ntohs(l4_fold(l4_sum64(key->addresses[0]) + l4_sum64(key->addresses[1]) +
-				l4_sum64(key->addresses[2]) + l4_sum64(key->addresses[3]) + key->ports));
+	return l4_ntohs(l4_fold(l4_sum64(key->src[0]) + l4_sum64(key->src[1]) + l4_sum64(key->dst[0]) +
+				l4_sum64(key->dst[1]) + key->ports));
 }
 
 /* False: the frame ends before its IP header does, which it did not when it was parsed. */
@@ -73,7 +73,7 @@ L4_INLINE bool l4_look_inside(const struct l4_context *context, struct l4_inside
 {
 	const uint8_t *ip = context->data + context->headers.ip;
 
-	*inside = (struct l4_inside){ .number = l4_number_of(&context->key), .length = context->headers.length };
+	*inside = (struct l4_inside){ .number = l4_number_of(&context->headers.key), .length = context->headers.length };
 	if (context->headers.v6) {
 		if (!l4_has(ip, context->end, sizeof(struct ipv6hdr)))
 			return false;
@@ -103,7 +103,7 @@ L4_INLINE uint64_t l4_sum_of_inside(const struct l4_context *context, uint32_t l
 {
 	const struct l4_headers *headers = &context->headers;
 	const uint8_t *ip = context->data + headers->ip;
-	bool unsummed = !headers->l4 || (headers->protocol == IPPROTO_UDP && headers->l4_check_be == 0);
+	bool unsummed = !headers->l4 || (headers->key.protocol == IPPROTO_UDP && headers->l4_check_be == 0);
 	uint64_t sum;
 
 	if (unsummed || headers->l4 + (uint32_t)headers->l4_length != headers->ip + length)
