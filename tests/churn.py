@@ -27,7 +27,8 @@ from l4raw.core.flows import FlowTable
 from l4raw.core.model import Mode, Scheduler
 from l4raw.core.states import expire
 from l4raw.core.steer import steer
-from l4raw.core.tables import Arm, Timeouts, compile_policy
+from l4raw.core.tables import Arm, compile_policy
+from l4raw.core.timeouts import Timeouts
 from l4raw.engine.layout import Sizes
 from l4raw.engine.shared import SharedTables
 from l4raw.wire import tcp

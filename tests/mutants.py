@@ -95,9 +95,7 @@ MUTANTS = {
         ADMIT, "source, 0, L4_IS_SNAT) >= 0 ||", "source, 0, L4_IS_VIP) >= 0 ||"
     ),
     "stray to the kernel": Patch(STEER, "return L4_DROP_SNAT_NO_FLOW;", "return L4_PASS_NOT_OURS;"),
-    "flow of the burst": Patch(
-        STEER, "if (!known && context->flow != L4_BUSY) {\n\t\tl4_look(context);", "if (0) {"
-    ),
+    "flow of the burst": Patch(STEER, "if (context->flow != L4_BUSY) {\n\t\t\tl4_look(context);", "if (0) {"),
     "state after FIN": Patch(
         TOUCH, "L4_TCP_RST) ? L4_FLOW_CLOSING : state", "L4_TCP_RST) ? L4_FLOW_CLOSING : L4_FLOW_ESTABLISHED"
     ),
@@ -109,8 +107,16 @@ MUTANTS = {
         "*oldest = l4_oldest_place(tables);",
         "*oldest = l4_place_at_turn(tables, turn - 1);",
     ),
+    "half-open flows stay while the table is full": Patch(
+        SHARE, "if (l4_evict_half_open(tables) == L4_NONE)", "if (1)"
+    ),
+    "lost choices not counted": Patch(
+        AFFINITY,
+        "l4_count_event(tables, L4_EVENT_NO_AFFINITY);",
+        ";",
+    ),
     "evictions not counted": Patch(SHARE, "l4_count_event(tables, L4_EVENT_EVICTED_HALF_OPEN);", ";"),
-    "place kept": Patch(TOUCH, "l4_leave(tables, index, entry);\n\t\tl4_store", "l4_store"),
+    "place kept": Patch(TOUCH, "\t\tl4_leave(tables, index, entry);\n", ""),
     "place of the ended": Patch(FREE, "l4_leave(tables, index, entry);\n\tl4_empty", "l4_empty"),
     "place of the refused": Patch(SHARE, "l4_free_place(tables, number, L4_PLACE_TAKEN);", "(void)number;"),
     "any ACK establishes": Patch(
@@ -171,11 +177,7 @@ MUTANTS = {
     "one entry too many": Patch(
         INSERT, "used + entries > control->flow_capacity", "used > control->flow_capacity"
     ),
-    "full is not seen": Patch(
-        ADMIT,
-        "if (index != L4_BUSY && image.sequence && l4_reserve(tables, 2)) {",
-        "l4_reserve(tables, 2);\n\tif (index != L4_BUSY && image.sequence) {",
-    ),
+    "full is not seen": Patch(FULL, "return l4_reserve(tables, entries) ? 0 : L4_FULL;", "return 0;"),
     "flow uncounted": Patch(
         ADMIT, "\t\tl4_uncount(context, service_number, verdict == L4_MISS ? L4_LEVEL_OF_FLOW : 0);\n", ""
     ),

@@ -17,7 +17,8 @@ from typing import NamedTuple, Protocol, TypeVar
 from l4raw.core.hashing import HashKey, hash_key
 from l4raw.core.model import Acl, Backend, Full, Limits, Mode, Scheduler, Service, Snat, Tunnel
 from l4raw.core.mtu import fragments
-from l4raw.core.tables import NO_POLICY, Arm, Policy, Tables, Timeouts, compile_policy
+from l4raw.core.tables import NO_POLICY, Arm, Policy, Tables, compile_policy
+from l4raw.core.timeouts import Timeouts
 from l4raw.wire import ipv4, ipv6, tcp
 from l4raw.wire.abi import END_WINDOW, FORWARD, OPEN_WINDOW
 from tests.crafted import (

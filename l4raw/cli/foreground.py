@@ -21,6 +21,7 @@ import click
 from l4raw.cli import output, render
 from l4raw.cli.state import State
 from l4raw.control.errors import Problem
+from l4raw.wire.abi import DROP_FLOWS_FULL, EVENT_EVICTED_HALF_OPEN, EVENT_NO_AFFINITY
 from l4raw.wire.ethernet import format_mac
 
 if TYPE_CHECKING:
@@ -30,7 +31,15 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = "l4raw.up/1"
 _REMIND_S: Final = 600.0
-"""A conflict that lasts is told again after this time."""
+"""A conflict that lasts is told again after this time, and so is a flood."""
+_SHORT: Final = {
+    "evicted_half_open": "half-open flows make room for newer ones, {count}",
+    "no_affinity": "clients' choices find no room, {count}",
+    "drop_flows_full": "new flows are refused, {count}",
+}
+"""What the flow table has no room for, by its counter."""
+_WHY: Final = ("a flood, a scan, or single datagrams", "the flow table is full: raise flow_memory")
+"""Of a table that has room, and of one that has little."""
 _ERASE_LINE: Final = "\r\x1b[K"
 
 
@@ -42,6 +51,8 @@ class Foreground:
         self._line_shown = False
         self._frames_before = 0
         self._told: dict[tuple[bytes, bytes], float] = {}
+        self._short = Counter[str]()
+        self._told_short: dict[str, float] = {}
         self._unresolved: list[str] = []
         """Backends that were told to have no MAC."""
 
@@ -92,6 +103,7 @@ class Foreground:
         while balancer.conflicts:
             self._conflict(balancer, *balancer.conflicts.popleft())
         self._exhausted(balancer)
+        self._short_of_room(balancer)
         while balancer.health_events:
             self._health(balancer.health_events.popleft())
         if balancer.unresolved != self._unresolved:
@@ -138,6 +150,22 @@ class Foreground:
                 flows = f"{refused} new flow{'' if refused == 1 else 's'}"
                 none = f"the SNAT pool {pool} has no port left for {to}"
                 self.say(f"warning: service {name}: {none}: {flows} refused")
+
+    def _short_of_room(self, balancer: Balancer) -> None:
+        """What the flow table had no room for in this second; people are told now and then."""
+        tables, table = balancer.tables, balancer.tables.flows
+        events, total = tables.total_events(), Counter[str]()
+        total["evicted_half_open"] = events[EVENT_EVICTED_HALF_OPEN]
+        total["no_affinity"] = events[EVENT_NO_AFFINITY]
+        total["drop_flows_full"] = tables.total_verdicts()[DROP_FLOWS_FULL]
+        new, self._short = total - self._short, total
+        if self._state.json and new:
+            self._event("flow_table", entries=table.used, capacity=table.capacity, **new)
+        for name, count in {} if self._state.json else new.items():
+            if self._told_short.get(name, 0.0) <= time.monotonic():
+                self._told_short[name] = time.monotonic() + _REMIND_S
+                near = table.used >= table.capacity - table.share.limit
+                self.say(f"warning: {_SHORT[name].format(count=f'{count:,}')} in this second: {_WHY[near]}")
 
     def _conflict(self, balancer: Balancer, vip: bytes, mac: bytes) -> None:
         now = time.monotonic()

@@ -190,6 +190,8 @@ def counters(tables: Tables, engine: dict[str, Any]) -> dict[str, Any]:
         "engine": engine,
         "flow_entries": len(tables.flows),
         "flow_capacity": tables.flows.capacity,
+        "half_open_flows": tables.flows.half_open,
+        "half_open_limit": tables.flows.share.limit,
         "services": [
             {"name": entry.service.name, **_traffic(_of_service(tables, entry.number), entry.service.mode)}
             for entry in policy.by_number

@@ -28,7 +28,7 @@ from l4raw.control.findings import from_pydantic
 from l4raw.control.settings import Config, LbConfig
 from l4raw.control.source import Source
 from l4raw.core.model import Acl, Backend, Full, Limits, Mode, Scheduler, Service, Snat, Tunnel
-from l4raw.core.tables import Timeouts
+from l4raw.core.timeouts import Timeouts
 
 LOCAL = Path("l4raw.toml")
 SYSTEM = Path("/etc/l4raw/l4raw.toml")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from l4raw.control.checks import Check
 from l4raw.core.model import Service
-from l4raw.core.tables import Timeouts
+from l4raw.core.timeouts import Timeouts
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from l4raw.control import values
 from l4raw.control.shape_check import Check, is_table
 from l4raw.control.shape_limits import MSS_RANGE, Acl, Limits
 from l4raw.control.shape_table import Table, number, text, toml_type
-from l4raw.core import model, tables
+from l4raw.core import model, timeouts
 from l4raw.core.model import Mode, Scheduler
 from l4raw.wire import abi
 
@@ -30,7 +30,7 @@ SCHEDULERS = tuple(str(scheduler) for scheduler in Scheduler)
 NEXT_HOPS = ("learned",)
 FULL = tuple(str(full) for full in model.Full)
 
-_DEFAULTS = tables.Timeouts()
+_DEFAULTS = timeouts.Timeouts()
 
 
 def _words(known: tuple[str, ...], *later: str) -> BeforeValidator:

@@ -185,7 +185,8 @@ def build(
     assumptions = [
         f"MAC addresses: {ours}those that begin with 02:ba"
         " (balancer), 02:be (backends) and 02:c1 (client) stand for what only a running balancer knows",
-        "flows, and turns of rr and wrr: as of a balancer that has just been started",
+        "flows, choices (affinity), and turns of rr and wrr: as of a balancer that has just been started;"
+        " the frames of a capture come at one moment",
         *about_seed,
     ]
     if any(service.mode.is_tunnel and service.tunnel.source is None for service in config.services):

@@ -11,9 +11,8 @@ from typing import Final, NamedTuple
 
 from l4raw.core.affinity import recall, remember
 from l4raw.core.flows import flow_key
-from l4raw.core.full import make_way
+from l4raw.core.full import has_room
 from l4raw.core.model import Full
-from l4raw.core.resting import make_room
 from l4raw.core.ring import HASHES, Pick
 from l4raw.core.snat import Pool, Source
 from l4raw.core.states import first
@@ -181,10 +180,9 @@ def _insert_one(
     headers: Headers, key: bytes, arm: int, backend: BackendEntry, tables: Tables
 ) -> tuple[Verdict, int]:
     """DSR: the client's direction is all that passes here."""
-    make_room(tables, 1)
-    state = first(headers.protocol)
-    place = tables.take_place()
-    make_way(tables, key, 1, backend.service)
+    if not has_room(tables, key, 1, backend.service):
+        return DROP_FLOWS_FULL, -1
+    state, place = first(headers.protocol), tables.take_place()
     flow = tables.flows.insert(key, state, backend.service, backend.number, 0, tables.now, place)
     if flow < 0:
         tables.drop_place(place)
@@ -203,12 +201,9 @@ def _insert_pair(
     reply_key = flow_key(backend.backend.address, port, *source, headers.protocol)
     if flows.find(reply_key) >= 0:
         return DROP_REPLY_KEY_TAKEN, -1
-    make_room(tables, 2)
-    place = tables.take_place()
-    make_way(tables, key, 2, backend.service)
-    if flows.used + 2 > flows.capacity:
-        tables.drop_place(place)
+    if not has_room(tables, key, 2, backend.service):
         return DROP_FLOWS_FULL, -1
+    place = tables.take_place()
     client_hop = tables.next_hops.learn(arm, headers.src_mac)
     if not client_hop:
         tables.drop_place(place)

@@ -11,8 +11,8 @@ affinity after the client's last new flow. Then the scheduler has its turn,
 and the entry says what it chose.
 
 A quarter of the table is for flows alone: where more is in use no choice is
-remembered, and flows go on without. So who invents addresses fills no table
-with choices.
+remembered, which is counted, and flows go on without. So who invents
+addresses fills no table with choices, but can keep others' from being made.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from l4raw.core.flows import flow_key
 from l4raw.core.ring import Pick
 from l4raw.core.tables import ServiceEntry, Tables
-from l4raw.wire.abi import FLOW_AFFINITY, FLOWS_ALONE, RULE_AFFINITY, TAKEN
+from l4raw.wire.abi import EVENT_NO_AFFINITY, FLOW_AFFINITY, FLOWS_ALONE, FULL, RULE_AFFINITY, TAKEN
 
 _WRAP: Final = 0xFFFF_FFFF
 
@@ -58,6 +58,9 @@ def remember(choice: Choice, backend: int, service: int, tables: Tables) -> bool
     flows, now = tables.flows, tables.now
     if choice.entry >= 0:
         return flows.renew(choice.entry, choice.lock, backend, now) or choice.pick is not None
-    if flows.used >= flows.capacity - flows.capacity // FLOWS_ALONE:
-        return True
-    return flows.insert(choice.key, FLOW_AFFINITY, service, backend, 0, now) != TAKEN
+    index = FULL
+    if flows.used < flows.capacity - flows.capacity // FLOWS_ALONE:
+        index = flows.insert(choice.key, FLOW_AFFINITY, service, backend, 0, now)
+    if index == FULL:
+        tables.events[EVENT_NO_AFFINITY] += 1
+    return index != TAKEN

@@ -74,6 +74,11 @@ class FlowTable:
         self.share = Share(buffer, self._marks + places_at(self.buckets), self.capacity)
         self._hash_key = hash_key
 
+    @property
+    def half_open(self) -> int:
+        """Half-open flows."""
+        return self.share.used
+
     def hash(self, key: bytes) -> int:
         """The 64 bits by which this 37-byte key is found."""
         return flow_hash(self._hash_key, key)
@@ -180,6 +185,13 @@ class FlowTable:
             return None
         peer = (entry := self.read(index)).peer
         return Known(index, entry, self.ends(peer - 1) if peer else None)
+
+    def is_still(self, known: Known) -> bool:
+        """Whether this flow has not gone since it was found, as it can in a table that others write too.
+
+        What a flow names, as its next hop, is read before this is asked: afterwards it may be another's.
+        """
+        return self.read(known.flow).lock == known.entry.lock
 
     def key(self, index: int) -> bytes:
         """The 37-byte key of an entry."""

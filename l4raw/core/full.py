@@ -8,7 +8,7 @@
     stateless      the frame goes where the ring says, and nothing is remembered of it: under DSR
                    the ring alone finds the backend again, as long as it does not change.
 
-Flows that are half-open have made room before (share.py), and ports at rest too (resting.py).
+Ports at rest have made room before (resting.py), and flows that are half-open (share.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from l4raw.core import rewrite
 from l4raw.core.decision import Decision
 from l4raw.core.hashing import scale
 from l4raw.core.model import Full
+from l4raw.core.resting import make_room
 from l4raw.core.ring import Pick
 from l4raw.core.tables import ServiceEntry, Tables
 from l4raw.wire.abi import (
@@ -37,6 +38,18 @@ from l4raw.wire.headers import Headers
 
 _WRAP: Final = 0xFFFF_FFFF
 _NO_FLOWS: Final = (FLOW_FREE, FLOW_RESTING, FLOW_AFFINITY)
+
+
+def has_room(tables: Tables, key: bytes, entries: int, service: int) -> bool:
+    """Whether there is room for so many entries of a flow with this key, now that others have made way.
+
+    Ports at rest first, then half-open flows, then what the service's `full` lets go.
+    """
+    flows = tables.flows
+    while not make_room(tables, entries) and tables.evict_half_open():
+        pass
+    make_way(tables, key, entries, service)
+    return flows.used + entries <= flows.capacity
 
 
 def make_way(tables: Tables, key: bytes, entries: int, service: int) -> None:

@@ -76,18 +76,18 @@ def _error_to_vip(headers: Headers, quoted: Quoted | None, tables: Tables) -> De
 
 def from_backend(frame: bytes | Frame, headers: Headers, arm: int, tables: Tables) -> Decision:
     """From a backend, or a router before it, about what a client sent: on to the client, from the VIP."""
-    hops = tables.next_hops
+    flows, hops = tables.flows, tables.next_hops
     quoted = read(frame, headers) if is_error(headers) else None
     if quoted is None or quoted.src != headers.dst:
         return Decision(stray(headers, tables.policy.snat), headers)
-    found = tables.flows.look_up(_flipped(quoted))
+    found = flows.look_up(_flipped(quoted))
     if found is None:
         return Decision(stray(headers, tables.policy.snat), headers)
     flow, entry, peer = found
     service, backend = tables.policy.by_number[entry.service], tables.policy.backends[entry.backend]
     assert backend is not None, "the policy keeps what a flow names"
     mac, out = hops.macs[entry.next_hop], hops.arms[entry.next_hop]
-    if mac is None or peer is None or arm != backend.arm:  # as for a reply: see steer.py
+    if mac is None or peer is None or arm != backend.arm or not flows.is_still(found):  # as in steer.py
         return Decision(stray(headers, tables.policy.snat), headers)
     if headers.ttl <= 1:
         return Decision(DROP_TTL, headers, service, backend, flow)

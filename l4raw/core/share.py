@@ -3,7 +3,7 @@
 A flow of which one side has sent a single segment proves nothing: its source
 may be invented. So there may be only so many of them, one for HALF_OPEN_SHARE
 entries of the table's capacity, and then the oldest makes room for the next
-one. Established flows are none of them, and stay.
+one; also where the whole table is full. Established flows are none of them, and stay.
 
 Each has a place, in the order in which they began: the next flow gets the
 place at the turn. A place is a word: the index of the flow's entry plus 1, or
@@ -65,12 +65,13 @@ class Share:
         """
         place = self._at(self._turn)
         if self.used >= self.limit:
-            return 0, self.index(self._oldest_place()) - 1
+            return 0, self.oldest()
         if self.index(place):  # the turn has come round
             return 0, self.index(place) - 1
         self._turn = self._turn + 1 & _WRAP
         self.used += 1
         self._write(place, PLACE_TAKEN)
+        self._follow(2)  # more than one for a turn, so that nobody has far to look for the oldest
         return place, -1
 
     def name(self, place: int, index: int) -> None:
@@ -88,19 +89,29 @@ class Share:
         word: int = PLACE.unpack_from(self._buffer, self._start + (place - 1) * PLACE.size)[0]
         return word
 
-    def _oldest_place(self) -> int:
-        """The place of the oldest flow, of which there is one."""
+    def oldest(self) -> int:
+        """The entry of the oldest half-open flow; -1: there is none."""
+        self._follow(self.places)
+        turn = self._oldest
+        while turn != self._turn:
+            if (index := self.index(self._at(turn))) not in (0, PLACE_TAKEN):
+                return index - 1
+            turn = turn + 1 & _WRAP
+        return -1
+
+    def _follow(self, most: int) -> None:
+        """The oldest turn follows, past `most` places that are free. It never is ahead of the turn."""
         if self._turn - self._oldest & _WRAP > self.places:
             self._oldest = self._turn - self.places & _WRAP
-        while not self.index(self._at(self._oldest)):
+        while most and self._oldest != self._turn and not self.index(self._at(self._oldest)):
             self._oldest = self._oldest + 1 & _WRAP
-        return self._at(self._oldest)
+            most -= 1
 
     def _at(self, turn: int) -> int:
         return turn % self.places + 1
 
     def __len__(self) -> int:
-        """Half-open flows."""
+        """Places that are not free, counted: for tests, as it looks at all of them."""
         words = memoryview(self._buffer)[self._start : self._start + self.places * PLACE.size].cast("I")
         return self.places - sum(not word for word in words)
 

@@ -16,16 +16,17 @@ decisions over the same tables.
 from __future__ import annotations
 
 from l4raw.core import fragments, portless, rewrite
-from l4raw.core.admit import admit
+from l4raw.core.admit import admit, martian
 from l4raw.core.answers import answered
 from l4raw.core.decision import Decision
+from l4raw.core.entry import Known
 from l4raw.core.flows import flow_key
 from l4raw.core.full import without_entry
 from l4raw.core.mss import clamp
 from l4raw.core.mtu import fit
 from l4raw.core.snat import stray
 from l4raw.core.states import is_over, note
-from l4raw.core.tables import Tables
+from l4raw.core.tables import ServiceEntry, Tables
 from l4raw.core.tunnel import through
 from l4raw.wire import tcp
 from l4raw.wire.abi import (
@@ -77,7 +78,7 @@ def _to_vip(frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tab
 
     key = flow_key(headers.src, headers.sport, headers.dst, headers.dport, headers.protocol)
     known, pick, source = flows.look_up(key), None, None
-    if known is None or (headers.flags & tcp.SYN and is_over(tables, known, headers, service)):
+    if known is None or (headers.flags & tcp.SYN and _opens_anew(known, headers, arm, service, tables)):
         verdict, flow, pick, source = admit(headers, key, arm, service, tables)
         known = flows.look_up(key) if flow >= 0 else None
         if known is None:
@@ -100,6 +101,12 @@ def _to_vip(frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tab
     return Decision(FORWARD, headers, service, backend, flow, pick, edits, backend.arm, source=source)
 
 
+def _opens_anew(known: Known, headers: Headers, arm: int, service: ServiceEntry, tables: Tables) -> bool:
+    """Whether a SYN begins a new flow in the place of a known one; one that would be refused ends none."""
+    refused = martian(headers, arm, tables) or (service.service.mode.routes and headers.ttl <= 1)
+    return not refused and is_over(tables, known, headers, service)
+
+
 def _from_backend(
     frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tables: Tables
 ) -> Decision:
@@ -118,7 +125,7 @@ def _from_backend(
     assert backend is not None, "the policy keeps what a flow names"
     mac, out = hops.macs[entry.next_hop], hops.arms[entry.next_hop]
     # mac: a client's entry, whose VIP the policy has lost, or a port at rest. arm: only backends reply.
-    if mac is None or peer is None or arm != backend.arm:
+    if mac is None or peer is None or arm != backend.arm or not flows.is_still(known):
         return Decision(stray(headers, tables.policy.snat), headers)
     if headers.ttl <= 1:  # RFC 1812 section 5.3.1, RFC 8200 section 3
         return Decision(DROP_TTL, headers, service, backend, flow)

@@ -20,6 +20,7 @@ from l4raw.core.model import Backend, Service
 from l4raw.core.next_hops import NextHops
 from l4raw.core.ring import Ring, build
 from l4raw.core.snat import Pool, Ports, pool_of
+from l4raw.core.timeouts import Timeouts
 from l4raw.core.traffic import Cursors as Cursors
 from l4raw.core.traffic import Traffic as Traffic
 from l4raw.core.waiting import Datagram, Key
@@ -28,14 +29,8 @@ from l4raw.wire.abi import (
     EVENT_COUNT,
     EVENT_EVICTED_HALF_OPEN,
     FLOW_AFFINITY,
-    FLOW_CLOSING,
-    FLOW_ESTABLISHED,
     FLOW_FREE,
-    FLOW_HALF_OPEN,
     FLOW_RESTING,
-    FLOW_STATES,
-    FLOW_UDP,
-    FLOW_UDP_NEW,
     PLACE_TAKEN,
     SERVICES,
     VERDICT_COUNT,
@@ -49,15 +44,6 @@ class Arm(NamedTuple):
     mac: bytes
     mtu: int = 1500
     """Bytes of an IP packet."""
-
-
-class Timeouts(NamedTuple):
-    """How long a flow may be silent, in ms."""
-
-    half_open: int = 60_000
-    established: int = 900_000
-    closing: int = 120_000
-    udp: int = 300_000
 
 
 class BackendEntry(NamedTuple):
@@ -175,13 +161,22 @@ class Tables:
 
         It is the flow's that `insert` is told it is of; or `drop_place` gives it back.
         """
-        flows = self.flows
-        place, oldest = flows.share.take()
+        place, oldest = self.flows.share.take()
         while not place:
-            self.free(oldest, flows.read(oldest).lock)
-            self.events[EVENT_EVICTED_HALF_OPEN] += 1
-            place, oldest = flows.share.take()
+            self._evict(oldest)
+            place, oldest = self.flows.share.take()
         return place
+
+    def evict_half_open(self) -> bool:
+        """Have the oldest half-open flow go; whether there was one."""
+        oldest = self.flows.share.oldest()
+        if oldest >= 0:
+            self._evict(oldest)
+        return oldest >= 0
+
+    def _evict(self, index: int) -> None:
+        self.free(index, self.flows.read(index).lock)
+        self.events[EVENT_EVICTED_HALF_OPEN] += 1
 
     def drop_place(self, place: int) -> None:
         """Give back a place that no flow has got, unless the attempt to insert it has."""
@@ -264,7 +259,7 @@ def compile_policy(
             backends[place] = BackendEntry(place, number, backend, *hops[backend.address], source)
             members.append((place, backend))
         ring = build(service.scheduler, members, seed)
-        limits = _by_state((timeouts or {}).get(service.name, Timeouts()), service.affinity)
+        limits = (timeouts or {}).get(service.name, Timeouts()).by_state(service.affinity)
         entry = ServiceEntry(number, service, ring, limits, compile_acl(service.acl), pool_of(service.snat))
         by_number[number] = table[service.vip, service.port, service.protocol] = entry
     if len(by_number) > SERVICES or len(backends) > BACKENDS:
@@ -285,13 +280,3 @@ def _numbered(known: dict[_Key, int], key: _Key, entries: list[_Entry | None]) -
         known[key] = len(entries)
         entries.append(None)
     return known[key]
-
-
-def _by_state(timeouts: Timeouts, affinity: int) -> tuple[int, ...]:
-    limits = [0] * FLOW_STATES
-    limits[FLOW_HALF_OPEN] = timeouts.half_open
-    limits[FLOW_ESTABLISHED] = timeouts.established
-    limits[FLOW_CLOSING] = timeouts.closing
-    limits[FLOW_UDP_NEW] = limits[FLOW_UDP] = timeouts.udp
-    limits[FLOW_AFFINITY] = affinity
-    return tuple(limits)

@@ -51,6 +51,11 @@ class SharedFlows(FlowTable):
     def used(self, value: int) -> None:
         assert value == 0, "the helper counts"
 
+    @property
+    def half_open(self) -> int:
+        """Half-open flows, and those about to begin, whoever makes them."""
+        return int(self._control.half_open_used)
+
     def note_resting(self, count: int) -> None:
         """How many of them rest now; the helper reads it."""
         self.resting = self._control.resting = count
@@ -186,6 +191,13 @@ class SharedTables(Tables):
         write_half(self.layout, (self.layout.control.generation + 1) & 1, policy, self.local)
         super().install(policy)
         native.lib.l4_switch(self._queues_view)
+
+    def evict_half_open(self) -> bool:
+        """Have the oldest half-open flow go; whether there was one."""
+        result = native.lib.l4_half_open_evict(self._view)
+        if result == BUSY:
+            raise held("evict")
+        return bool(result == 0)
 
     def take_place(self) -> int:
         """A place for a new flow among the half-open ones, from 1 on; the oldest goes if there is none."""

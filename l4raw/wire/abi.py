@@ -12,7 +12,7 @@ from typing import Final, NewType
 Verdict = NewType("Verdict", int)
 """What became of a frame. An index into VERDICT_NAMES and VERDICT_SENTENCES."""
 
-ABI_VERSION: Final = 16
+ABI_VERSION: Final = 17
 
 # enum l4_limit
 BURST: Final = 64
@@ -150,7 +150,8 @@ MISS: Final = 255
 EVENT_EVICTED_HALF_OPEN: Final = 0
 EVENT_EVICTED_OLDEST: Final = 1
 EVENT_STATELESS: Final = 2
-EVENT_COUNT: Final = 3
+EVENT_NO_AFFINITY: Final = 3
+EVENT_COUNT: Final = 4
 
 PLACE_TAKEN: Final = 2147483647
 
@@ -323,12 +324,14 @@ EVENT_NAMES: Final[tuple[str, ...]] = (
     "evicted_half_open",
     "evicted_oldest",
     "stateless",
+    "no_affinity",
 )
 """By event, in lower case: as the counters are named."""
 
 EVENT_SENTENCES: Final[tuple[str, ...]] = (
-    "a half-open flow made room for a newer one: their share of the flow table was full",
+    "a half-open flow made room for a newer one: their share of the flow table, or all of it, was full",
     "a flow made room for a new one, as its service evicts the oldest: the flow table was full",
     "a frame went where the ring says, without an entry: the flow table was full",
+    "where a client's new flow went was not remembered for its next ones: the flow table was too full",
 )
 """By event: what a person is told."""

@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 16 };
+enum { L4_ABI_VERSION = 17 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -143,9 +143,10 @@ enum { L4_MISS = 255 };
 
 /* What happens on the way to a verdict, and is counted beside it. */
 #define L4_EVENTS(_) \
-	_(EVICTED_HALF_OPEN, "a half-open flow made room for a newer one: their share of the flow table was full") \
+	_(EVICTED_HALF_OPEN, "a half-open flow made room for a newer one: their share of the flow table, or all of it, was full") \
 	_(EVICTED_OLDEST, "a flow made room for a new one, as its service evicts the oldest: the flow table was full") \
-	_(STATELESS, "a frame went where the ring says, without an entry: the flow table was full")
+	_(STATELESS, "a frame went where the ring says, without an entry: the flow table was full") \
+	_(NO_AFFINITY, "where a client's new flow went was not remembered for its next ones: the flow table was too full")
 
 #define L4_EVENT_ENUM(name, sentence) L4_EVENT_##name,
 enum l4_event { L4_EVENTS(L4_EVENT_ENUM) L4_EVENT_COUNT };
@@ -231,7 +232,7 @@ struct l4_flow {
 	uint16_t next_hop;         /* where frames of this direction go; 0: the backend's */
 	uint32_t peer;             /* entry of the other direction, plus 1; 0: none */
 	uint32_t last_seen;        /* ms of the tables' clock, modulo 2^32 */
-	uint32_t sequence;         /* of a half-open client: its place among such, from 1; see touch.h; 0: none */
+	uint32_t sequence;         /* of a half-open client: its place among such, from 1, or 0; else: see touch.h */
 	uint32_t lock;             /* bit 0: taken by a writer; above: generation */
 	uint32_t packets;
 };

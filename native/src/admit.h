@@ -125,18 +125,15 @@ L4_INLINE int64_t l4_insert_one(struct l4_context *context, const struct l4_back
 		return index;
 	image.packets = 1;
 	/* Python makes ports at rest give way first. */
-	index = L4_FULL;
-	if (!l4_waits_for_rest(tables, 1)) {
+	index = l4_waits_for_rest(tables, 1) ? L4_FULL : l4_reserve_for(context, 1);
+	if (!index) {
 		image.sequence = l4_take_place(tables);
-		index = image.sequence && l4_make_way(context, 1) ? L4_FULL : L4_BUSY;
-	}
-	if (index != L4_BUSY && image.sequence && l4_reserve(tables, 1)) {
-		index = l4_insert(tables, &context->headers.key, &image, NULL, NULL);
-		if (index < 0)
+		index = image.sequence ? l4_insert(tables, &context->headers.key, &image, NULL, NULL) : L4_BUSY;
+		if (index < 0) {
+			l4_drop_place(tables, image.sequence);
 			l4_unreserve(tables, 1);
+		}
 	}
-	if (index < 0)
-		l4_drop_place(tables, image.sequence);
 	l4_end(tables, &context->headers.key, NULL);
 	return index;
 }
@@ -196,18 +193,15 @@ L4_INLINE int64_t l4_insert_pair(struct l4_context *context, const struct l4_bac
 		return index;
 	image.packets = 1;
 	/* Python makes ports at rest give way first. */
-	index = L4_FULL;
-	if (!l4_waits_for_rest(tables, 2)) {
+	index = l4_waits_for_rest(tables, 2) ? L4_FULL : l4_reserve_for(context, 2);
+	if (!index) {
 		image.sequence = l4_take_place(tables);
-		index = image.sequence && l4_make_way(context, 2) ? L4_FULL : L4_BUSY;
-	}
-	if (index != L4_BUSY && image.sequence && l4_reserve(tables, 2)) {
-		index = l4_insert_reserved(context, reply_key, &image, &reply, verdict);
-		if (index < 0)
+		index = image.sequence ? l4_insert_reserved(context, reply_key, &image, &reply, verdict) : L4_BUSY;
+		if (index < 0) {
+			l4_drop_place(tables, image.sequence);
 			l4_unreserve(tables, 2);
+		}
 	}
-	if (index < 0)
-		l4_drop_place(tables, image.sequence);
 	l4_end(tables, &context->headers.key, reply_key);
 	return index;
 }

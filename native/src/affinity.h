@@ -73,19 +73,22 @@ L4_INLINE bool l4_renew(const struct l4_tables *tables, uint32_t index, uint32_t
 L4_INLINE int l4_insert_choice(const struct l4_tables *tables, const struct l4_key *key, struct l4_flow *image)
 {
 	const struct l4_control *control = l4_control_of(tables);
-	int64_t index;
+	int64_t index = L4_FULL;
+	int why;
 
-	if (l4_load(&control->used) >= control->flow_capacity - control->flow_capacity / L4_FLOWS_ALONE)
-		return 0;
-	index = l4_begin(tables, key, NULL);
-	if (index)
-		return (int)index;
-	if (l4_reserve(tables, 1)) {
-		index = l4_insert(tables, key, image, NULL, NULL);
-		if (index < 0)
-			l4_unreserve(tables, 1);
+	if (l4_load(&control->used) < control->flow_capacity - control->flow_capacity / L4_FLOWS_ALONE) {
+		why = l4_begin(tables, key, NULL);
+		if (why)
+			return why;
+		if (l4_reserve(tables, 1)) {
+			index = l4_insert(tables, key, image, NULL, NULL);
+			if (index < 0)
+				l4_unreserve(tables, 1);
+		}
+		l4_end(tables, key, NULL);
 	}
-	l4_end(tables, key, NULL);
+	if (index == L4_FULL)
+		l4_count_event(tables, L4_EVENT_NO_AFFINITY);
 	return index == L4_BUSY ? L4_BUSY : 0;
 }
 

@@ -79,7 +79,7 @@ L4_INLINE void l4_see(struct l4_context *context)
 				    headers->key.protocol);
 }
 
-/* Stage 2: find. A burst runs it ahead of l4_decide(), which looks again if there was nothing. */
+/* Stage 2: find. A burst has looked ahead (helper.c), and l4_decide() looks again if there was nothing. */
 L4_INLINE void l4_look(struct l4_context *context)
 {
 	if (context->verdict == L4_UNDECIDED && context->headers.l4)

@@ -34,8 +34,8 @@
  *
  * A reader takes no lock. It reads the lock word with acquire, then the
  * entry, and then, after an acquire fence, the lock word again: the same even
- * value says that nothing but state, last_seen and packets can have changed
- * in between (a seqlock; Boehm, "Can seqlocks get along with programming
+ * value says that nothing but state, last_seen, sequence and packets can have
+ * changed in between (a seqlock; Boehm, "Can seqlocks get along with programming
  * language memory models?", MSPC'12, section 4).
  *
  * Two threads must not insert the same key: whoever inserts has the key's
@@ -57,8 +57,7 @@
  * under the stripe.
  *
  * No lock is waited for: after L4_TRIES tries the answer is L4_BUSY, nothing
- * is changed, and the frame is a miss. Locks are taken in one order (stripes,
- * overflow, next hops, entries), though with bounded tries no order could deadlock.
+ * is changed, and the frame is a miss. So no order of locks can deadlock.
  *
  * Include memory.h first, or BPF's equivalent.
  */
@@ -210,7 +209,7 @@ L4_INLINE uint8_t *l4_tag_at(const struct l4_tables *tables, uint32_t index)
 	return tags ? (uint8_t *)tags + index % L4_SLOTS : NULL;
 }
 
-/* The tags of a bucket's entries, the first one's in the lowest byte. */
+/* The tags of a bucket's entries, the first one's in the lowest byte. Where there is no bucket, none is free. */
 L4_INLINE uint32_t l4_tags_of(const struct l4_tables *tables, uint32_t bucket)
 {
 	uint32_t *tags = l4_tags_at(tables, bucket);
@@ -264,10 +263,11 @@ L4_INLINE bool l4_is_marked(const struct l4_tables *tables, uint32_t bucket)
 	return mark && l4_load_acquire(mark) == l4_load(&l4_control_of(tables)->mark);
 }
 
-/* Which of the candidates has this key, and its generation; or L4_NONE, or L4_BUSY. */
-L4_INLINE int64_t l4_find_among(const struct l4_tables *tables, struct l4_choice bucket, uint64_t candidates,
-				const struct l4_key *key, uint32_t *generation)
+/* Index of the entry with this key, and its generation; or L4_NONE, or L4_BUSY. */
+L4_INLINE int64_t l4_find(const struct l4_tables *tables, const struct l4_key *key, uint32_t *generation)
 {
+	struct l4_choice bucket = l4_buckets_of(tables, key->hash), block;
+	uint64_t candidates = l4_candidates(tables, bucket, key->hash);
 	int64_t index;
 	uint32_t i;
 
@@ -277,18 +277,6 @@ L4_INLINE int64_t l4_find_among(const struct l4_tables *tables, struct l4_choice
 			return index;
 		candidates &= candidates - 1;
 	}
-	return L4_NONE;
-}
-
-/* Index of the entry with this key, and its generation; or L4_NONE, or L4_BUSY. */
-L4_INLINE int64_t l4_find(const struct l4_tables *tables, const struct l4_key *key, uint32_t *generation)
-{
-	struct l4_choice bucket = l4_buckets_of(tables, key->hash), block;
-	uint64_t candidates = l4_candidates(tables, bucket, key->hash);
-	int64_t index = l4_find_among(tables, bucket, candidates, key, generation);
-
-	if (index != L4_NONE)
-		return index;
 	if (!l4_is_marked(tables, bucket.first) || !l4_is_marked(tables, bucket.second))
 		return L4_NONE;
 	block = l4_blocks_of(tables, key->hash);
@@ -308,8 +296,9 @@ L4_INLINE bool l4_read(const struct l4_tables *tables, uint32_t index, struct l4
 	if (!entry)
 		return false;
 	generation = l4_load_acquire(&entry->lock);
+	/* The state before `sequence`: see l4_move(). */
 	for (i = 0; i < sizeof(*copy) / 8; i++)
-		words[i] = l4_load(&l4_words(entry)[i]);
+		words[i] = l4_load_acquire(&l4_words(entry)[i]);
 	l4_copy(copy, words, sizeof(*copy));
 	return !(generation & 1) && l4_unchanged(entry, generation);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How a new flow gets room while the flow table is full, if its service
- * evicts the oldest: the twin of make_way() in l4raw/core/full.py.
+ * How a new flow gets room while the flow table is full: the twin of
+ * has_room() and make_way() in l4raw/core/full.py.
  *
  * Include memory.h first, or BPF's equivalent.
  */
@@ -86,6 +86,19 @@ L4_APART bool l4_make_way(const struct l4_context *context, uint32_t entries)
 		l4_count_event(tables, L4_EVENT_EVICTED_OLDEST);
 	}
 	return true;
+}
+
+/* Reserve room for so many entries; who makes way for them, if nobody else does: see above. 0, L4_FULL or L4_BUSY. */
+L4_INLINE int l4_reserve_for(const struct l4_context *context, uint32_t entries)
+{
+	const struct l4_tables *tables = context->tables;
+	int result = l4_reserve(tables, entries) ? 0 : l4_make_room(tables, entries);
+
+	if (result != L4_FULL)
+		return result;
+	if (!l4_make_way(context, entries))
+		return L4_BUSY;
+	return l4_reserve(tables, entries) ? 0 : L4_FULL;
 }
 
 #endif

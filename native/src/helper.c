@@ -5,7 +5,7 @@
  */
 /*
  * A context is not set to 0 first; see begin(). The compiler does not follow
- * that `headers` and `key` are read only while there is no verdict, and what
+ * that `headers` are read only while there is no verdict, and what
  * NAT needs only where `nat` is set.
  */
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -77,18 +77,18 @@ unsigned l4_steer(const struct l4_tables *tables, const struct l4_frame *frame, 
 /* Where in the table a frame of a burst looks. */
 struct ahead {
 	struct l4_choice bucket;
-	uint64_t candidates;
+	int64_t index;             /* of the entry that is probably its flow's; negative: none */
 	bool looks;
 };
 
 /*
  * What the next stage will read, on its way into the cache: the tags of both
- * buckets, then the one entry that they point to, then its peer. With a
- * million flows all of these are misses (tests/bench/helper.py).
+ * buckets, then the one entry that they point to, or that is free for a new
+ * flow, then its peer. With a million flows all of these are misses
+ * (tests/bench/helper.py).
  */
-static inline void prefetch_tags(const struct l4_context *context, struct ahead *ahead)
+L4_INLINE void prefetch_tags(const struct l4_context *context, struct ahead *ahead)
 {
-	ahead->candidates = 0;
 	ahead->looks = context->verdict == L4_UNDECIDED && context->headers.l4;
 	if (!ahead->looks)
 		return;
@@ -97,41 +97,50 @@ static inline void prefetch_tags(const struct l4_context *context, struct ahead 
 	__builtin_prefetch(&context->tables->tags[ahead->bucket.second], 0);
 }
 
-static inline void prefetch_entry(const struct l4_context *context, struct ahead *ahead)
+L4_INLINE void prefetch_entry(const struct l4_context *context, struct ahead *ahead)
 {
+	uint64_t candidates;
+
+	ahead->index = L4_NONE;
 	if (!ahead->looks)
 		return;
-	ahead->candidates = l4_candidates(context->tables, ahead->bucket, context->headers.key.hash);
-	if (ahead->candidates)
-		__builtin_prefetch(&context->tables->flows[l4_first_of(ahead->bucket, ahead->candidates)], 1);
+	candidates = l4_candidates(context->tables, ahead->bucket, context->headers.key.hash);
+	if (candidates) {
+		ahead->index = l4_first_of(ahead->bucket, candidates);
+		l4_prefetch(&context->tables->flows[ahead->index]);
+	} else {
+		l4_prefetch_free(context->tables, ahead->bucket);
+	}
 }
 
-L4_INLINE void prefetch_peer(struct l4_context *context, const struct ahead *ahead)
+/* l4_look(), if it is the first candidate; else l4_decide() looks. */
+L4_INLINE void look_ahead(struct l4_context *context, const struct ahead *ahead)
 {
-	struct l4_flow *entry;
 	uint32_t peer;
 
-	context->flow = l4_find_among(context->tables, ahead->bucket, ahead->candidates, &context->headers.key,
-				      &context->generation);
+	if (ahead->index < 0)
+		return;
+	context->flow = l4_find_at(context->tables, (uint32_t)ahead->index, &context->headers.key, &context->generation);
 	if (context->flow < 0)
 		return;
-	entry = l4_flow_at(context->tables, (uint32_t)context->flow);
-	peer = entry ? l4_load(&entry->peer) : 0;
+	peer = l4_load(&context->tables->flows[context->flow].peer);
 	if (peer)
 		__builtin_prefetch(&context->tables->flows[peer - 1], 0);
 }
 
-void l4_steer_burst(const struct l4_tables *tables, const struct l4_frame *frames, uint32_t count,
-		    struct l4_result *results)
-{
-	struct l4_context contexts[L4_BURST];
-	struct ahead ahead[L4_BURST];
-	uint32_t half = pass(tables), i;
+/*
+ * How many frames are at the same stage: enough for a cache miss of the first to be over when its next stage
+ * comes, and so few that all of their contexts stay in the first-level cache.
+ */
+enum { ABREAST = 16 };
 
-	if (count > L4_BURST)
-		count = L4_BURST;
-	for (i = 0; i < count; i++)
-		__builtin_prefetch(frames[i].data, 1);
+static inline void steer_abreast(const struct l4_tables *tables, const struct l4_frame *frames, uint32_t count,
+				 uint32_t half, struct l4_result *results)
+{
+	struct l4_context contexts[ABREAST];
+	struct ahead ahead[ABREAST];
+	uint32_t i;
+
 	for (i = 0; i < count; i++) {
 		begin(&contexts[i], tables, half, &frames[i]);
 		l4_see(&contexts[i]);
@@ -140,13 +149,24 @@ void l4_steer_burst(const struct l4_tables *tables, const struct l4_frame *frame
 	for (i = 0; i < count; i++)
 		prefetch_entry(&contexts[i], &ahead[i]);
 	for (i = 0; i < count; i++)
-		prefetch_peer(&contexts[i], &ahead[i]);
+		look_ahead(&contexts[i], &ahead[i]);
 	/* In order, each with its effects, so that it is as if the frames had come one by one. */
 	for (i = 0; i < count; i++) {
 		l4_decide(&contexts[i]);
 		l4_rewrite(&contexts[i]);
 		report(&contexts[i], &results[i]);
 	}
+}
+
+void l4_steer_burst(const struct l4_tables *tables, const struct l4_frame *frames, uint32_t count,
+		    struct l4_result *results)
+{
+	uint32_t half = pass(tables), i;
+
+	if (count > L4_BURST)
+		count = L4_BURST;
+	for (i = 0; i < count; i += ABREAST)
+		steer_abreast(tables, &frames[i], count - i < ABREAST ? count - i : ABREAST, half, &results[i]);
 }
 
 void l4_count(const struct l4_tables *tables, const struct l4_result *result, uint32_t size)

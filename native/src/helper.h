@@ -5,7 +5,7 @@
  * `tables` is one queue's view. Whoever calls l4_steer(), l4_steer_burst(),
  * l4_count() or l4_pass() with it is the one thread that this queue has, or
  * knows that this thread is not running; so does who calls l4_flow_free()
- * and l4_place_take(), which count. All other functions may be called from any thread at any time.
+ * l4_half_open_evict(), l4_place_take() and l4_flow_put(), which count. All other functions may be called from any thread at any time.
  */
 #ifndef L4RAW_SRC_HELPER_H
 #define L4RAW_SRC_HELPER_H
@@ -83,8 +83,9 @@ void l4_switch(const struct l4_tables *tables);
  *     time from now on. 1; or 0, if its lock word is not `generation`.
  * l4_flow_free: free the flow of an entry, both directions, if its lock word
  *     still is `generation`. 0, L4_NONE if it is not, or L4_BUSY.
+ * l4_half_open_evict: the oldest half-open flow goes. 0, L4_NONE if there is none, or L4_BUSY.
  * l4_place_take: a place for a half-open flow, which l4_flow_put finds in `sequence`; the oldest of them
- *     makes room. 0: a lock was held.
+ *     makes room. 0: a lock or the place was held.
  * l4_place_drop: give back a place that no flow has got.
  */
 int64_t l4_flow_find(const struct l4_tables *tables, const struct l4_flow *key);
@@ -95,6 +96,7 @@ int64_t l4_flow_put(const struct l4_tables *tables, const struct l4_flow *flow, 
 void l4_flow_touch(const struct l4_tables *tables, uint32_t index, const struct l4_flow *was,
 		   const struct l4_flow *is);
 int l4_flow_free(const struct l4_tables *tables, uint32_t index, uint32_t generation);
+int l4_half_open_evict(const struct l4_tables *tables);
 uint32_t l4_place_take(const struct l4_tables *tables);
 void l4_place_drop(const struct l4_tables *tables, uint32_t place);
 

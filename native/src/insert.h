@@ -49,21 +49,39 @@ L4_INLINE uint32_t l4_how_many(uint32_t flags)
 	return (flags >> 7) * 0x01010101u >> 24;
 }
 
-/* Take the first free entry of the emptier of a key's buckets, and tag it. Its index, L4_FULL or L4_BUSY. */
+/* Index of the first free entry of the emptier of a key's buckets, or L4_FULL. */
+L4_INLINE int64_t l4_free_of(const struct l4_tables *tables, struct l4_choice bucket)
+{
+	uint32_t first = (uint32_t)l4_tagged(l4_tags_of(tables, bucket.first), 0);
+	uint32_t second = (uint32_t)l4_tagged(l4_tags_of(tables, bucket.second), 0);
+	bool of_second = l4_how_many(second) > l4_how_many(first);
+
+	if (!(first | second))
+		return L4_FULL;
+	return l4_first_of(bucket, of_second ? (uint64_t)second << 32 : first);
+}
+
+/* That entry, on its way into the cache. */
+L4_INLINE void l4_prefetch_free(const struct l4_tables *tables, struct l4_choice bucket)
+{
+	int64_t index = l4_free_of(tables, bucket);
+
+	if (index >= 0)
+		l4_prefetch(l4_flow_at(tables, (uint32_t)index));
+}
+
+/* Take that entry, and tag it. Its index, L4_FULL or L4_BUSY. */
 L4_INLINE int64_t l4_take_free(const struct l4_tables *tables, uint64_t hash)
 {
 	struct l4_choice bucket = l4_buckets_of(tables, hash);
 	uint32_t tries;
 
 	for (tries = 0; tries < L4_TRIES; tries++) {
-		uint32_t first = (uint32_t)l4_tagged(l4_tags_of(tables, bucket.first), 0);
-		uint32_t second = (uint32_t)l4_tagged(l4_tags_of(tables, bucket.second), 0);
-		bool of_second = l4_how_many(second) > l4_how_many(first);
-		uint32_t index = first | second ? l4_first_of(bucket, of_second ? (uint64_t)second << 32 : first) : 0;
-		struct l4_flow *entry = l4_flow_at(tables, index);
-		uint8_t *tag = l4_tag_at(tables, index);
+		int64_t index = l4_free_of(tables, bucket);
+		struct l4_flow *entry = index < 0 ? NULL : l4_flow_at(tables, (uint32_t)index);
+		uint8_t *tag = index < 0 ? NULL : l4_tag_at(tables, (uint32_t)index);
 
-		if (!(first | second) || !entry || !tag)
+		if (!entry || !tag)
 			return L4_FULL;
 		if (l4_take_if_free(entry)) {
 			l4_store(tag, l4_tag_of(hash));
@@ -294,9 +312,12 @@ L4_INLINE void l4_name_place(const struct l4_tables *tables, const struct l4_flo
 L4_INLINE int64_t l4_insert(const struct l4_tables *tables, const struct l4_key *key, struct l4_flow *from,
 			    const struct l4_key *reply_key, struct l4_flow *reply)
 {
-	int64_t index = l4_place(tables, key->hash, from), other;
 	struct l4_flow *entry, *peer;
+	int64_t index, other;
 
+	if (reply_key)
+		l4_prefetch_free(tables, l4_buckets_of(tables, reply_key->hash));
+	index = l4_place(tables, key->hash, from);
 	if (index < 0)
 		return index;
 	entry = l4_flow_at(tables, (uint32_t)index);

@@ -64,6 +64,9 @@ L4_INLINE bool l4_exchange_both_if(uint64_t *to, uint64_t expected, uint64_t val
 	return __atomic_compare_exchange_n(to, &expected, value, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
+/* It will soon be written. */
+#define l4_prefetch(at) __builtin_prefetch(at, 1)
+
 /* Between two tries. */
 L4_INLINE void l4_relax(void)
 {

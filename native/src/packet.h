@@ -274,9 +274,9 @@ L4_INLINE int l4_parse_v6(const uint8_t *data, const uint8_t *end, uint32_t star
 		return L4_DROP_IP_LENGTH;
 	*headers = (struct l4_headers){
 		.key.src = { l4_read64(ip + offsetof(struct ipv6hdr, saddr)),
-			 l4_read64(ip + offsetof(struct ipv6hdr, saddr) + 8) },
+			     l4_read64(ip + offsetof(struct ipv6hdr, saddr) + 8) },
 		.key.dst = { l4_read64(ip + offsetof(struct ipv6hdr, daddr)),
-			 l4_read64(ip + offsetof(struct ipv6hdr, daddr) + 8) },
+			     l4_read64(ip + offsetof(struct ipv6hdr, daddr) + 8) },
 		.key.protocol = ip[offsetof(struct ipv6hdr, nexthdr)],
 		.ttl = ip[offsetof(struct ipv6hdr, hop_limit)],
 		.v6 = true,

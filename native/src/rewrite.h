@@ -14,8 +14,8 @@
 /* Where the checksum of this frame's TCP or UDP header is. */
 L4_INLINE uint32_t l4_check_at(const struct l4_headers *headers)
 {
-	return headers->l4 + (uint32_t)(headers->key.protocol == IPPROTO_TCP ? offsetof(struct tcphdr, check)
-									 : offsetof(struct udphdr, check));
+	return headers->l4 + (uint32_t)(headers->key.protocol == IPPROTO_TCP ? offsetof(struct tcphdr, check) :
+									offsetof(struct udphdr, check));
 }
 
 /* As a checksum of 0 means "none" in UDP, one that is 0 is sent as 0xffff, its other spelling: RFC 768. */

@@ -36,26 +36,43 @@ L4_INLINE uint32_t l4_in_place(const struct l4_tables *tables, uint32_t number)
 	return place ? l4_load(place) : 0;
 }
 
-/* The place of the oldest half-open flow, with the lock; 0: it is none of the next L4_LOOK. */
-L4_INLINE uint32_t l4_oldest_place(const struct l4_tables *tables)
+/* With the lock: the oldest turn follows, past places that are free. It never is ahead of the turn. */
+L4_INLINE void l4_follow_turn(const struct l4_tables *tables, uint32_t most)
 {
 	struct l4_control *control = l4_control_of(tables);
-	uint32_t look, turn = l4_load(&control->turn), oldest = l4_load(&control->oldest), number = 0;
+	uint32_t turn = l4_load(&control->turn), oldest = l4_load(&control->oldest), i;
 
 	if (turn - oldest > control->place_count)
 		oldest = turn - control->place_count;
-	for (look = 0; look < L4_LOOK; look++) {
-		number = l4_place_at_turn(tables, oldest);
-		if (l4_in_place(tables, number))
-			break;
+	for (i = 0; i < most && oldest != turn && !l4_in_place(tables, l4_place_at_turn(tables, oldest)); i++)
 		oldest++;
-	}
 	l4_store(&control->oldest, oldest);
-	return look < L4_LOOK ? number : 0;
+}
+
+/*
+ * The place of the oldest half-open flow, with the lock; places that somebody is about to fill are passed over.
+ * L4_NONE: there is none; L4_BUSY: it is none of the next L4_LOOK.
+ */
+L4_INLINE int64_t l4_oldest_place(const struct l4_tables *tables)
+{
+	const struct l4_control *control = l4_control_of(tables);
+	uint32_t at, look, number, value;
+
+	l4_follow_turn(tables, L4_LOOK);
+	at = l4_load(&control->oldest);
+	for (look = 0; look < L4_LOOK; look++, at++) {
+		if (at == l4_load(&control->turn))
+			return L4_NONE;
+		number = l4_place_at_turn(tables, at);
+		value = l4_in_place(tables, number);
+		if (value && value != L4_PLACE_TAKEN)
+			return number;
+	}
+	return L4_BUSY;
 }
 
 /* A place that is held now, with the lock; or 0, and in `oldest` the place whose flow must go first, if one was found. */
-L4_INLINE uint32_t l4_next_place(const struct l4_tables *tables, uint32_t *oldest)
+L4_INLINE uint32_t l4_next_place(const struct l4_tables *tables, int64_t *oldest)
 {
 	struct l4_control *control = l4_control_of(tables);
 	uint32_t turn = l4_load(&control->turn), number = l4_place_at_turn(tables, turn);
@@ -74,6 +91,8 @@ L4_INLINE uint32_t l4_next_place(const struct l4_tables *tables, uint32_t *oldes
 	l4_store(place, (uint32_t)L4_PLACE_TAKEN);
 	l4_add(&control->half_open_used, 1u);
 	l4_store(&control->turn, turn + 1);
+	/* More than one for a turn, so that nobody has far to look for the oldest. */
+	l4_follow_turn(tables, 2);
 	return number;
 }
 
@@ -102,10 +121,11 @@ L4_INLINE bool l4_evict_at(const struct l4_tables *tables, uint32_t number)
 L4_APART uint32_t l4_take_place(const struct l4_tables *tables)
 {
 	struct l4_control *control = l4_control_of(tables);
-	uint32_t tries, number, oldest;
+	uint32_t tries, number;
+	int64_t oldest;
 
 	for (tries = 0; tries < L4_TRIES; tries++) {
-		oldest = 0;
+		oldest = L4_BUSY;
 		if (!l4_try_lock(&control->share_lock))
 			return 0;
 		number = l4_next_place(tables, &oldest);
@@ -113,7 +133,7 @@ L4_APART uint32_t l4_take_place(const struct l4_tables *tables)
 		if (number)
 			return number;
 		/* Without the share's lock, as it takes others. */
-		if (!oldest || !l4_evict_at(tables, oldest))
+		if (oldest < 0 || !l4_evict_at(tables, (uint32_t)oldest))
 			return 0;
 	}
 	return 0;
@@ -123,6 +143,38 @@ L4_APART uint32_t l4_take_place(const struct l4_tables *tables)
 L4_INLINE void l4_drop_place(const struct l4_tables *tables, uint32_t number)
 {
 	l4_free_place(tables, number, L4_PLACE_TAKEN);
+}
+
+/* Have the oldest half-open flow go. 0; L4_NONE: there is none; or L4_BUSY. */
+L4_INLINE int l4_evict_half_open(const struct l4_tables *tables)
+{
+	struct l4_control *control = l4_control_of(tables);
+	int64_t number;
+
+	if (!l4_try_lock(&control->share_lock))
+		return L4_BUSY;
+	number = l4_oldest_place(tables);
+	l4_unlock(&control->share_lock);
+	if (number < 0)
+		return (int)number;
+	return l4_evict_at(tables, (uint32_t)number) ? 0 : L4_BUSY;
+}
+
+/*
+ * l4_reserve(); while the table is full, half-open flows make room. 0: it is reserved; L4_FULL: none of them is left;
+ * or L4_BUSY.
+ */
+L4_APART int l4_make_room(const struct l4_tables *tables, uint32_t entries)
+{
+	uint32_t tries;
+
+	for (tries = 0; tries < L4_TRIES; tries++) {
+		if (l4_reserve(tables, entries))
+			return 0;
+		if (l4_evict_half_open(tables) == L4_NONE)
+			return L4_FULL;
+	}
+	return L4_BUSY;
 }
 
 #endif

@@ -4,7 +4,10 @@
  * the same inlined functions that they use, tried again until the lock was
  * free. See helper.h for what each promises.
  */
+/* nanosleep() */
+#define _POSIX_C_SOURCE 199309L
 #include <sched.h>
+#include <time.h>
 
 #include "memory.h"
 #include "affinity.h"
@@ -14,17 +17,28 @@
 
 /*
  * How often a lock is tried before L4_BUSY. Its holder does no more than a
- * few hundred instructions with it, but can lose its processor meanwhile; so
- * this gives up the processor between tries, some seconds in all.
+ * few hundred instructions with it, but can lose its processor meanwhile: so
+ * this gives up its own between tries, and sleeps when that was in vain, three
+ * seconds in all at least.
  */
-enum { PATIENCE = 100000 };
+enum { YIELDS = 1000, NAPS = 30000, NAP_NS = 100000 };
 
-#define PATIENTLY(result, busy, call)                          \
-	do {                                                   \
-		int left = PATIENCE;                           \
-                                                               \
-		while (((result) = (call)) == (busy) && --left) \
-			sched_yield();                         \
+static void rest_after(int tries)
+{
+	const struct timespec nap = { .tv_nsec = NAP_NS };
+
+	if (tries < YIELDS)
+		sched_yield();
+	else
+		nanosleep(&nap, NULL);
+}
+
+#define PATIENTLY(result, busy, call)                                            \
+	do {                                                                     \
+		int tries = 0;                                                   \
+                                                                                 \
+		while (((result) = (call)) == (busy) && tries < YIELDS + NAPS) \
+			rest_after(tries++);                                     \
 	} while (0)
 
 static struct l4_key key_of(const struct l4_tables *tables, const struct l4_flow *flow)
@@ -64,8 +78,12 @@ static int64_t put(const struct l4_tables *tables, const struct l4_key *key, con
 	if (index)
 		return index;
 	image.peer = other.peer = 0;
-	index = L4_FULL;
-	if (l4_reserve(tables, entries)) {
+	/* There was room when Python looked: half-open flows that came meanwhile go for another one. */
+	if (l4_has_place(&image) && image.sequence)
+		index = l4_make_room(tables, entries);
+	else
+		index = l4_reserve(tables, entries) ? 0 : L4_FULL;
+	if (!index) {
 		index = l4_insert(tables, key, &image, reply_key, reply ? &other : NULL);
 		if (index < 0)
 			l4_unreserve(tables, entries);
@@ -98,6 +116,14 @@ void l4_flow_touch(const struct l4_tables *tables, uint32_t index, const struct 
 
 	if (entry)
 		l4_touch(tables, index, entry, &seen);
+}
+
+int l4_half_open_evict(const struct l4_tables *tables)
+{
+	int result;
+
+	PATIENTLY(result, L4_BUSY, l4_evict_half_open(tables));
+	return result;
 }
 
 uint32_t l4_place_take(const struct l4_tables *tables)

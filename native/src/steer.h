@@ -10,9 +10,10 @@
  *
  * Each is a stage over one context, so that a burst can run them one after
  * the other with the next stage's memory on its way, and BPF can run them in
- * turn. They do no more than look things up in tables that Python wrote;
- * where that does not suffice the frame is a miss, unchanged here, and so are the
- * tables, but for a turn of a cursor that two threads took at once.
+ * turn. What they look up, Python wrote; what they write are flows, what goes
+ * with one, and counters. Where that does not suffice the frame is a miss,
+ * unchanged here, and so are the tables; but a turn is lost that two threads
+ * took at once, and a flow that has gone for a new one stays gone.
  *
  * Include memory.h first, or BPF's equivalent.
  */
@@ -77,7 +78,7 @@ L4_INLINE bool l4_recall(const struct l4_context *context, struct l4_values *val
 	if (!entry)
 		return false;
 	/* No loop: it would not be unrolled. */
-	words[0] = l4_load(&from[4]);
+	words[0] = l4_load_acquire(&from[4]); /* the state before `sequence`: see l4_move() */
 	words[1] = l4_load(&from[5]);
 	words[2] = l4_load(&from[6]);
 	words[3] = l4_load(&from[7]);
@@ -102,7 +103,7 @@ L4_INLINE bool l4_acknowledges(const struct l4_headers *headers, uint32_t expect
 /* Whether a FIN or RST may be its sender's: _is_plausible() in l4raw/core/states.py. */
 L4_INLINE bool l4_is_plausible(const struct l4_headers *headers, const struct l4_flow *peer)
 {
-	uint32_t acknowledged = l4_is_half_open(l4_load(&peer->state)) ? 0 : l4_load(&peer->sequence);
+	uint32_t acknowledged = l4_is_half_open(l4_load_acquire(&peer->state)) ? 0 : l4_load(&peer->sequence);
 
 	return !acknowledged || l4_ntohl(headers->sequence_be) - acknowledged < L4_END_WINDOW;
 }
@@ -184,6 +185,7 @@ L4_INLINE void l4_answered(const struct l4_tables *tables, uint32_t index)
  */
 L4_INLINE int l4_is_over(const struct l4_context *context, const struct l4_values *values, uint32_t service)
 {
+	const struct l4_service *its = l4_service_at(context->tables, context->half, service);
 	const struct l4_backend *backend = l4_backend_at(context->tables, context->half, values->backend);
 	struct l4_flow *peer = l4_peer_of(context, values);
 
@@ -192,6 +194,9 @@ L4_INLINE int l4_is_over(const struct l4_context *context, const struct l4_value
 	if (values->state != L4_FLOW_CLOSING && !(peer && l4_load(&peer->state) == L4_FLOW_CLOSING))
 		return L4_NONE;
 	if (!values->peer && values->service == service && backend && backend->takes_flows)
+		return L4_NONE;
+	/* None that would be refused ends another: _opens_anew() in l4raw/core/steer.py. */
+	if (!its || l4_is_martian(context) || (its->mode != L4_DSR_L2 && context->headers.ttl <= 1))
 		return L4_NONE;
 	return l4_free_flow(context->tables, (uint32_t)context->flow, context->generation, L4_HOPS_IN_LIST);
 }
@@ -319,15 +324,17 @@ L4_INLINE int l4_verdict_of(struct l4_context *context)
 	if (!context->headers.l4)
 		return l4_without_service(context);
 	known = context->flow >= 0 && l4_recall(context, &entry);
-	/* A frame before it in the burst may have made the entry, or freed it. */
-	if (!known && context->flow != L4_BUSY) {
-		l4_look(context);
-		known = context->flow >= 0 && l4_recall(context, &entry);
+	if (l4_unlikely(!known)) {
+		/* A frame before it in the burst may have made the entry, or freed it. */
+		if (context->flow != L4_BUSY) {
+			l4_look(context);
+			known = context->flow >= 0 && l4_recall(context, &entry);
+		}
+		if (context->flow == L4_BUSY)
+			return l4_miss_as(context, L4_MISS_BUSY);
+		if (context->flow != L4_NONE && !known)
+			return l4_miss_as(context, L4_MISS_CHANGED);
 	}
-	if (context->flow == L4_BUSY)
-		return l4_miss_as(context, L4_MISS_BUSY);
-	if (context->flow != L4_NONE && !known)
-		return l4_miss_as(context, L4_MISS_CHANGED);
 	if (known && l4_unlikely(context->headers.flags & L4_TCP_SYN) && l4_is_vip(context) &&
 	    (service = l4_service_of(context)) >= 0) {
 		int over = l4_is_over(context, &entry, (uint32_t)service);

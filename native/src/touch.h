@@ -20,7 +20,7 @@ L4_INLINE bool l4_is_half_open(uint8_t state)
 	return state == L4_FLOW_HALF_OPEN || state == L4_FLOW_UDP_NEW;
 }
 
-/* Whether it is the client's entry of a half-open flow, which has a place: Entry.has_place in l4raw/core/flows.py. */
+/* Whether it is the client's entry of a half-open flow, which has a place: Entry.has_place in l4raw/core/entry.py. */
 L4_INLINE bool l4_has_place(const struct l4_flow *entry)
 {
 	return l4_is_half_open(l4_load(&entry->state)) && !l4_load(&entry->next_hop);
@@ -60,9 +60,15 @@ struct l4_seen {
 	uint8_t from;              /* its state then */
 	uint8_t to;
 	uint32_t now;
-	uint64_t sequence;         /* of 32 bits; a half of a word would be read whole: see struct l4_key */
+	uint64_t sequence;         /* of 32 bits, written whole: see struct l4_key in packet.h */
 	uint32_t packets;
 };
+
+/* Whether `sequence` is its place also in this state. */
+L4_INLINE bool l4_stays(const struct l4_flow *entry, uint8_t state)
+{
+	return l4_unlikely(l4_is_half_open(state)) && !l4_load(&entry->next_hop);
+}
 
 /* Move the entry from one state to another. False: another thread has it, or has just moved it itself, or freed it. */
 L4_INLINE bool l4_move(const struct l4_tables *tables, uint32_t index, struct l4_flow *entry,
@@ -75,7 +81,10 @@ L4_INLINE bool l4_move(const struct l4_tables *tables, uint32_t index, struct l4
 	moved = l4_load(&entry->state) == seen->from;
 	if (moved) {
 		l4_leave(tables, index, entry);
-		l4_store(&entry->state, seen->to);
+		/* First: who sees the new state must not take the place's number for one that was acknowledged. */
+		if (!l4_stays(entry, seen->to))
+			l4_store(&l4_words(entry)[6], l4_join32(seen->now, seen->sequence));
+		l4_store_release(&entry->state, seen->to);
 	}
 	l4_store_release(&entry->lock, seen->generation);
 	return moved;
@@ -89,7 +98,7 @@ L4_INLINE bool l4_move(const struct l4_tables *tables, uint32_t index, struct l4
 L4_INLINE void l4_touch(const struct l4_tables *tables, uint32_t index, struct l4_flow *entry,
 			const struct l4_seen *seen)
 {
-	bool stays = l4_unlikely(l4_is_half_open(seen->to)) && !l4_load(&entry->next_hop);
+	bool stays = l4_stays(entry, seen->to);
 
 	if (l4_unlikely(seen->from != seen->to) && !l4_move(tables, index, entry, seen))
 		stays = true;

@@ -17,6 +17,7 @@ from l4raw.wire.abi import (
     DROP_CLIENT_FLOWS,
     DROP_NO_BACKEND,
     DROP_NO_FLOW,
+    EVENT_NO_AFFINITY,
     FLOW_AFFINITY,
     FLOWS_ALONE,
     FORWARD,
@@ -187,6 +188,7 @@ def test_the_last_quarter_of_the_table_is_for_flows(mode: Mode, kind: type[Execu
     assert abs(choices(tables) - most // (1 + size)) <= 1
     assert len(tables.flows) > capacity - size, "flows have taken the rest"
     assert verdicts.count(FORWARD) == sum(counted(tables)) == (len(tables.flows) - choices(tables)) // size
+    assert tables.total_events()[EVENT_NO_AFFINITY] == verdicts.count(FORWARD) - choices(tables)
     known = clients[0]
     (index,) = {tables.flows.find(flow_key(known, 1, VIP, 80, TCP))}
     backend = tables.flows.read(index).backend

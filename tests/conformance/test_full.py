@@ -9,7 +9,15 @@ import pytest
 from l4raw.core.flows import flow_key
 from l4raw.core.full import oldest_near
 from l4raw.core.model import Full, Limits, Mode, Scheduler, Service
-from l4raw.wire.abi import DROP_FLOWS_FULL, EVENT_EVICTED_OLDEST, EVENT_STATELESS, FORWARD, REPLY
+from l4raw.engine.shared import SharedTables
+from l4raw.wire.abi import (
+    DROP_FLOWS_FULL,
+    EVENT_EVICTED_HALF_OPEN,
+    EVENT_EVICTED_OLDEST,
+    EVENT_STATELESS,
+    FORWARD,
+    REPLY,
+)
 from tests.crafted import UDP, Tuple5, build
 from tests.executors import EXECUTORS, Executor
 from tests.tables import CLIENT_MAC, OUR_MACS, VIP, backends, ip, make_tables, service
@@ -94,6 +102,68 @@ def test_no_flow_goes_of_a_service_that_does_not_evict(executor: type[Executor])
         assert balancer.run(datagram(1, port), 0, 0).verdict == DROP_FLOWS_FULL
     assert balancer.tables.flows.used == balancer.tables.flows.capacity
     assert balancer.tables.total_events()[EVENT_EVICTED_OLDEST] == 0
+
+
+@each_executor
+@pytest.mark.parametrize("full", [Full.REFUSE_NEW, Full.EVICT_OLDEST])
+@pytest.mark.parametrize("mode", [Mode.DSR_L2, Mode.NAT])
+def test_while_the_table_is_full_half_open_flows_make_room_and_no_others(
+    executor: type[Executor], mode: Mode, full: Full
+) -> None:
+    balancer = filled(executor, dns(FILLERS, full, mode))
+    tables, flows = balancer.tables, balancer.tables.flows
+    index = flows.find(key_of(3000, FILLERS))
+    assert tables.free(index, flows.read(index).lock)
+    proved = [
+        client for client in range(3001, 3000 + flows.capacity) if flows.find(key_of(client, FILLERS)) >= 0
+    ]
+    for client in range(20_000, 20_100):
+        assert balancer.run(datagram(client, FILLERS), 0, 0).verdict == FORWARD
+        assert flows.find(key_of(client, FILLERS)) >= 0
+    assert tables.total_events()[EVENT_EVICTED_HALF_OPEN] == 99
+    assert tables.total_events()[EVENT_EVICTED_OLDEST] == 0
+    assert all(flows.find(key_of(client, FILLERS)) >= 0 for client in proved)
+    assert balancer.run(datagram(20_099, FILLERS), 0, 0).verdict == FORWARD, "it has proved itself now"
+    refused = balancer.run(datagram(20_100, FILLERS), 0, 0).verdict == DROP_FLOWS_FULL
+    assert refused is (full is Full.REFUSE_NEW)
+
+
+@each_executor
+@pytest.mark.parametrize("mode", [Mode.DSR_L2, Mode.NAT])
+def test_the_oldest_of_the_half_open_flows_goes_first(executor: type[Executor], mode: Mode) -> None:
+    balancer = filled(executor, dns(FILLERS, Full.REFUSE_NEW, mode))
+    tables, flows = balancer.tables, balancer.tables.flows
+    for client in range(3000, 3003):
+        index = flows.find(key_of(client, FILLERS))
+        assert tables.free(index, flows.read(index).lock)
+    waiting: list[int] = []
+    for client in range(20_000, 20_050):
+        assert balancer.run(datagram(client, FILLERS), 0, 0).verdict == FORWARD
+        waiting.append(client)
+        assert [flows.find(key_of(each, FILLERS)) >= 0 for each in waiting[-4:]] == [False, True, True, True][
+            -len(waiting) :
+        ]
+    assert balancer.run(datagram(20_048, FILLERS), 0, 0).verdict == FORWARD, "it is not half-open any more"
+    for client in range(20_050, 20_055):
+        assert balancer.run(datagram(client, FILLERS), 0, 0).verdict == FORWARD
+    assert flows.find(key_of(20_048, FILLERS)) >= 0
+
+
+@each_executor
+@pytest.mark.parametrize("full", [Full.REFUSE_NEW, Full.EVICT_OLDEST, Full.STATELESS])
+def test_a_place_that_somebody_is_about_to_fill_keeps_nobody_waiting(
+    executor: type[Executor], full: Full
+) -> None:
+    """As when a thread loses its processor between the two."""
+    balancer = filled(executor, dns(FILLERS, full))
+    tables = balancer.tables
+    place = tables.take_place()
+    verdict = DROP_FLOWS_FULL if full is Full.REFUSE_NEW else FORWARD
+    for client in range(20_000, 20_000 + tables.flows.share.places // 2):
+        assert balancer.run(datagram(client, FILLERS), 0, 0).verdict == verdict
+    if isinstance(tables, SharedTables):
+        assert tables.misses()["busy"] == 0
+    tables.drop_place(place)
 
 
 @each_executor

@@ -11,7 +11,7 @@ from l4raw.control.config import Loaded, one_arm_nat_warnings, parse
 from l4raw.control.errors import ConfigErrors, Problem
 from l4raw.control.settings import LbConfig
 from l4raw.core.model import Backend, Mode, Scheduler, Service
-from l4raw.core.tables import Timeouts
+from l4raw.core.timeouts import Timeouts
 
 GOOD = """\
 [lb]

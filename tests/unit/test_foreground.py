@@ -15,6 +15,7 @@ from l4raw.control.standing import Event
 from l4raw.control.standing import State as Health
 from l4raw.core.snat import Ports
 from l4raw.core.tables import NO_POLICY
+from l4raw.wire.abi import DROP_FLOWS_FULL, EVENT_COUNT, EVENT_EVICTED_HALF_OPEN, VERDICT_COUNT
 from tests.tables import fullnat, make_tables
 
 VIP = bytes([10, 77, 0, 100])
@@ -57,7 +58,48 @@ def test_a_conflict_is_told_once_for_each_host_and_again_after_a_while(
 
 def no_tables() -> Any:
     """As much of tables as is looked at here."""
-    return SimpleNamespace(ports=Ports(), policy=NO_POLICY)
+    share = SimpleNamespace(limit=10)
+    flows = SimpleNamespace(used=50, capacity=100, share=share)
+    return SimpleNamespace(
+        ports=Ports(),
+        policy=NO_POLICY,
+        flows=flows,
+        total_events=lambda: [0] * EVENT_COUNT,
+        total_verdicts=lambda: [0] * VERDICT_COUNT,
+    )
+
+
+def test_what_finds_no_room_is_told_now_and_then_while_it_lasts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock, events, verdicts = SimpleNamespace(now=100.0), [0] * EVENT_COUNT, [0] * VERDICT_COUNT
+    monkeypatch.setattr("l4raw.cli.foreground.time.monotonic", lambda: clock.now)
+    balancer = running([])
+    balancer.tables.total_events, balancer.tables.total_verdicts = lambda: events, lambda: verdicts
+
+    def said(foreground: Foreground, evicted: int, refused: int = 0) -> str:
+        events[EVENT_EVICTED_HALF_OPEN] += evicted
+        verdicts[DROP_FLOWS_FULL] += refused
+        foreground.each_second(balancer)
+        printed = capsys.readouterr()
+        return printed.out + printed.err
+
+    text = Foreground(State())
+    assert said(text, 0) == ""
+    assert "half-open flows make room for newer ones, 1,234 in this second: a flood" in said(text, 1234)
+    assert said(text, 5) == ""
+    balancer.tables.flows.used = 91
+    full = "in this second: the flow table is full: raise flow_memory"
+    assert said(text, 5, 7) == f"warning: new flows are refused, 7 {full}\n"
+    clock.now += 601
+    assert f"5 {full}" in said(text, 5)
+    events[:] = [0] * EVENT_COUNT
+    verdicts[:] = [0] * VERDICT_COUNT
+    data = Foreground(State(json=True))
+    assert said(data, 0) == ""
+    for new in ({"evicted_half_open": 7}, {"evicted_half_open": 8, "drop_flows_full": 3}):
+        line = {"schema": "l4raw.up/1", "event": "flow_table", "entries": 91, "capacity": 100, **new}
+        assert json.loads(said(data, new["evicted_half_open"], new.get("drop_flows_full", 0))) == line
 
 
 def running(unresolved: list[str]) -> Any:

@@ -160,6 +160,8 @@ def test_counters_and_their_summary() -> None:
     assert tuple(data["verdicts"]) == VERDICT_NAMES
     assert sum(data["verdicts"].values()) == 7
     assert (data["flow_entries"], data["flow_capacity"]) == (4, tables.flows.capacity)
+    share = tables.flows.share
+    assert (data["half_open_flows"], data["half_open_limit"]) == (share.used, share.limit)
     first, second, _, of_dns = data["backends"]
     numbers = {
         "flows": 1,
