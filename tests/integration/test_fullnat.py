@@ -89,7 +89,9 @@ def test_backends_answer_the_snat_address_and_find_it(arms: int, version: int, d
             assert len(many_requests(network.client, f"http://{network.vip_host}/", 20)) == 2
             for _ in range(2):
                 backend.ip("neigh flush dev eth0")
-                assert many_requests(network.client, f"http://{network.vip_host}/", 10).total() == 10
+                # Ten of them all go to the other one once in a thousand times.
+                asked = (many_requests(network.client, f"http://{network.vip_host}/", 10) for _ in range(5))
+                assert any(backend.name in each for each in asked)
                 shown = backend.run(["ip", "neigh", "show", network.snat]).stdout
                 assert inner.mac in shown
             with capturing(backend, version=version) as seen:
