@@ -159,9 +159,11 @@ class Foreground:
         total["no_affinity"] = events[EVENT_NO_AFFINITY]
         total["drop_flows_full"] = tables.total_verdicts()[DROP_FLOWS_FULL]
         new, self._short = total - self._short, total
-        if self._state.json and new:
-            self._event("flow_table", entries=table.used, capacity=table.capacity, **new)
-        for name, count in {} if self._state.json else new.items():
+        if self._state.json:
+            if new:
+                self._event("flow_table", entries=table.used, capacity=table.capacity, **new)
+            return
+        for name, count in new.items():
             if self._told_short.get(name, 0.0) <= time.monotonic():
                 self._told_short[name] = time.monotonic() + _REMIND_S
                 near = table.used >= table.capacity - table.share.limit
