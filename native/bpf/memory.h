@@ -80,6 +80,8 @@ L4_INLINE bool l4_has(const uint8_t *start, const uint8_t *end, uint32_t size)
 	return start + size <= end;
 }
 
+#define l4_still_has(start, end, size) l4_has(start, end, size)
+
 L4_INLINE struct l4_control *l4_control_of(const struct l4_tables *tables)
 {
 	(void)tables;
@@ -111,6 +113,13 @@ L4_INLINE uint32_t *l4_tags_at(const struct l4_tables *tables, uint32_t bucket)
 
 	(void)tables;
 	return line ? line + bucket % L4_TAGS_IN_LINE : NULL;
+}
+
+L4_INLINE uint32_t l4_tags_in(const struct l4_tables *tables, uint32_t bucket)
+{
+	uint32_t *tags = l4_tags_at(tables, bucket);
+
+	return tags ? l4_load(tags) : ~0u;
 }
 
 L4_INLINE const struct l4_policy *l4_policy_at(const struct l4_tables *tables, uint32_t half)

@@ -27,6 +27,7 @@ struct l4_context {
 	struct l4_headers headers;
 
 	int64_t flow;              /* index of its entry; or L4_NONE, or L4_BUSY */
+	struct l4_flow *entry;     /* the one that l4_look() found; else it is not set */
 	uint32_t generation;       /* of the entry, when it was found */
 
 	int verdict;               /* enum l4_verdict, or L4_MISS, or L4_UNDECIDED */
@@ -70,20 +71,27 @@ L4_INLINE void l4_see(struct l4_context *context)
 	context->verdict = l4_parse(context->data, context->end, headers);
 	if (context->verdict != L4_UNDECIDED)
 		return;
-	if (!l4_has(context->data, context->end, sizeof(struct ethhdr)) ||
+	if (!l4_still_has(context->data, context->end, sizeof(struct ethhdr)) ||
 	    !l4_same_mac(context->data + offsetof(struct ethhdr, h_dest), mac)) {
 		context->verdict = L4_PASS_OTHER_MAC;
 		return;
 	}
-	headers->key.hash = l4_hash(&l4_control_of(tables)->key, headers->key.src, headers->key.dst, headers->key.ports,
-				    headers->key.protocol);
+	if (l4_unlikely(headers->v6))
+		headers->key.hash = l4_hash(&l4_control_of(tables)->key, headers->key.src, headers->key.dst,
+					    headers->key.ports, headers->key.protocol);
+	else
+		headers->key.hash = l4_hash_v4(&l4_control_of(tables)->key, headers->key.src, headers->key.dst,
+					       headers->key.ports, headers->key.protocol);
 }
 
 /* Stage 2: find. A burst has looked ahead (helper.c), and l4_decide() looks again if there was nothing. */
 L4_INLINE void l4_look(struct l4_context *context)
 {
-	if (context->verdict == L4_UNDECIDED && context->headers.l4)
-		context->flow = l4_find(context->tables, &context->headers.key, &context->generation);
+	if (context->verdict != L4_UNDECIDED || !context->headers.l4)
+		return;
+	context->flow = l4_find(context->tables, &context->headers.key, &context->generation);
+	if (context->flow >= 0)
+		context->entry = l4_flow_at(context->tables, (uint32_t)context->flow);
 }
 
 /* Whether the destination is a VIP; every service's is. */

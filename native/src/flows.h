@@ -75,6 +75,14 @@ L4_INLINE uint64_t l4_spread(uint64_t value)
 	return (value ^ value >> 32) * 0x9E3779B97F4A7C15ull;
 }
 
+/* Of an IPv4 key: the words of addresses that are always the same are in `base`. */
+L4_INLINE uint64_t l4_hash_v4(const struct l4_hash_key *key, const uint64_t *src, const uint64_t *dst,
+			      uint32_t ports_be, uint32_t protocol)
+{
+	return l4_spread(key->k[9] * l4_ntohl(ports_be) + key->k[10] * protocol + key->base +
+			 key->k[4] * l4_ntohl(l4_second32(src[1])) + key->k[8] * l4_ntohl(l4_second32(dst[1])));
+}
+
 /* Of source and destination in two words each. An IPv4-mapped source stands for a whole IPv4 key. */
 L4_INLINE uint64_t l4_hash(const struct l4_hash_key *key, const uint64_t *src, const uint64_t *dst, uint32_t ports_be,
 			   uint32_t protocol)
@@ -83,8 +91,7 @@ L4_INLINE uint64_t l4_hash(const struct l4_hash_key *key, const uint64_t *src, c
 	uint32_t i;
 
 	if (l4_is_v4(src))
-		return l4_spread(sum + key->base + key->k[4] * l4_ntohl(l4_second32(src[1])) +
-				 key->k[8] * l4_ntohl(l4_second32(dst[1])));
+		return l4_hash_v4(key, src, dst, ports_be, protocol);
 	sum += key->k[0];
 	for (i = 0; i < 2; i++)
 		sum += key->k[2 * i + 1] * l4_ntohl(l4_first32(src[i])) +
@@ -145,15 +152,11 @@ L4_INLINE bool l4_unchanged(struct l4_flow *entry, uint32_t generation)
 	return l4_load(&entry->lock) == generation;
 }
 
-/* `index` if that entry has this key, and its generation; or L4_NONE, or L4_BUSY. */
-L4_INLINE int64_t l4_find_at(const struct l4_tables *tables, uint32_t index, const struct l4_key *key,
-			     uint32_t *generation)
+/* `index`, which is the entry's, if it has this key, and its generation; or L4_NONE, or L4_BUSY. */
+L4_INLINE int64_t l4_is_at(struct l4_flow *entry, uint32_t index, const struct l4_key *key, uint32_t *generation)
 {
-	struct l4_flow *entry = l4_flow_at(tables, index);
 	uint32_t tries;
 
-	if (!entry)
-		return L4_NONE;
 	for (tries = 0; tries < L4_TRIES; tries++) {
 		*generation = l4_load_acquire(&entry->lock);
 		if (!l4_same_key(entry, key))
@@ -163,6 +166,15 @@ L4_INLINE int64_t l4_find_at(const struct l4_tables *tables, uint32_t index, con
 		l4_relax();
 	}
 	return L4_BUSY;
+}
+
+/* Likewise of the entry of that index, if there is one. */
+L4_INLINE int64_t l4_find_at(const struct l4_tables *tables, uint32_t index, const struct l4_key *key,
+			     uint32_t *generation)
+{
+	struct l4_flow *entry = l4_flow_at(tables, index);
+
+	return entry ? l4_is_at(entry, index, key, generation) : L4_NONE;
 }
 
 /* Likewise of the overflow block that starts at `start`. */
@@ -209,12 +221,10 @@ L4_INLINE uint8_t *l4_tag_at(const struct l4_tables *tables, uint32_t index)
 	return tags ? (uint8_t *)tags + index % L4_SLOTS : NULL;
 }
 
-/* The tags of a bucket's entries, the first one's in the lowest byte. Where there is no bucket, none is free. */
+/* The tags of a bucket's entries, the first one's in the lowest byte. */
 L4_INLINE uint32_t l4_tags_of(const struct l4_tables *tables, uint32_t bucket)
 {
-	uint32_t *tags = l4_tags_at(tables, bucket);
-
-	return tags ? l4_little32(l4_load(tags)) : ~0u;
+	return l4_little32(l4_tags_in(tables, bucket));
 }
 
 /* Which bytes of a word are this tag, or are free (tag 0): 0x80 in each of them. */

@@ -120,10 +120,11 @@ L4_INLINE void look_ahead(struct l4_context *context, const struct ahead *ahead)
 
 	if (ahead->index < 0)
 		return;
-	context->flow = l4_find_at(context->tables, (uint32_t)ahead->index, &context->headers.key, &context->generation);
+	context->entry = &context->tables->flows[ahead->index];
+	context->flow = l4_is_at(context->entry, (uint32_t)ahead->index, &context->headers.key, &context->generation);
 	if (context->flow < 0)
 		return;
-	peer = l4_load(&context->tables->flows[context->flow].peer);
+	peer = l4_load(&context->entry->peer);
 	if (peer)
 		__builtin_prefetch(&context->tables->flows[peer - 1], 0);
 }

@@ -89,6 +89,9 @@ L4_INLINE bool l4_has(const uint8_t *start, const uint8_t *end, uint32_t size)
 	return size <= (size_t)(end - start);
 }
 
+/* Likewise of bytes that parsing has found to be there: only the verifier of BPF asks again. */
+#define l4_still_has(start, end, size) true
+
 /*
  * Let a frame begin `size` bytes earlier, for which its owner has said that there is room. False: it cannot be.
  * (BPF: bpf_xdp_adjust_head(), after which both pointers are other ones.)
@@ -119,6 +122,12 @@ L4_INLINE uint8_t *l4_mark_at(const struct l4_tables *tables, uint32_t bucket)
 L4_INLINE uint32_t *l4_tags_at(const struct l4_tables *tables, uint32_t bucket)
 {
 	return bucket < tables->control->buckets ? &tables->tags[bucket] : NULL;
+}
+
+/* The same word of a bucket that a hash has chosen: there always is one. All 1: none of its entries is free. */
+L4_INLINE uint32_t l4_tags_in(const struct l4_tables *tables, uint32_t bucket)
+{
+	return l4_load(&tables->tags[bucket]);
 }
 
 /* A place of a half-open flow; they are numbered from 1. */

@@ -30,7 +30,7 @@ L4_INLINE void l4_finish(struct l4_context *context)
 	struct l4_headers *headers = &context->headers;
 	uint8_t *at = context->data + headers->l4, *field = context->data + l4_check_at(headers);
 
-	if (!l4_has(field, context->end, 2))
+	if (!l4_still_has(field, context->end, 2))
 		return;
 	/* The field is part of what is added up, and is the pseudo-header's part of it (RFC 1071, section 1). */
 	headers->l4_check_be = l4_sent_as(headers, (uint16_t)~l4_fold(l4_sum(at, context->end, headers->l4_length)));
@@ -69,7 +69,7 @@ L4_INLINE void l4_translate_check(struct l4_context *context, uint64_t addresses
 	else
 		check = l4_sent_as(headers, l4_update(check, addresses + l4_change32(context->headers.key.ports,
 										      context->ports_be)));
-	if (l4_has(field, context->end, 2))
+	if (l4_still_has(field, context->end, 2))
 		l4_copy(field, &check, sizeof(check));
 }
 
@@ -80,7 +80,7 @@ L4_INLINE void l4_write_v4(const struct l4_context *context, uint8_t *ip, uint8_
 	uint32_t src = l4_second32(context->src[1]), dst = l4_second32(context->dst[1]);
 	uint16_t check;
 
-	if (!l4_has(ip, context->end, sizeof(struct iphdr)))
+	if (!l4_still_has(ip, context->end, sizeof(struct iphdr)))
 		return;
 	ip[offsetof(struct iphdr, ttl)] = ttl;
 	check = l4_update(headers->ip_check_be, addresses + l4_change8(headers->ttl, ttl));
@@ -92,7 +92,7 @@ L4_INLINE void l4_write_v4(const struct l4_context *context, uint8_t *ip, uint8_
 /* Hop limit and addresses of IPv6: RFC 8200, section 3. */
 L4_INLINE void l4_write_v6(const struct l4_context *context, uint8_t *ip, uint8_t ttl)
 {
-	if (!l4_has(ip, context->end, sizeof(struct ipv6hdr)))
+	if (!l4_still_has(ip, context->end, sizeof(struct ipv6hdr)))
 		return;
 	ip[offsetof(struct ipv6hdr, hop_limit)] = ttl;
 	l4_copy(ip + offsetof(struct ipv6hdr, saddr), context->src, sizeof(context->src));
@@ -126,7 +126,7 @@ L4_INLINE void l4_translate(struct l4_context *context)
 	else
 		l4_write_v4(context, ip, (uint8_t)(headers->ttl - 1), addresses);
 	/* TCP and UDP have their ports in the same place. */
-	if (l4_has(l4, context->end, sizeof(context->ports_be)))
+	if (l4_still_has(l4, context->end, sizeof(context->ports_be)))
 		l4_copy(l4, &context->ports_be, sizeof(context->ports_be));
 	l4_translate_check(context, addresses);
 }
@@ -183,7 +183,7 @@ L4_INLINE void l4_rewrite(struct l4_context *context)
 {
 	uint8_t *data = context->data;
 
-	if (context->verdict >= L4_SENT || !l4_has(data, context->end, sizeof(struct ethhdr)))
+	if (context->verdict >= L4_SENT || !l4_still_has(data, context->end, sizeof(struct ethhdr)))
 		return;
 	if (context->csum_start == L4_CSUM_DETECT && context->headers.l4)
 		l4_complete(context);

@@ -45,7 +45,7 @@ L4_ASSERT(sizeof(struct l4_values) == sizeof(struct l4_flow) - 32, "all that fol
  */
 L4_INLINE bool l4_flip(struct l4_context *context, const struct l4_values *entry)
 {
-	struct l4_flow *peer = l4_flow_at(context->tables, entry->peer - 1), *entry_now;
+	struct l4_flow *peer = l4_flow_at(context->tables, entry->peer - 1);
 	uint32_t generation;
 	uint64_t *words;
 
@@ -65,25 +65,21 @@ L4_INLINE bool l4_flip(struct l4_context *context, const struct l4_values *entry
 	    (generation & 1) || !l4_unchanged(peer, generation))
 		return false;
 	/* And this entry still names it: another pair may have been put into the same two places. */
-	entry_now = l4_flow_at(context->tables, (uint32_t)context->flow);
-	return entry_now && l4_unchanged(entry_now, context->generation);
+	return l4_unchanged(context->entry, context->generation);
 }
 
 /* Read the entry that was found. False: it has changed since, or it is being written. */
 L4_INLINE bool l4_recall(const struct l4_context *context, struct l4_values *values)
 {
-	struct l4_flow *entry = l4_flow_at(context->tables, (uint32_t)context->flow);
-	uint64_t words[sizeof(*values) / 8], *from = l4_words(entry);
+	uint64_t words[sizeof(*values) / 8], *from = l4_words(context->entry);
 
-	if (!entry)
-		return false;
 	/* No loop: it would not be unrolled. */
 	words[0] = l4_load_acquire(&from[4]); /* the state before `sequence`: see l4_move() */
 	words[1] = l4_load(&from[5]);
 	words[2] = l4_load(&from[6]);
 	words[3] = l4_load(&from[7]);
 	l4_copy(values, words, sizeof(words));
-	return l4_unchanged(entry, context->generation);
+	return l4_unchanged(context->entry, context->generation);
 }
 
 /* The other direction's entry; NULL: there is none. */
@@ -141,7 +137,6 @@ L4_INLINE void l4_follow(const struct l4_headers *headers, const struct l4_value
 /* Note the frame in its flow's entry: note() in l4raw/core/states.py. */
 L4_INLINE void l4_note(struct l4_context *context, const struct l4_values *values)
 {
-	struct l4_flow *entry = l4_flow_at(context->tables, (uint32_t)context->flow);
 	const struct l4_flow *peer = l4_peer_of(context, values);
 	const struct l4_headers *headers = &context->headers;
 	struct l4_seen seen = {
@@ -160,8 +155,7 @@ L4_INLINE void l4_note(struct l4_context *context, const struct l4_values *value
 	} else {
 		seen.to = l4_state_after(values->state, headers->flags);
 	}
-	if (entry)
-		l4_touch(context->tables, (uint32_t)context->flow, entry, &seen);
+	l4_touch(context->tables, (uint32_t)context->flow, context->entry, &seen);
 }
 
 /* A client's datagram has got a reply: it is the first one. */
@@ -215,10 +209,12 @@ L4_INLINE int l4_go_on(struct l4_context *context, const struct l4_values *entry
 	hop = l4_where_is(context->tables, backend->next_hop);
 	if (!hop.known)
 		return L4_DROP_NEXT_HOP_UNKNOWN;
-	if (l4_is_tunnel(backend->mode) && context->room < L4_TUNNEL_ROOM)
-		return l4_miss_as(context, L4_MISS_FRONT);
-	if (l4_is_tunnel(backend->mode) && l4_is_too_long(context, l4_overhead(backend)))
-		return l4_miss_as(context, L4_MISS_TOO_LONG);
+	if (l4_unlikely(l4_is_tunnel(backend->mode))) {
+		if (context->room < L4_TUNNEL_ROOM)
+			return l4_miss_as(context, L4_MISS_FRONT);
+		if (l4_is_too_long(context, l4_overhead(backend)))
+			return l4_miss_as(context, L4_MISS_TOO_LONG);
+	}
 	if (entry->peer && !l4_flip(context, entry))
 		return l4_miss_as(context, L4_MISS_CHANGED);
 	l4_note(context, entry);
