@@ -74,8 +74,9 @@ unsigned l4_steer(const struct l4_tables *tables, const struct l4_frame *frame, 
 	return result->verdict;
 }
 
-/* Where in the table a frame of a burst looks. */
-struct ahead {
+/* A frame of a burst, and where in the table it looks. */
+struct abreast {
+	struct l4_context context;
 	struct l4_choice bucket;
 	int64_t index;             /* of the entry that is probably its flow's; negative: none */
 	bool looks;
@@ -87,41 +88,45 @@ struct ahead {
  * flow, then its peer. With a million flows all of these are misses
  * (tests/bench/helper.py).
  */
-L4_INLINE void prefetch_tags(const struct l4_context *context, struct ahead *ahead)
+L4_INLINE void prefetch_tags(struct abreast *one)
 {
-	ahead->looks = context->verdict == L4_UNDECIDED && context->headers.l4;
-	if (!ahead->looks)
+	const struct l4_context *context = &one->context;
+
+	one->looks = context->verdict == L4_UNDECIDED && context->headers.l4;
+	if (!one->looks)
 		return;
-	ahead->bucket = l4_buckets_of(context->tables, context->headers.key.hash);
-	__builtin_prefetch(&context->tables->tags[ahead->bucket.first], 0);
-	__builtin_prefetch(&context->tables->tags[ahead->bucket.second], 0);
+	one->bucket = l4_buckets_of(context->tables, context->headers.key.hash);
+	__builtin_prefetch(&context->tables->tags[one->bucket.first], 0);
+	__builtin_prefetch(&context->tables->tags[one->bucket.second], 0);
 }
 
-L4_INLINE void prefetch_entry(const struct l4_context *context, struct ahead *ahead)
+L4_INLINE void prefetch_entry(struct abreast *one)
 {
+	const struct l4_context *context = &one->context;
 	uint64_t candidates;
 
-	ahead->index = L4_NONE;
-	if (!ahead->looks)
+	one->index = L4_NONE;
+	if (!one->looks)
 		return;
-	candidates = l4_candidates(context->tables, ahead->bucket, context->headers.key.hash);
+	candidates = l4_candidates(context->tables, one->bucket, context->headers.key.hash);
 	if (candidates) {
-		ahead->index = l4_first_of(ahead->bucket, candidates);
-		l4_prefetch(&context->tables->flows[ahead->index]);
+		one->index = l4_first_of(one->bucket, candidates);
+		l4_prefetch(&context->tables->flows[one->index]);
 	} else {
-		l4_prefetch_free(context->tables, ahead->bucket);
+		l4_prefetch_free(context->tables, one->bucket);
 	}
 }
 
 /* l4_look(), if it is the first candidate; else l4_decide() looks. */
-L4_INLINE void look_ahead(struct l4_context *context, const struct ahead *ahead)
+L4_INLINE void look_ahead(struct abreast *one)
 {
+	struct l4_context *context = &one->context;
 	uint32_t peer;
 
-	if (ahead->index < 0)
+	if (one->index < 0)
 		return;
-	context->entry = &context->tables->flows[ahead->index];
-	context->flow = l4_is_at(context->entry, (uint32_t)ahead->index, &context->headers.key, &context->generation);
+	context->entry = &context->tables->flows[one->index];
+	context->flow = l4_is_at(context->entry, (uint32_t)one->index, &context->headers.key, &context->generation);
 	if (context->flow < 0)
 		return;
 	peer = l4_load(&context->entry->peer);
@@ -138,24 +143,22 @@ enum { ABREAST = 16 };
 static inline void steer_abreast(const struct l4_tables *tables, const struct l4_frame *frames, uint32_t count,
 				 uint32_t half, struct l4_result *results)
 {
-	struct l4_context contexts[ABREAST];
-	struct ahead ahead[ABREAST];
-	uint32_t i;
+	struct abreast all[ABREAST], *end = &all[count], *one;
 
-	for (i = 0; i < count; i++) {
-		begin(&contexts[i], tables, half, &frames[i]);
-		l4_see(&contexts[i]);
-		prefetch_tags(&contexts[i], &ahead[i]);
+	for (one = all; one < end; one++) {
+		begin(&one->context, tables, half, frames++);
+		l4_see(&one->context);
+		prefetch_tags(one);
 	}
-	for (i = 0; i < count; i++)
-		prefetch_entry(&contexts[i], &ahead[i]);
-	for (i = 0; i < count; i++)
-		look_ahead(&contexts[i], &ahead[i]);
+	for (one = all; one < end; one++)
+		prefetch_entry(one);
+	for (one = all; one < end; one++)
+		look_ahead(one);
 	/* In order, each with its effects, so that it is as if the frames had come one by one. */
-	for (i = 0; i < count; i++) {
-		l4_decide(&contexts[i]);
-		l4_rewrite(&contexts[i]);
-		report(&contexts[i], &results[i]);
+	for (one = all; one < end; one++) {
+		l4_decide(&one->context);
+		l4_rewrite(&one->context);
+		report(&one->context, results++);
 	}
 }
 
