@@ -132,8 +132,12 @@ def dnsmasq(host: Host, port: int = 53) -> Iterator[Server]:
 
 @contextmanager
 def iperf3_server(host: Host, port: int = 5201) -> Iterator[Server]:
-    """Run `iperf3 -s`. One test is two or more connections: they must reach the same server."""
-    argv = ["iperf3", "-s", "-4" if ":" not in host.address else "-6", "-p", str(port)]
+    """Run `iperf3 -s` for one test. It is two or more connections: they must reach the same server.
+
+    One that serves several closes its listening socket after each, and resets a client that came before that.
+    The check of a backend would be such a test: the service must have NO_CHECK.
+    """
+    argv = ["iperf3", "-s", "-1", "-4" if ":" not in host.address else "-6", "-p", str(port)]
     # A connection that says nothing is a failed test to it: only look whether its socket listens.
     with _folder(host, "iperf3") as folder, _running(host, argv, port, folder, _listens) as server:
         yield server

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from l4raw.netns import Host, Log, Topology, dsr, nat
+from l4raw.netns import NO_CHECK, Host, Log, Topology, dsr, nat
 
 from l4raw.core.model import Mode
 from tests.bench.generator import PORT
@@ -75,7 +75,8 @@ def testbed(mode: Mode, folder: Path, dataplane: str = "raw") -> Iterator[tuple[
         network.backends[0].run(["nft", _SINK.format(port=PORT)])
         config = folder / f"{mode}.toml"
         services = f"{PORT}/udp", "0/tcp"
-        config.write_text(network.config_toml(*services, dataplane=dataplane, lb={"ring_seed": "bench"}))
+        lb = {"ring_seed": "bench"}
+        config.write_text(network.config_toml(*services, dataplane=dataplane, check=NO_CHECK, lb=lb))
         yield network, config
 
 

@@ -118,13 +118,13 @@ def throughput(mode: Mode, folder: Path, reverse: bool = False, dataplane: str =
     """iperf3, one connection: to the VIP through l4raw; to the backend through the same host's kernel."""
     balanced, routed = [], []
     way = "backend to client" if reverse else "client to backend"
-    with testbed(mode, folder, dataplane) as (network, config), iperf3_server(network.backends[0]):
+    with testbed(mode, folder, dataplane) as (network, config):
+        backend = network.backends[0]
         for _ in range(ROUNDS):
-            with running(network, up(config)):
+            with running(network, up(config)), iperf3_server(backend):
                 balanced.append(iperf3(network.client, network.vip, IPERF_SECONDS, reverse=reverse) / 1e9)
-            with _kernel_routes(network):
-                address = network.backends[0].address
-                routed.append(iperf3(network.client, address, IPERF_SECONDS, reverse=reverse) / 1e9)
+            with _kernel_routes(network), iperf3_server(backend):
+                routed.append(iperf3(network.client, backend.address, IPERF_SECONDS, reverse=reverse) / 1e9)
             rates = f"l4raw ({dataplane}) {balanced[-1]:5.1f}   kernel routing {routed[-1]:5.1f}"
             print(f"  {mode:8} {way}, Gbit/s   {rates}")
     ratio = median(ours / kernels for ours, kernels in zip(balanced, routed, strict=True))
