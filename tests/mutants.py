@@ -119,18 +119,18 @@ MUTANTS = {
     "place kept": Patch(TOUCH, "\t\tl4_leave(tables, index, entry);\n", ""),
     "place of the ended": Patch(FREE, "l4_leave(tables, index, entry);\n\tl4_empty", "l4_empty"),
     "place of the refused": Patch(SHARE, "l4_free_place(tables, number, L4_PLACE_TAKEN);", "(void)number;"),
-    "any ACK establishes": Patch(
-        STEER, "if (!values->next_hop && !l4_acknowledges(", "if (0 && !l4_acknowledges("
-    ),
+    "any ACK establishes": Patch(STEER, "if (!l4_acknowledges(", "if (0 && !l4_acknowledges("),
     "first ACK far ahead": Patch(STEER, "expected < L4_OPEN_WINDOW", "expected <= L4_OPEN_WINDOW"),
     "any RST ends": Patch(STEER, "if (!l4_is_plausible(headers, peer)) {", "if (0) {"),
-    "RST far ahead": Patch(STEER, "acknowledged < L4_END_WINDOW", "acknowledged <= L4_END_WINDOW"),
-    "SYN of a closing flow": Patch(
-        STEER, "if (values->state != L4_FLOW_CLOSING && !(peer", "if (1 || !(peer"
-    ),
+    "RST far ahead": Patch(STEER, "sequence) < L4_END_WINDOW", "sequence) <= L4_END_WINDOW"),
+    "RST ends one side": Patch(STEER, "\t\t\tseen->of_peer = L4_FLOW_CLOSING;", "\t\t\t;"),
+    "silent backend": Patch(STEER, "seen->of_peer = L4_FLOW_ESTABLISHED;", ";"),
+    "SYN of a closing flow": Patch(STEER, "if (values->state != L4_FLOW_CLOSING || (peer", "if (1 || (peer"),
+    "SYN of a half-closed flow": Patch(STEER, "(peer && l4_load(&peer->state) != L4_FLOW_CLOSING)", "0"),
     "forged end and SYN": Patch(STEER, "if (!values->peer && values->service == service", "if (0"),
     "SYN to a backend that drains": Patch(STEER, "backend && backend->takes_flows)", "backend)"),
-    "no answer seen": Patch(STEER, "if (l4_unlikely(entry->state == L4_FLOW_UDP_NEW))", "if (0)"),
+    "asks twice": Patch(STEER, "} else if (!peer || values->next_hop) {", "} else {"),
+    "no answer seen": Patch(STEER, "seen.of_peer = L4_FLOW_UDP;", ";"),
     "ports of a source hash": Patch(
         ADMIT, "key->src, key->src, 0, 0) >> 32", "key->src, key->src, key->ports, 0) >> 32"
     ),

@@ -10,13 +10,14 @@ to select a timeout, and to tell flows that have proved nothing from others.
     (one side)      without SYN, FIN and RST;     whatever its sequence
                     its second datagram           number
     NAT             the client acknowledges the   either side's, if its
-    (both sides)    backend's SYN; a second       sequence number is plausible
-                    datagram, of either side
+    (both sides)    backend's SYN; the backend    sequence number is plausible
+                    answers its datagram
 
 Under NAT each direction has a state, and the one that is further on sets the
 timeout. Nobody else than the client makes a TCP flow an established one: who
 invents a source address does not see the answer to his SYN, and cannot
-acknowledge it.
+acknowledge it. A FIN ends its own direction; the other may go on for long
+(RFC 9293, section 3.6). A RST ends both.
 
 Under DSR that answer passes elsewhere. So a second segment is believed, and
 who invents addresses gets an established flow for two of them; and so is a
@@ -92,9 +93,12 @@ def note(tables: Tables, flow: int, entry: Entry, headers: Headers, first: bool 
     The first one of a flow has made its state; each further one moves it on.
     """
     state, sequence, packets = entry.state, entry.sequence, entry.packets + 1
+    of_peer = FLOW_FREE
     if not first:
         if entry.peer and headers.protocol == ipv4.TCP:
-            state, sequence = _of_two(tables, entry, headers)
+            state, sequence, of_peer = _of_two(tables, entry, headers)
+        elif entry.peer and not entry.next_hop:
+            pass  # a client's datagram, which asks
         elif state == FLOW_CLOSING and headers.flags & (FIN_SYN_RST | tcp.ACK) == tcp.SYN:
             state = FLOW_ESTABLISHED  # see is_over()
         else:
@@ -102,32 +106,53 @@ def note(tables: Tables, flow: int, entry: Entry, headers: Headers, first: bool 
             sequence = 0
     tables.flows.touch(flow, entry, state, tables.now, packets, sequence)
     if entry.state == FLOW_UDP_NEW and entry.next_hop:  # the first reply
-        _answered(tables, entry.peer - 1)
+        of_peer = FLOW_UDP
+    if of_peer:
+        _tell(tables, entry.peer - 1, of_peer, headers)
 
 
-def _of_two(tables: Tables, entry: Entry, headers: Headers) -> tuple[int, int]:
+def _tell(tables: Tables, flow: int, state: int, headers: Headers) -> None:
+    """Move the other direction's entry to a state, if it is in the one before it.
+
+    To ESTABLISHED: the SYN that the client's segment acknowledges has itself acknowledged what comes before
+    this segment. From there on a RST of the client can be told from an invented one.
+    """
+    entry = tables.flows.read(flow)
+    before, sequence = {
+        FLOW_UDP: (FLOW_UDP_NEW, 0),
+        FLOW_ESTABLISHED: (FLOW_HALF_OPEN, headers.sequence),
+        FLOW_CLOSING: (FLOW_ESTABLISHED, entry.sequence),
+    }[state]
+    if entry.state == before:
+        tables.flows.touch(flow, entry, state, entry.last_seen, entry.packets, sequence)
+
+
+def _of_two(tables: Tables, entry: Entry, headers: Headers) -> tuple[int, int, int]:
     """State and sequence that follow for a direction of a TCP flow both of whose sides are seen.
+
+    And the state that follows for the other direction; FLOW_FREE: as it is.
 
     Of the backend's SYN, what acknowledges it is kept, for the client's first; later, what was
     acknowledged last, for FIN and RST of the other side.
     """
-    state, flags = entry.state, headers.flags
+    state, flags, of_peer = entry.state, headers.flags, FLOW_FREE
     if state == FLOW_HALF_OPEN:
         peer = tables.flows.read(entry.peer - 1)
         if not entry.next_hop:
             if not _acknowledges(headers, peer.sequence):
-                return state, entry.sequence
+                return state, entry.sequence, FLOW_FREE
+            of_peer = FLOW_ESTABLISHED
         elif is_half_open(peer.state):
             if flags & (FIN_SYN_RST | tcp.ACK) == tcp.SYN | tcp.ACK:
-                return state, headers.sequence + 1 & _WRAP or _WRAP
-            return state, entry.sequence
+                return state, headers.sequence + 1 & _WRAP or _WRAP, FLOW_FREE
+            return state, entry.sequence, FLOW_FREE
         state = FLOW_ESTABLISHED
     sequence = headers.acknowledged if flags & tcp.ACK else entry.sequence
     if not flags & _END:
-        return state, sequence
+        return state, sequence, of_peer
     if _is_plausible(tables, entry, headers.sequence):
-        return FLOW_CLOSING, sequence
-    return entry.state, entry.sequence
+        return FLOW_CLOSING, sequence, FLOW_CLOSING if flags & tcp.RST else FLOW_FREE
+    return entry.state, entry.sequence, FLOW_FREE
 
 
 def _acknowledges(headers: Headers, expected: int) -> bool:
@@ -146,25 +171,17 @@ def _is_plausible(tables: Tables, entry: Entry, sequence: int) -> bool:
 
     It is if it is what the other side has acknowledged, or at most so much after it as can be on its way:
     END_WINDOW, Linux's default for a socket's send buffer (tcp_wmem). The window itself is not known, as
-    its scale is not. What is not seen, or not yet, is believed: it costs a shorter timeout at most.
+    its scale is not.
     """
-    other = tables.flows.read(entry.peer - 1)
-    acknowledged = 0 if is_half_open(other.state) else other.sequence
-    return not acknowledged or sequence - acknowledged & _WRAP < END_WINDOW
-
-
-def _answered(tables: Tables, flow: int) -> None:
-    """A client's datagram has got a reply."""
-    entry = tables.flows.read(flow)
-    if entry.state == FLOW_UDP_NEW:
-        tables.flows.touch(flow, entry, FLOW_UDP, entry.last_seen, entry.packets)
+    return sequence - tables.flows.read(entry.peer - 1).sequence & _WRAP < END_WINDOW
 
 
 def is_over(tables: Tables, known: Known, headers: Headers, service: ServiceEntry) -> bool:
     """Whether a SYN begins a new flow in the place of one that is closing, which then is freed (RFC 6191).
 
-    Under NAT it does: whoever said that the old one is over knew its numbers. Under DSR anyone can have
-    said so, of a connection that lives. So there the flow goes on with its backend, as long as that
+    Under NAT it does, when both directions are: whoever said so knew their numbers. One that is half-closed
+    lives; what the SYN is to it, its backend knows (RFC 5961, section 4). Under DSR anyone can have said
+    that a connection is over which lives. So there the flow goes on with its backend, as long as that
     takes new flows of this service: to which one the SYN goes is all that a new flow would decide.
     """
     if headers.flags & (FIN_SYN_RST | tcp.ACK) != tcp.SYN:
@@ -176,7 +193,7 @@ def is_over(tables: Tables, known: Known, headers: Headers, service: ServiceEntr
         other = entry.state
     else:
         other = tables.flows.read(entry.peer - 1).state
-    return FLOW_CLOSING in (entry.state, other) and tables.free(known.flow, entry.lock)
+    return entry.state == other == FLOW_CLOSING and tables.free(known.flow, entry.lock)
 
 
 def expire(tables: Tables, budget: int) -> int:

@@ -99,9 +99,7 @@ L4_INLINE bool l4_acknowledges(const struct l4_headers *headers, uint32_t expect
 /* Whether a FIN or RST may be its sender's: _is_plausible() in l4raw/core/states.py. */
 L4_INLINE bool l4_is_plausible(const struct l4_headers *headers, const struct l4_flow *peer)
 {
-	uint32_t acknowledged = l4_is_half_open(l4_load_acquire(&peer->state)) ? 0 : l4_load(&peer->sequence);
-
-	return !acknowledged || l4_ntohl(headers->sequence_be) - acknowledged < L4_END_WINDOW;
+	return l4_ntohl(headers->sequence_be) - (uint32_t)l4_load(&peer->sequence) < L4_END_WINDOW;
 }
 
 /* Of a TCP flow both of whose sides are seen: _of_two() in l4raw/core/states.py. */
@@ -111,9 +109,11 @@ L4_INLINE void l4_follow(const struct l4_headers *headers, const struct l4_value
 	uint8_t flags = headers->flags;
 
 	if (l4_unlikely(values->state == L4_FLOW_HALF_OPEN)) {
-		if (!values->next_hop && !l4_acknowledges(headers, l4_load(&peer->sequence)))
-			return;
-		if (values->next_hop && l4_is_half_open(l4_load(&peer->state))) {
+		if (!values->next_hop) {
+			if (!l4_acknowledges(headers, l4_load(&peer->sequence)))
+				return;
+			seen->of_peer = L4_FLOW_ESTABLISHED;
+		} else if (l4_is_half_open(l4_load(&peer->state))) {
 			if ((flags & (L4_TCP_FIN | L4_TCP_SYN | L4_TCP_RST | L4_TCP_ACK)) != (L4_TCP_SYN | L4_TCP_ACK))
 				return;
 			seen->sequence = l4_ntohl(headers->sequence_be) + 1;
@@ -124,14 +124,41 @@ L4_INLINE void l4_follow(const struct l4_headers *headers, const struct l4_value
 		seen->to = L4_FLOW_ESTABLISHED;
 	}
 	if (l4_unlikely(flags & (L4_TCP_FIN | L4_TCP_RST))) {
+		seen->of_peer = L4_FLOW_FREE;
 		if (!l4_is_plausible(headers, peer)) {
 			seen->to = values->state;
 			return;
 		}
 		seen->to = L4_FLOW_CLOSING;
+		if (flags & L4_TCP_RST)
+			seen->of_peer = L4_FLOW_CLOSING;
 	}
 	if (flags & L4_TCP_ACK)
 		seen->sequence = l4_ntohl(headers->acknowledged_be);
+}
+
+/* Move the other direction's entry to a state, if it is in the one before it: _tell() in l4raw/core/states.py. */
+L4_INLINE void l4_tell(const struct l4_context *context, uint32_t index, uint8_t state)
+{
+	struct l4_flow *entry = l4_flow_at(context->tables, index);
+	struct l4_seen seen = { .to = state };
+
+	if (!entry)
+		return;
+	seen.generation = l4_load_acquire(&entry->lock);
+	seen.from = l4_load_acquire(&entry->state);
+	seen.now = l4_load(&entry->last_seen);
+	seen.packets = l4_load(&entry->packets);
+	if (state == L4_FLOW_ESTABLISHED)
+		seen.sequence = l4_ntohl(context->headers.sequence_be);
+	else if (state == L4_FLOW_CLOSING)
+		seen.sequence = l4_load(&entry->sequence);
+	if (seen.from != (state == L4_FLOW_UDP ? L4_FLOW_UDP_NEW :
+			  state == L4_FLOW_ESTABLISHED ? L4_FLOW_HALF_OPEN : L4_FLOW_ESTABLISHED))
+		return;
+	/* A pair is freed at once: the frame's entry is what it was, so this one is its peer. */
+	if (l4_unchanged(context->entry, context->generation))
+		l4_touch(context->tables, index, entry, &seen);
 }
 
 /* Note the frame in its flow's entry: note() in l4raw/core/states.py. */
@@ -152,25 +179,14 @@ L4_INLINE void l4_note(struct l4_context *context, const struct l4_values *value
 		l4_follow(headers, values, peer, &seen);
 	} else if (values->state == L4_FLOW_CLOSING && l4_opens(headers)) {
 		seen.to = L4_FLOW_ESTABLISHED; /* see l4_is_over() */
-	} else {
+	} else if (!peer || values->next_hop) {
 		seen.to = l4_state_after(values->state, headers->flags);
+		if (l4_unlikely(peer && values->state == L4_FLOW_UDP_NEW)) /* the first reply */
+			seen.of_peer = L4_FLOW_UDP;
 	}
 	l4_touch(context->tables, (uint32_t)context->flow, context->entry, &seen);
-}
-
-/* A client's datagram has got a reply: it is the first one. */
-L4_INLINE void l4_answered(const struct l4_tables *tables, uint32_t index)
-{
-	struct l4_flow *entry = l4_flow_at(tables, index);
-	struct l4_seen seen = { .from = L4_FLOW_UDP_NEW, .to = L4_FLOW_UDP };
-
-	if (!entry)
-		return;
-	seen.generation = l4_load_acquire(&entry->lock);
-	seen.now = l4_load(&entry->last_seen);
-	seen.packets = l4_load(&entry->packets);
-	if (l4_load(&entry->state) == L4_FLOW_UDP_NEW)
-		l4_touch(tables, index, entry, &seen);
+	if (l4_unlikely(seen.of_peer))
+		l4_tell(context, values->peer - 1, seen.of_peer);
 }
 
 /*
@@ -185,7 +201,7 @@ L4_INLINE int l4_is_over(const struct l4_context *context, const struct l4_value
 
 	if (!l4_opens(&context->headers) || context->headers.key.protocol != IPPROTO_TCP)
 		return L4_NONE;
-	if (values->state != L4_FLOW_CLOSING && !(peer && l4_load(&peer->state) == L4_FLOW_CLOSING))
+	if (values->state != L4_FLOW_CLOSING || (peer && l4_load(&peer->state) != L4_FLOW_CLOSING))
 		return L4_NONE;
 	if (!values->peer && values->service == service && backend && backend->takes_flows)
 		return L4_NONE;
@@ -250,8 +266,6 @@ L4_INLINE int l4_go_back(struct l4_context *context, const struct l4_values *ent
 	if (!l4_flip(context, entry))
 		return l4_miss_as(context, L4_MISS_CHANGED);
 	l4_note(context, entry);
-	if (l4_unlikely(entry->state == L4_FLOW_UDP_NEW))
-		l4_answered(context->tables, entry->peer - 1);
 	context->hop = hop;
 	context->out_arm = hop.arm;
 	return L4_REPLY;

@@ -62,6 +62,7 @@ struct l4_seen {
 	uint32_t now;
 	uint64_t sequence;         /* of 32 bits, written whole: see struct l4_key in packet.h */
 	uint32_t packets;
+	uint8_t of_peer;           /* what its peer's state becomes; L4_FLOW_FREE: it stays */
 };
 
 /* Whether `sequence` is its place also in this state. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -38,7 +39,7 @@ def dns(port: int, full: Full, mode: Mode = Mode.DSR_L2, limits: Limits | None =
 
 def of(client: int, port: int) -> Tuple5:
     """A client's flow, each from an address of its own."""
-    return Tuple5(ip(f"10.77.{client >> 8}.{client & 0xFF}"), 4000, VIP, port, UDP)
+    return Tuple5(ip(str(IPv4Address("10.77.0.0") + client)), 4000, VIP, port, UDP)
 
 
 def datagram(client: int, port: int) -> bytes:
@@ -57,6 +58,16 @@ def key_of(client: int, port: int) -> bytes:
     return flow_key(each.src, each.sport, each.dst, each.dport, each.protocol)
 
 
+def prove(balancer: Executor, client: int) -> None:
+    """Its flow is half-open no more: under NAT the backend answers it, else there is a second datagram."""
+    known = balancer.tables.flows.look_up(key_of(client, FILLERS))
+    assert known
+    if known.peer:
+        assert balancer.run(answer(client, known.peer[0][0]), 1, 0).verdict == REPLY
+    else:
+        assert balancer.run(datagram(client, FILLERS), 0, 0).verdict == FORWARD
+
+
 def filled(executor: type[Executor], *services: Service) -> Executor:
     """With as many flows at FILLERS, none of them new any more, as the table has room for; ms after ms."""
     balancer = executor(make_tables(list(services), arms=2, memory=MEMORY, new=executor.new))
@@ -64,8 +75,8 @@ def filled(executor: type[Executor], *services: Service) -> Executor:
     entries = 2 if services[0].mode.is_nat else 1
     while tables.flows.used + entries <= tables.flows.capacity:
         tables.now += 1
-        for _ in range(2):
-            assert balancer.run(datagram(client, FILLERS), 0, 0).verdict == FORWARD
+        assert balancer.run(datagram(client, FILLERS), 0, 0).verdict == FORWARD
+        prove(balancer, client)
         client += 1
     return balancer
 
@@ -78,9 +89,7 @@ def test_the_one_that_was_silent_longest_goes(executor: type[Executor], mode: Mo
     if mode.is_nat:  # The later one of both directions counts.
         for client in range(3000, 3000 + flows.used // 2, 2):
             tables.now += 1
-            known = flows.look_up(key_of(client, FILLERS))
-            assert known and known.peer
-            assert balancer.run(answer(client, known.peer[0][0]), 1, 0).verdict == REPLY
+            prove(balancer, client)
     for client in range(20_000, 20_100):
         tables.now += 1
         goes, _ = oldest_near(tables, key_of(client, FILLERS))
@@ -89,7 +98,7 @@ def test_the_one_that_was_silent_longest_goes(executor: type[Executor], mode: Mo
         assert flows.find(key_of(client, FILLERS)) >= 0
         assert flows.find(gone) < 0
         assert flows.used == used
-        balancer.run(datagram(client, FILLERS), 0, 0)
+        prove(balancer, client)
     assert tables.total_events()[EVENT_EVICTED_OLDEST] == 100
     assert sum(map(tables.current_flows, range(1, 4))) == flows.used // (2 if mode.is_nat else 1)
 
@@ -123,7 +132,7 @@ def test_while_the_table_is_full_half_open_flows_make_room_and_no_others(
     assert tables.total_events()[EVENT_EVICTED_HALF_OPEN] == 99
     assert tables.total_events()[EVENT_EVICTED_OLDEST] == 0
     assert all(flows.find(key_of(client, FILLERS)) >= 0 for client in proved)
-    assert balancer.run(datagram(20_099, FILLERS), 0, 0).verdict == FORWARD, "it has proved itself now"
+    prove(balancer, 20_099)
     refused = balancer.run(datagram(20_100, FILLERS), 0, 0).verdict == DROP_FLOWS_FULL
     assert refused is (full is Full.REFUSE_NEW)
 
@@ -143,7 +152,7 @@ def test_the_oldest_of_the_half_open_flows_goes_first(executor: type[Executor], 
         assert [flows.find(key_of(each, FILLERS)) >= 0 for each in waiting[-4:]] == [False, True, True, True][
             -len(waiting) :
         ]
-    assert balancer.run(datagram(20_048, FILLERS), 0, 0).verdict == FORWARD, "it is not half-open any more"
+    prove(balancer, 20_048)
     for client in range(20_050, 20_055):
         assert balancer.run(datagram(client, FILLERS), 0, 0).verdict == FORWARD
     assert flows.find(key_of(20_048, FILLERS)) >= 0

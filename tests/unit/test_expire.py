@@ -123,7 +123,7 @@ def test_one_side_may_be_silent_for_longer_than_half_the_clock() -> None:
 def test_the_side_that_is_further_on_sets_the_timeout() -> None:
     tables = make_tables([service(Mode.NAT)], arms=2)
     flow = connect(tables).flow
-    decide(tables, reply(flags="R"), 1)
+    decide(tables, reply(flags="FA"), 1)
     peer = tables.flows.read(flow).peer - 1
     states = [tables.flows.read(index).state for index in (flow, peer)]
     assert states == [FLOW_ESTABLISHED, FLOW_CLOSING]

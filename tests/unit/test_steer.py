@@ -15,7 +15,7 @@ from l4raw.core.flows import flow_key
 from l4raw.core.model import Backend, Mode, Scheduler
 from l4raw.core.steer import steer
 from l4raw.core.tables import Tables, compile_policy
-from l4raw.wire.abi import FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_HALF_OPEN, OPEN_WINDOW
+from l4raw.wire.abi import END_WINDOW, FLOW_CLOSING, FLOW_ESTABLISHED, FLOW_HALF_OPEN, OPEN_WINDOW
 from tests.tables import (
     OUR_MACS,
     SEED,
@@ -240,18 +240,45 @@ def test_states_follow_what_is_seen() -> None:
         assert tables.flows.read(flow).state == state, flags
 
 
-@pytest.mark.parametrize("side", ["client", "backend"])
-def test_a_syn_of_a_closing_flow_begins_a_new_one(side: str) -> None:
+ENDS = {"client resets": ["R>"], "backend resets": ["R<"], "both close": ["FA>", "FA<"]}
+
+
+@pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
+def test_a_syn_of_a_closing_flow_begins_a_new_one(ends: list[str]) -> None:
     """It is counted, its state and packets begin again, and a backend that takes no new flows gets none."""
     tables = make_tables([service(Mode.NAT)], arms=2)
     first = connect(tables)
-    decide(tables, reply(flags="A"), 1)
-    decide(tables, *((request(flags="FA"), 0) if side == "client" else (reply(flags="R"), 1)))
+    for end in ends:
+        flags = end[:-1]
+        decide(tables, *((request(flags=flags), 0) if ">" in end else (reply(flags=flags), 1)))
     again = decide(tables, request())
     assert (backend_of(first), backend_of(again)) == ("b1", "b2") and again.pick is not None
     entry = tables.flows.read(again.flow)
     assert (entry.state, entry.packets, len(tables.flows)) == (FLOW_HALF_OPEN, 1, 2)
     assert [(t.flows, t.ended) for t in tables.backends[1:3]] == [(1, 1), (1, 0)]
+
+
+@pytest.mark.parametrize("side", ["client", "backend"])
+def test_a_syn_ends_no_half_closed_flow_whose_sides_are_seen(side: str) -> None:
+    """RFC 9293, section 3.6: the other direction may stream for long; and anyone can send a SYN."""
+    tables = make_tables([service(Mode.NAT)], arms=2)
+    first = connect(tables)
+    decide(tables, *((request(flags="FA"), 0) if side == "client" else (reply(flags="FA"), 1)))
+    assert tables.flows.read(first.flow).state == (FLOW_CLOSING if side == "client" else FLOW_ESTABLISHED)
+    again = decide(tables, request())
+    assert (backend_of(again), again.flow, again.pick) == (backend_of(first), first.flow, None)
+    assert decide(tables, reply(flags="A"), 1).name == "reply"
+
+
+@pytest.mark.parametrize("number", [0xDEAD_BEEF, 0, 2])
+def test_a_reset_is_not_believed_because_the_backend_was_silent(number: int) -> None:
+    """The client's own number is known from the segment that made the flow an established one."""
+    tables = make_tables([service(Mode.NAT)], arms=2)
+    flow = connect(tables).flow
+    mine = Ether(request(flags="A"))[TCP].seq
+    assert decide(tables, with_numbers(request(flags="R"), mine + number & 0xFFFF_FFFF, 0)).name == "forward"
+    believed = number < END_WINDOW
+    assert tables.flows.read(flow).state == (FLOW_CLOSING if believed else FLOW_ESTABLISHED)
 
 
 @pytest.mark.parametrize(
@@ -384,7 +411,8 @@ def test_a_flood_of_datagrams_does_not_fill_the_table() -> None:
     tables = make_tables([service(Mode.NAT, protocol=17)], arms=2)
     ether = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
     for port in range(2 * tables.flows.capacity):
-        decide(tables, bytes(ether / IP(src="10.77.0.1", dst="10.77.0.100") / UDP(sport=port, dport=80)))
+        for _ in range(2):
+            decide(tables, bytes(ether / IP(src="10.77.0.1", dst="10.77.0.100") / UDP(sport=port, dport=80)))
     assert len(tables.flows) == 2 * tables.flows.share.limit
 
 
