@@ -222,12 +222,16 @@ L4_INLINE bool l4_is_extension(uint32_t protocol)
 /* As MOST_EXTENSIONS in l4raw/wire/ipv6.py. */
 enum { L4_MOST_EXTENSIONS = 6 };
 
+/* A mask of what they come to: the verifier of Linux 6.1 knows no bound of a product of variables. */
+enum { L4_LONGEST_EXTENSION = 8 + 255 * 8, L4_PAST = 0x3fff };
+_Static_assert(L4_MOST_EXTENSIONS * L4_LONGEST_EXTENSION <= L4_PAST, "no bit is lost");
+
 /* A fragment's offset, or More Fragments: RFC 8200, section 4.5. */
 enum { L4_IS_FRAGMENT_V6 = 0xfff9 };
 
 /*
  * Past the extension headers, of which `protocol` is the first, and which begin `*past` bytes after `at` in a
- * payload of `length`: _past_extensions() in l4raw/wire/headers.py. L4_UNDECIDED, or a verdict.
+ * payload of `length`: past_extensions() in l4raw/wire/headers.py. L4_UNDECIDED, or a verdict.
  */
 L4_INLINE int l4_past_extensions(const uint8_t *at, const uint8_t *end, uint32_t length, struct l4_headers *headers,
 				 uint32_t *past)
@@ -249,7 +253,7 @@ L4_INLINE int l4_past_extensions(const uint8_t *at, const uint8_t *end, uint32_t
 		if (kind == IPPROTO_ROUTING && header[3])
 			return L4_UNDECIDED;
 		headers->key.protocol = header[0];
-		*past += size;
+		*past = (*past + size) & L4_PAST;
 		if (kind == IPPROTO_FRAGMENT && (l4_ntohs(l4_read16(header + 2)) & L4_IS_FRAGMENT_V6)) {
 			headers->fragment = true;
 			return L4_UNDECIDED;
