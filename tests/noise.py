@@ -300,11 +300,12 @@ class Noise:
         return Given(bytes(frame), arm, start)
 
     def _cut(self, frame: bytearray, arm: int) -> None:
-        """Have its datagram come in fragments, in any order, and sometimes not all of them."""
+        """Have its datagram come in fragments, in any order; sometimes not all of them, or one twice."""
         frame[14 + ipv4.ID : 14 + ipv4.ID + 2] = self.random.randbytes(2)
         refix(frame)
         parts = [Given(each, arm, 0) for each in fragments(bytes(frame), self.random.choice((44, 68, 100)))]
         parts = parts[self.random.randrange(2) :]
+        parts += self.random.sample(parts, min(len(parts), self.random.randrange(2)))
         self.random.shuffle(parts)
         self._pieces += parts
 

@@ -6,10 +6,11 @@ the 15 to 120 s that a receiver waits (RFC 1122, section 3.3.2). What waits has 
 steer() says WAITS, and the frame is counted once, when it goes on with the
 first fragment or is dropped.
 
-The store is bounded in datagrams and in bytes: when it is full the oldest
+The store is bounded in datagrams and in bytes of memory, of all that it keeps: when it is full the oldest
 datagram gives way, as one that comes whole stays for a moment only. Nothing is reassembled. A
 fragment that overlaps another ends its datagram (RFC 5722; RFC 1858 for why),
-and so does one past the end or of an odd length.
+and so does one past the end or of an odd length. One that comes a second time, with the same start and
+end, is dropped by itself (RFC 8200, section 4.5): which of the two was meant does not matter, as one arrives.
 
 Lives here: the store and what it decides. Must not live here: how a flow is
 found (steer.py), what changes in a frame (rewrite.py).
@@ -26,11 +27,12 @@ from l4raw.core.decision import WAITS, Decision, Released
 from l4raw.core.mtu import fit
 from l4raw.core.tables import Tables
 from l4raw.core.tunnel import through
-from l4raw.core.waiting import Datagram, Key
+from l4raw.core.waiting import DATAGRAM_COST, FRAME_COST, PART_COST, Datagram, Fit, Key
 from l4raw.wire import ipv4, ipv6
 from l4raw.wire.abi import (
     DROP_FRAGMENT,
     DROP_FRAGMENT_OVERLAP,
+    DROP_FRAGMENT_TWICE,
     DROP_FRAGMENTS_FULL,
     DROP_PROTOCOL,
     DROP_TTL,
@@ -48,6 +50,9 @@ _V6_PLACE: Final = Struct("!2xHI")
 TIMEOUT_MS: Final = 5_000
 MOST_DATAGRAMS: Final = 1024
 MOST_BYTES: Final = 4 << 20
+"""Of memory, not of frames: see waiting.py."""
+_FOLLOWED: Final = ("eth.", "ip.")
+"""Edits that say what is to be done with fragments without ports."""
 
 Steer = Callable[[bytes | Frame, Headers, int, bool, Tables], Decision]
 
@@ -68,18 +73,28 @@ def follow(frame: bytes | Frame, headers: Headers, arm: int, steer: Steer, table
     if piece is None:
         return Decision(DROP_FRAGMENT_OVERLAP, headers)
     datagram = _datagram(piece.key, tables)
-    if not datagram.add(piece.start, piece.end, piece.more):
+    fit = datagram.add(piece.start, piece.end, piece.more)
+    if fit is Fit.TWICE:
+        return Decision(DROP_FRAGMENT_TWICE, headers)
+    if fit is Fit.NOT:
         _drop_waiting(datagram, DROP_FRAGMENT_OVERLAP, tables)
+        _recount(datagram, DATAGRAM_COST, tables)
         return Decision(DROP_FRAGMENT_OVERLAP, headers)
-    if piece.start and datagram.first is None:
-        return _wait(frame, headers, arm, piece.key, tables)
+    waits = piece.start != 0 and datagram.first is None
+    cost = PART_COST + (FRAME_COST + len(frame) if waits else 0)
+    if not _has_room(piece.key, cost, tables):
+        return Decision(DROP_FRAGMENTS_FULL, headers)
+    _recount(datagram, datagram.bytes + cost, tables)
+    if waits:
+        datagram.waiting.append((bytearray(frame), headers, arm))
+        return Decision(WAITS, headers)
     if piece.start:
         assert datagram.first is not None
         decision = _like(datagram.first, frame, headers, datagram.ident)
     else:
         decision = _first(frame, headers, arm, steer, datagram, tables)
     if datagram.complete:
-        del tables.fragments[piece.key]
+        _forget(piece.key, tables)
     return decision
 
 
@@ -90,7 +105,14 @@ def expire(tables: Tables) -> None:
         if tables.now - datagram.born & _WRAP <= TIMEOUT_MS:
             return
         _drop_waiting(datagram, DROP_FRAGMENT, tables)
-        del tables.fragments[key]
+        _forget(key, tables)
+
+
+def end(tables: Tables) -> None:
+    """No frame will come any more: drop what waits."""
+    for key, datagram in list(tables.fragments.items()):
+        _drop_waiting(datagram, DROP_FRAGMENT, tables)
+        _forget(key, tables)
 
 
 def _piece(frame: bytes | Frame, headers: Headers) -> Piece | None:
@@ -114,37 +136,41 @@ def _piece(frame: bytes | Frame, headers: Headers) -> Piece | None:
 def _datagram(key: Key, tables: Tables) -> Datagram:
     known = tables.fragments.get(key)
     if known is None:
-        while len(tables.fragments) >= MOST_DATAGRAMS:
+        while len(tables.fragments) >= MOST_DATAGRAMS or tables.fragment_bytes + DATAGRAM_COST > MOST_BYTES:
             _evict(tables)
         known = tables.fragments[key] = Datagram(tables.now)
+        tables.fragment_bytes += known.bytes
     return known
+
+
+def _has_room(key: Key, cost: int, tables: Tables) -> bool:
+    """Whether this datagram is still there when the oldest have given way to so many bytes more."""
+    while key in tables.fragments and tables.fragment_bytes + cost > MOST_BYTES:
+        _evict(tables)
+    return key in tables.fragments
 
 
 def _evict(tables: Tables) -> None:
     """The oldest gives way."""
     key, datagram = next(iter(tables.fragments.items()))
     _drop_waiting(datagram, DROP_FRAGMENTS_FULL, tables)
-    del tables.fragments[key]
+    _forget(key, tables)
+
+
+def _forget(key: Key, tables: Tables) -> None:
+    _recount(tables.fragments.pop(key), 0, tables)
 
 
 def _drop_waiting(datagram: Datagram, verdict: Verdict, tables: Tables) -> None:
     """Each gets the one verdict that it has."""
     tables.verdicts[verdict] += len(datagram.waiting)
-    tables.fragment_bytes -= datagram.bytes
-    datagram.waiting.clear()
-    datagram.bytes = 0
+    datagram.waiting = []
 
 
-def _wait(frame: bytes | Frame, headers: Headers, arm: int, key: Key, tables: Tables) -> Decision:
-    datagram = tables.fragments[key]
-    while tables.fragment_bytes + len(frame) > MOST_BYTES:
-        _evict(tables)
-    if key not in tables.fragments:  # it was the oldest itself
-        return Decision(DROP_FRAGMENTS_FULL, headers)
-    datagram.waiting.append((bytearray(frame), headers, arm))
-    datagram.bytes += len(frame)
-    tables.fragment_bytes += len(frame)
-    return Decision(WAITS, headers)
+def _recount(datagram: Datagram, now: int, tables: Tables) -> None:
+    """Its bytes are so many now."""
+    tables.fragment_bytes += now - datagram.bytes
+    datagram.bytes = now
 
 
 def _first(
@@ -163,10 +189,10 @@ def _first(
         tables.idents += 1
         datagram.ident = tables.idents
         decision = decision._replace(edits=rewrite.identified(frame, headers, decision.edits, datagram.ident))
-    datagram.first = decision
+    datagram.first = _to_keep(decision)
     waiting, datagram.waiting = datagram.waiting, []
-    tables.fragment_bytes -= datagram.bytes
-    datagram.bytes = 0
+    gone = sum(FRAME_COST + len(other) for other, _, _ in waiting)
+    _recount(datagram, datagram.bytes - gone, tables)
     released = []
     for other, its, its_arm in waiting:
         each = _like(decision, other, its, datagram.ident)
@@ -176,6 +202,12 @@ def _first(
             each = fit(other, each, its_arm, False, 0, tables)
         released.append(Released(other, each))
     return decision._replace(released=tuple(released))
+
+
+def _to_keep(first: Decision) -> Decision:
+    """What _like() reads of a decision, and no more."""
+    edits = tuple(each for each in first.edits if each[0].startswith(_FOLLOWED))
+    return Decision(first.verdict, None, first.service, first.backend, first.flow, None, edits, first.arm)
 
 
 def _like(first: Decision, frame: bytes | Frame, headers: Headers, ident: int) -> Decision:

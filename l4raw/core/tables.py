@@ -108,7 +108,7 @@ class Tables:
     next_hops: NextHops
     policy: Policy = NO_POLICY
     local: frozenset[bytes] = frozenset()
-    """This host's own IPv4 addresses, of all interfaces."""
+    """This host's own addresses, IPv4 and IPv6, of all interfaces, as they were at the start."""
     now: int = 0
     """Milliseconds modulo 2^32, advanced by whoever owns the clock."""
     verdicts: list[int] = field(default_factory=lambda: [0] * VERDICT_COUNT)
@@ -123,7 +123,7 @@ class Tables:
     fragments: dict[Key, Datagram] = field(default_factory=dict)
     """Datagrams of which fragments have come, the oldest first; see fragments.py."""
     fragment_bytes: int = 0
-    """Of the frames that wait in them."""
+    """Of memory that they take; see waiting.py."""
     idents: int = 0
     """Datagrams that were given an identification so far."""
     errors: Bucket = field(default_factory=Bucket)

@@ -12,7 +12,7 @@ from typing import Final, NewType
 Verdict = NewType("Verdict", int)
 """What became of a frame. An index into VERDICT_NAMES and VERDICT_SENTENCES."""
 
-ABI_VERSION: Final = 17
+ABI_VERSION: Final = 18
 
 # enum l4_limit
 BURST: Final = 64
@@ -84,51 +84,53 @@ DROP_FRAGMENT: Final = Verdict(17)
 """a fragment whose first one, which has the ports, did not come within 5 s (RFC 791 3.2)"""
 DROP_FRAGMENT_OVERLAP: Final = Verdict(18)
 """a fragment that overlaps another one, or fits into no datagram (RFC 5722, RFC 1858)"""
-DROP_FRAGMENTS_FULL: Final = Verdict(19)
-"""a fragment that waited for the first one, and gave way to later datagrams"""
-DROP_PROTOCOL: Final = Verdict(20)
+DROP_FRAGMENT_TWICE: Final = Verdict(19)
+"""a fragment that came before, with the same start and end (RFC 8200 4.5)"""
+DROP_FRAGMENTS_FULL: Final = Verdict(20)
+"""a fragment that found no room to wait for the first one, or gave way to later datagrams"""
+DROP_PROTOCOL: Final = Verdict(21)
 """to a VIP, but neither TCP nor UDP nor a ping nor an ICMP error"""
-DROP_ICMP: Final = Verdict(21)
+DROP_ICMP: Final = Verdict(22)
 """an ICMP error to a VIP that quotes no packet of a known flow"""
-DROP_NO_SERVICE: Final = Verdict(22)
+DROP_NO_SERVICE: Final = Verdict(23)
 """to a VIP, but no service has this port and protocol"""
-DROP_MARTIAN: Final = Verdict(23)
+DROP_MARTIAN: Final = Verdict(24)
 """its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)"""
-DROP_ACL: Final = Verdict(24)
+DROP_ACL: Final = Verdict(25)
 """a new flow of a client that the service's acl does not let in"""
-DROP_CLIENT_FLOWS: Final = Verdict(25)
+DROP_CLIENT_FLOWS: Final = Verdict(26)
 """a new flow of a client that has as many as the service's limits allow"""
-DROP_CLIENT_RATE: Final = Verdict(26)
+DROP_CLIENT_RATE: Final = Verdict(27)
 """a new flow of a client that opens more a second than the service's limits allow"""
-DROP_SERVICE_FLOWS: Final = Verdict(27)
+DROP_SERVICE_FLOWS: Final = Verdict(28)
 """a new flow of a service that has as many as its limits allow"""
-DROP_SERVICE_RATE: Final = Verdict(28)
+DROP_SERVICE_RATE: Final = Verdict(29)
 """a new flow of a service that gets more a second than its limits allow"""
-DROP_NO_FLOW: Final = Verdict(29)
+DROP_NO_FLOW: Final = Verdict(30)
 """a TCP segment of no known flow, and nothing tells which backend had it; NAT answers with a reset"""
-DROP_NO_BACKEND: Final = Verdict(30)
+DROP_NO_BACKEND: Final = Verdict(31)
 """the service has no backend that takes new flows"""
-DROP_NEXT_HOP_UNKNOWN: Final = Verdict(31)
+DROP_NEXT_HOP_UNKNOWN: Final = Verdict(32)
 """the MAC address of the next hop is not known (yet)"""
-DROP_NEXT_HOPS_FULL: Final = Verdict(32)
+DROP_NEXT_HOPS_FULL: Final = Verdict(33)
 """no room to remember one more client next hop"""
-DROP_FLOWS_FULL: Final = Verdict(33)
+DROP_FLOWS_FULL: Final = Verdict(34)
 """the flow table is full"""
-DROP_REPLY_KEY_TAKEN: Final = Verdict(34)
+DROP_REPLY_KEY_TAKEN: Final = Verdict(35)
 """its replies would look like those of another flow"""
-DROP_SNAT_EXHAUSTED: Final = Verdict(35)
+DROP_SNAT_EXHAUSTED: Final = Verdict(36)
 """no address and port of the service's SNAT pool is free for this backend"""
-DROP_SNAT_NO_FLOW: Final = Verdict(36)
+DROP_SNAT_NO_FLOW: Final = Verdict(37)
 """to a SNAT address, but no reply of a known flow"""
-DROP_TTL: Final = Verdict(37)
+DROP_TTL: Final = Verdict(38)
 """TTL would reach zero (RFC 1812 5.3.1)"""
-DROP_TOO_BIG: Final = Verdict(38)
+DROP_TOO_BIG: Final = Verdict(39)
 """too long for the next link and not to be fragmented: its sender is told (RFC 1191, RFC 8201)"""
-DROP_OVERFLOW: Final = Verdict(39)
+DROP_OVERFLOW: Final = Verdict(40)
 """left to Python, for which as many were waiting as may"""
-DROP_TX: Final = Verdict(40)
+DROP_TX: Final = Verdict(41)
 """the egress interface did not take it: its queue is full, or it is down"""
-VERDICT_COUNT: Final = 41
+VERDICT_COUNT: Final = 42
 
 # enum l4_miss
 MISS_BUSY: Final = 0
@@ -220,6 +222,7 @@ VERDICT_NAMES: Final[tuple[str, ...]] = (
     "drop_udp_length",
     "drop_fragment",
     "drop_fragment_overlap",
+    "drop_fragment_twice",
     "drop_fragments_full",
     "drop_protocol",
     "drop_icmp",
@@ -265,7 +268,8 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "UDP length below 8 or past the packet (RFC 768)",
     "a fragment whose first one, which has the ports, did not come within 5 s (RFC 791 3.2)",
     "a fragment that overlaps another one, or fits into no datagram (RFC 5722, RFC 1858)",
-    "a fragment that waited for the first one, and gave way to later datagrams",
+    "a fragment that came before, with the same start and end (RFC 8200 4.5)",
+    "a fragment that found no room to wait for the first one, or gave way to later datagrams",
     "to a VIP, but neither TCP nor UDP nor a ping nor an ICMP error",
     "an ICMP error to a VIP that quotes no packet of a known flow",
     "to a VIP, but no service has this port and protocol",

@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 17 };
+enum { L4_ABI_VERSION = 18 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -94,7 +94,8 @@ enum l4_limit {
 	_(DROP_UDP_LENGTH, "UDP length below 8 or past the packet (RFC 768)") \
 	_(DROP_FRAGMENT, "a fragment whose first one, which has the ports, did not come within 5 s (RFC 791 3.2)") \
 	_(DROP_FRAGMENT_OVERLAP, "a fragment that overlaps another one, or fits into no datagram (RFC 5722, RFC 1858)") \
-	_(DROP_FRAGMENTS_FULL, "a fragment that waited for the first one, and gave way to later datagrams") \
+	_(DROP_FRAGMENT_TWICE, "a fragment that came before, with the same start and end (RFC 8200 4.5)") \
+	_(DROP_FRAGMENTS_FULL, "a fragment that found no room to wait for the first one, or gave way to later datagrams") \
 	_(DROP_PROTOCOL, "to a VIP, but neither TCP nor UDP nor a ping nor an ICMP error") \
 	_(DROP_ICMP, "an ICMP error to a VIP that quotes no packet of a known flow") \
 	_(DROP_NO_SERVICE, "to a VIP, but no service has this port and protocol") \

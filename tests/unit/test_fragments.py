@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+from collections.abc import Iterable
 from itertools import permutations
 
 import pytest
@@ -12,12 +15,20 @@ from scapy.packet import Raw
 from l4raw.core import fragments
 from l4raw.core.model import Mode
 from l4raw.core.mtu import fragments as pieces_for
+from l4raw.core.steer import steer
 from l4raw.core.tables import Tables
-from l4raw.core.waiting import Datagram
+from l4raw.core.waiting import DATAGRAM_COST, FRAME_COST, PART_COST, Datagram, Fit
 from l4raw.engine.base import forward
 from l4raw.engine.replay import ReplayEngine
-from l4raw.wire.abi import DROP_FRAGMENT, DROP_FRAGMENTS_FULL, FORWARD
+from l4raw.wire.abi import (
+    DROP_FRAGMENT,
+    DROP_FRAGMENT_OVERLAP,
+    DROP_FRAGMENT_TWICE,
+    DROP_FRAGMENTS_FULL,
+    FORWARD,
+)
 from l4raw.wire.ipv4 import UDP as UDP_NUMBER
+from tests.crafted import refix
 from tests.tables import VIP, backends, make_tables, service
 
 BODY = bytes(range(256)) * 5
@@ -74,15 +85,21 @@ def test_the_oldest_gives_way_to_a_flood_of_datagrams() -> None:
         sent(tables, cut(ident)[1:2])
     assert tables.verdicts[DROP_FRAGMENTS_FULL] == extra == sum(tables.verdicts)
     assert len(tables.fragments) == fragments.MOST_DATAGRAMS
-    assert tables.fragment_bytes == fragments.MOST_DATAGRAMS * len(cut()[1])
+    assert tables.fragment_bytes == fragments.MOST_DATAGRAMS * cost(len(cut()[1]))
+
+
+def cost(*frames: int) -> int:
+    """What a datagram is charged of which frames of these lengths wait."""
+    return DATAGRAM_COST + sum(PART_COST + FRAME_COST + length for length in frames)
 
 
 def test_no_more_bytes_wait_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fragments, "MOST_BYTES", 1000)
+    most = 2 * cost(400, 400)
+    monkeypatch.setattr(fragments, "MOST_BYTES", most)
     tables = tables_for(Mode.DSR_L2)
     for ident in range(20):
         sent(tables, cut(ident)[1:3])
-    assert 0 < tables.fragment_bytes <= 1000
+    assert 0 < tables.fragment_bytes <= most
     waiting = sum(len(datagram.waiting) for datagram in tables.fragments.values())
     assert tables.verdicts[DROP_FRAGMENTS_FULL] == 40 - waiting == sum(tables.verdicts)
 
@@ -90,11 +107,11 @@ def test_no_more_bytes_wait_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_datagram_that_gives_way_to_its_own_next_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the oldest when the store is full: what waits is in the store, and what is not is counted."""
     size, tables = len(cut()[1]), tables_for(Mode.DSR_L2)
-    monkeypatch.setattr(fragments, "MOST_BYTES", 2 * size)
+    monkeypatch.setattr(fragments, "MOST_BYTES", 2 * cost(size))
     for _ in range(4):
         sent(tables, [cut(1)[1], cut(2)[1], cut(1)[2]])
         waiting = [frame for each in tables.fragments.values() for frame, _, _ in each.waiting]
-        assert tables.fragment_bytes == sum(map(len, waiting)) == size
+        assert tables.fragment_bytes == cost(*map(len, waiting)) == cost(size)
         fragments._evict(tables)
     assert sum(tables.verdicts) == tables.verdicts[DROP_FRAGMENTS_FULL] == 12
     assert not tables.fragments and not tables.fragment_bytes
@@ -108,13 +125,105 @@ def test_a_link_that_is_too_narrow_for_any_fragment_still_gets_them() -> None:
 
 
 def test_parts_that_do_not_fit_together() -> None:
-    for parts in ([(0, 16), (8, 24)], [(8, 24), (0, 16)], [(0, 8), (0, 8)], [(0, 24), (8, 16)]):
+    for parts in ([(0, 16), (8, 24)], [(8, 24), (0, 16)], [(0, 16), (0, 8)], [(0, 24), (8, 16)]):
         datagram = Datagram(0)
-        assert datagram.add(*parts[0], True) and not datagram.add(*parts[1], True)
-        assert not datagram.add(800, 808, True), "nor any other"
+        assert datagram.add(*parts[0], True) is Fit.NEW and datagram.add(*parts[1], True) is Fit.NOT
+        assert datagram.add(800, 808, True) is Fit.NOT, "nor any other"
+        assert datagram.add(*parts[0], True) is Fit.NOT, "nor one that was there"
     for part in ((16, 24, True), (16, 24, False), (0, 8, False)):
         datagram = Datagram(0)
-        assert datagram.add(8, 16, False) and not datagram.add(*part)
+        assert datagram.add(8, 16, False) is Fit.NEW and datagram.add(*part) is Fit.NOT
+
+
+def test_a_part_that_comes_twice_changes_nothing() -> None:
+    """The same start and end. Two parts together, or the same one with another flag, are not."""
+    datagram = Datagram(0)
+    parts = [(8, 16, True), (0, 8, True), (24, 32, False), (16, 24, True)]
+    for place, part in enumerate(parts):
+        assert not datagram.complete
+        assert datagram.add(*part) is Fit.NEW
+        assert {datagram.add(*each) for each in parts[: place + 1]} == {Fit.TWICE}
+    assert datagram.complete
+    for part in ((0, 16, True), (24, 32, True), (8, 16, False)):
+        datagram = Datagram(0)
+        assert [datagram.add(*each) for each in parts] == [Fit.NEW] * 4 and datagram.add(*part) is Fit.NOT
+
+
+@pytest.mark.parametrize("order", [(0, 1, 1, 0, 2), (1, 1, 0, 1, 2, 2), (2, 1, 2, 1, 0)])
+def test_a_duplicate_is_dropped_by_itself(order: tuple[int, ...]) -> None:
+    """What a switch or a bond doubles arrives all the same: as often as it would without."""
+    tables, parts = tables_for(Mode.NAT), cut(size=512)
+    out = sent(tables, [parts[place] for place in order])
+    assert len(parts) == len(out) == tables.verdicts[FORWARD] == 3
+    assert tables.verdicts[DROP_FRAGMENT_TWICE] + sum(map(len, waiting_in(tables))) == len(order) - 3
+    assert not tables.verdicts[DROP_FRAGMENT_OVERLAP]
+
+
+def waiting_in(tables: Tables) -> list[list[bytearray]]:
+    return [[frame for frame, _, _ in each.waiting] for each in tables.fragments.values()]
+
+
+_ETHERNET_TO_UDP = cut()[0][:42]
+
+
+def tiny(ident: int, start: int) -> bytes:
+    """A fragment of 8 bytes, padded to the least that Ethernet takes; the first one has ports."""
+    frame = bytearray(_ETHERNET_TO_UDP + bytes(18))
+    frame[16:22] = (28).to_bytes(2) + ident.to_bytes(2) + (0x2000 | start // 8).to_bytes(2)
+    refix(frame)
+    return bytes(frame)
+
+
+def grown(tables: Tables, frames: Iterable[bytes]) -> int:
+    """Bytes of memory that these frames have taken and not given back."""
+    steer(tiny(0xFFFF, 8), 0, 0, tables)  # what is made once
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for frame in frames:
+            steer(frame, 0, 0, tables)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+FLOODS = {
+    "a frame each": [tiny(ident, 8) for ident in range(1000)],
+    "many frames each": [tiny(ident, 16 * (1 + part)) for ident in range(30) for part in range(60)],
+    "first ones": [tiny(ident, 0) for ident in range(1000)],
+    "parts": [tiny(ident, 16 * part) for ident in range(10) for part in range(1000)],
+}
+"""Each is more than the store is given room for below."""
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+@pytest.mark.parametrize("mode", [Mode.DSR_L2, Mode.FULLNAT])
+def test_what_is_charged_is_no_less_than_the_memory(
+    mode: Mode, flood: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fragments, "MOST_BYTES", most := 64 << 10)
+    tables = tables_for(mode)
+    real = grown(tables, FLOODS[flood])
+    assert most // 4 < real <= tables.fragment_bytes <= most
+    assert tables.fragment_bytes > most // 2, "a flood leaves little of the room, as a datagram goes at once"
+
+
+def test_frames_that_go_on_are_charged_no_more() -> None:
+    tables, parts = tables_for(Mode.NAT), cut()
+    sent(tables, parts[1:4])
+    assert tables.fragment_bytes == cost(*map(len, parts[1:4]))
+    sent(tables, parts[:1])
+    assert tables.fragment_bytes == DATAGRAM_COST + 4 * PART_COST
+
+
+def test_a_broken_datagram_keeps_no_parts() -> None:
+    tables = tables_for(Mode.DSR_L2)
+    sent(tables, [tiny(7, 16 * part) for part in range(9)] + cut(7)[:1])
+    assert tables.verdicts[DROP_FRAGMENT_OVERLAP] == 1
+    assert tables.fragment_bytes == DATAGRAM_COST
+    fragments.end(tables)
+    assert not tables.fragments and not tables.fragment_bytes
 
 
 def test_a_flow_is_made_by_the_first_fragment_alone() -> None:

@@ -71,10 +71,13 @@ def stories() -> list[Story]:
         .step(data[2], "forward", gue(data[2], 6)),
         Story("fragments", "dsr", "Those that come later follow the first, which has the ports.")
         .step(one, "forward", first)
+        .step(one, "drop_fragment_twice", note="the same start and end (RFC 8200, section 4.5)")
         .step(two, "forward", second)
+        .step(two, "drop_fragment_twice")
         .step(three, "forward", third),
         Story("fragments_reversed", "nat", "Those that come before the first wait for it.")
         .step(three, "waits", counted=[])
+        .step(three, "drop_fragment_twice", note="the one that waits goes on")
         .step(two, "waits", counted=[])
         .step(one, "forward", at_1, out_arm=1, made=[at_3, at_2], counted=["forward"] * 3)
         .step(back[1], "waits", arm=1, counted=[])
