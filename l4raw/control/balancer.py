@@ -136,6 +136,7 @@ class Balancer:
             made = dataplane.make(self.config, self._interfaces, self._accept_ssh_loss, self._sample)
             self.dataplane, self.engine, self.tables, note = made
             self.dataplane_note = note
+            self._open.callback(fragments.end, self.tables)
             if self.dataplane == dataplane.AF_XDP:
                 self._open.callback(self._close_engine)
                 step(f"attach: XDP program on {', '.join(arm.name for arm in self.arms)} ({note})")

@@ -7,14 +7,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from scapy.layers.inet import IP
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 
 from l4raw.control.balancer import Balancer
 from l4raw.control.config import parse
 from l4raw.control.errors import L4Error
 from l4raw.control.guard import Guard
 from l4raw.control.netlink import Interface
+from l4raw.core.tables import Policy
 from l4raw.engine.base import Received
 from l4raw.engine.replay import ReplayEngine
+from l4raw.wire.abi import DROP_FRAGMENT
 
 TOML = """\
 [lb]
@@ -48,6 +53,17 @@ def balancer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Balancer:
     made = Balancer(config, [lo], "test", tmp_path, b"seed")
     made.open()
     return made
+
+
+def test_frames_that_wait_at_the_end_are_counted_too(balancer: Balancer) -> None:
+    """Else the counters of a balancer that has stopped were fewer than the frames that it took."""
+    later = Ether(dst="00:00:00:00:00:00") / IP(dst="10.77.0.100", proto=17, frag=1) / Raw(bytes(32))
+    balancer.engine = ReplayEngine([bytes(later)])
+    balancer.tables.install(Policy({}, frozenset({bytes([10, 77, 0, 100])}), (None,), (None,)))
+    balancer.run(stop_after(1))
+    assert sum(balancer.tables.total_verdicts()) == 0
+    balancer.close()
+    assert balancer.tables.total_verdicts()[DROP_FRAGMENT] == sum(balancer.tables.total_verdicts()) == 1
 
 
 def stop_after(rounds: int) -> Callable[[], bool]:
