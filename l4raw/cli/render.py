@@ -16,7 +16,15 @@ from l4raw.core.ring import HASHES, Pick
 from l4raw.core.snat import Source
 from l4raw.core.tables import Tables, Traffic
 from l4raw.wire import gue, ipv4, ipv6
-from l4raw.wire.abi import EVENT_NAMES, FORWARD, RULE_AFFINITY, RULE_FLOW_HASH, RULE_LEAST, VERDICT_NAMES
+from l4raw.wire.abi import (
+    EVENT_NAMES,
+    FORWARD,
+    ICMP_ERROR,
+    RULE_AFFINITY,
+    RULE_FLOW_HASH,
+    RULE_LEAST,
+    VERDICT_NAMES,
+)
 from l4raw.wire.ethernet import format_mac
 from l4raw.wire.headers import Headers
 from l4raw.wire.ipv4 import TCP, UDP
@@ -132,7 +140,9 @@ def choice(decision: Decision, note: str = "") -> Iterator[str]:
         without = (
             "" if decision.flow >= 0 or decision.verdict != FORWARD else "no entry, the flow table is full; "
         )
-        yield f"flow: new; {without}{pick_text(decision.pick)}{name}"
+        is_error = decision.verdict == ICMP_ERROR
+        begin = "no entry; " if is_error else f"new; {without}"
+        yield f"flow: {begin}{pick_text(decision.pick)}{name}"
     elif decision.flow >= 0:
         yield f"flow: known; entry {decision.flow}"
     if decision.source is not None:

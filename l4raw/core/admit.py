@@ -78,8 +78,7 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
     is_nat = service.service.mode.is_nat
     if service.service.mode.routes and headers.ttl <= 1:
         return Admission(DROP_TTL)
-    if not opens(headers) and (is_nat or service.ring.rule not in HASHES):
-        # In mid-stream a hash still finds the backend; NAT's state and a cursor's place are lost.
+    if not opens(headers) and not _finds_again(service):
         return Admission(DROP_NO_FLOW)
     choice = recall(headers.src, service, tables)
     pick = choice.pick if choice and choice.pick else _scheduled(key, service, tables)
@@ -111,6 +110,22 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
         if choice and not remember(choice, backend.number, service.number, tables):
             return _again(headers, key, arm, service, tables, flow)
     return Admission(verdict, flow, pick, source)
+
+
+def _finds_again(service: ServiceEntry) -> bool:
+    """In mid-stream a hash still finds the backend; NAT's state and a cursor's place are lost."""
+    return not service.service.mode.is_nat and service.ring.rule in HASHES
+
+
+def without_state(client: bytes, key: bytes, service: ServiceEntry, tables: Tables) -> Pick | None:
+    """Where a frame goes that opens no flow, of a flow `key` without an entry; None: nothing tells.
+
+    As admit() would choose, but nothing is counted or remembered. `client`: 4 or 16 bytes.
+    """
+    if not _finds_again(service) or not service.acl.allow(client):
+        return None
+    choice = recall(client, service, tables)
+    return choice.pick if choice and choice.pick else service.ring.pick(key, 0)
 
 
 def _scheduled(key: bytes, service: ServiceEntry, tables: Tables) -> Pick | None:

@@ -3,7 +3,8 @@
 An error follows the flow of the packet that it quotes (RFC 5508, section 4):
 else no backend learns the MTU of the path to its clients, and no client that
 of the path to its backend. It says nothing of the flow itself, so it changes
-no state and keeps no entry alive.
+no state and keeps no entry alive. Where the flow has none, DSR's ring still
+tells whose it is, if a hash chose; an error makes no entry.
 
 Lives here: what becomes of such a frame. Must not live here: how a flow is
 found by ports (steer.py), how an error is read (wire/quoted.py) and translated
@@ -13,7 +14,7 @@ found by ports (steer.py), how an error is read (wire/quoted.py) and translated
 from __future__ import annotations
 
 from l4raw.core import rewrite
-from l4raw.core.admit import martian
+from l4raw.core.admit import martian, without_state
 from l4raw.core.decision import Decision
 from l4raw.core.flows import flow_key
 from l4raw.core.snat import stray
@@ -46,16 +47,16 @@ def to_vip(frame: bytes | Frame, headers: Headers, arm: int, tables: Tables) -> 
         return Decision(DROP_MARTIAN, headers)
     if is_ping:
         return Decision(ECHO, headers, edits=rewrite.echo(headers, tables.arms[arm].mac), arm=arm)
-    return _error_to_vip(headers, read(frame, headers), tables)
+    return _error_to_vip(headers, read(frame, headers), arm, tables)
 
 
-def _error_to_vip(headers: Headers, quoted: Quoted | None, tables: Tables) -> Decision:
+def _error_to_vip(headers: Headers, quoted: Quoted | None, arm: int, tables: Tables) -> Decision:
     """About what the client should have got: on to the backend that sent it in the VIP's name."""
     if quoted is None or quoted.src != headers.dst:
         return Decision(DROP_ICMP, headers)
     found = tables.flows.look_up(_flipped(quoted))
     if found is None:
-        return Decision(DROP_ICMP, headers)
+        return _error_without_entry(headers, quoted, arm, tables)
     flow, entry, peer = found
     service, backend = tables.policy.by_number[entry.service], tables.policy.backends[entry.backend]
     assert service is not None and backend is not None, "the policy keeps what a flow names"
@@ -72,6 +73,22 @@ def _error_to_vip(headers: Headers, quoted: Quoted | None, tables: Tables) -> De
     source = headers.src if client[0] == quoted.dst else client[0]
     outer = own_mac, mac, source, server[0]
     return known._replace(edits=rewrite.error(headers, quoted, outer, server, client))
+
+
+def _error_without_entry(headers: Headers, quoted: Quoted, arm: int, tables: Tables) -> Decision:
+    """The same about a flow that has no entry: to whom a segment of it would go that opens none."""
+    policy, pick = tables.policy, None
+    service = policy.find(quoted.src, quoted.sport, quoted.protocol)
+    if service and not martian(headers._replace(src=quoted.dst), arm, tables):
+        pick = without_state(quoted.dst, _flipped(quoted), service, tables)
+    backend = policy.backends[pick.backend] if pick else None
+    if backend is None:
+        return Decision(DROP_ICMP, headers)
+    mac = tables.next_hops.macs[backend.next_hop]
+    if mac is None:
+        return Decision(DROP_NEXT_HOP_UNKNOWN, headers, service, backend, pick=pick)
+    edits = rewrite.dsr_l2(headers, tables.arms[backend.arm].mac, mac)
+    return Decision(ICMP_ERROR, headers, service, backend, -1, pick, edits, backend.arm)
 
 
 def from_backend(frame: bytes | Frame, headers: Headers, arm: int, tables: Tables) -> Decision:

@@ -25,6 +25,7 @@ from tests.vectors.make import (
     CLIENT_V6,
     OUR_MAC,
     OUR_MAC_1,
+    SH_MAC,
     VIP,
     VIP_V6,
     Story,
@@ -84,6 +85,9 @@ def _v4() -> list[Story]:
     to_client: dict[str, Any] = {"to": CLIENT, "src": INNER}
     late = IP(src=VIP, dst=CLIENT, id=77, frag=100) / Raw(BODY)
     other = IP(src=VIP, dst=CLIENT) / TCP(sport=80, dport=99) / Raw(BODY)
+    to_nobody = IP(src=VIP, dst=CLIENT) / TCP(sport=81, dport=41022) / Raw(BODY)
+    to_martian = IP(src=VIP, dst="127.0.0.1") / TCP(sport=80, dport=41022) / Raw(BODY)
+    segment = fixed(to_vip(TCP(sport=41022, dport=80, flags="A", seq=1001, ack=1)))
     in_nat = hop(error(needed, sent, **to_client), B1_MAC, OUR_MAC_1)
     return [
         Story("error_dsr", "dsr", "A router cannot pass what a backend sent in the VIP's name: it is told.")
@@ -98,6 +102,12 @@ def _v4() -> list[Story]:
         .step(error(ICMP(type=4), reply), "drop_protocol", note="source quench: RFC 6633")
         .step(error(ICMP(type=5), reply), "drop_protocol", note="redirect")
         .step(error(needed, sent_outside), "drop_icmp", note="quotes what the VIP never sent"),
+        Story("error_dsr_ring", "dsr-sh", "No entry, as after a restart: the ring tells.")
+        .step(error(needed, reply), "icmp_error", dsr(error(needed, reply), SH_MAC))
+        .step(error(needed, to_nobody), "drop_icmp", note="no service has that port")
+        .step(error(needed, to_martian), "drop_icmp", note="no client has that address")
+        .step(segment, "forward", dsr(segment, SH_MAC), note="to the same")
+        .step(error(needed, reply), "icmp_error", dsr(error(needed, reply), SH_MAC), note="now by its entry"),
         Story("error_nat", "nat", "Translated outside and inside, with all sums (RFC 5508, section 4).")
         .step(first, "forward", nat(first), out_arm=1)
         .step(dns, "forward", nat(dns, dport=5300), out_arm=1)
