@@ -112,9 +112,10 @@ class Ports:
     _first: int = 0
 
     def is_exhausted(self, service: int, address: bytes, port: int, now: int) -> bool:
-        """Whether the last walk for this backend found no port, and none became free since.
+        """Whether the last walk for this backend found no port, and none has rested since.
 
-        Without this memory each refusal would cost a walk through the whole pool.
+        Without this memory each refusal would cost a walk through the whole pool. Of a port whose flow went
+        for another one nobody tells us: it is found within a second, or among the first of a walk.
         """
         if now >> _SECOND != self._second:
             self._full.clear()
@@ -139,7 +140,7 @@ class Ports:
         return refused
 
     def freed(self, address: bytes) -> None:
-        """A port for this backend's address is free again."""
+        """A port for this backend's address has rested, and is free again."""
         self._freed[address] = self._freed.get(address, 0) + 1
 
     def add(self, index: int, lock: int) -> None:

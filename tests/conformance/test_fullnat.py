@@ -177,6 +177,25 @@ def test_a_port_rests_before_it_is_used_again(executor: type[Executor]) -> None:
 
 
 @each_executor
+def test_a_port_of_a_flow_that_made_room_is_found_within_a_second(executor: type[Executor]) -> None:
+    """Nobody tells the pool of it: a flood would have it walked through for each flow that it pushes out."""
+    balancer = one_backend(executor, memory=1 << 18, snat=(Snat(SNAT, 5000, 5063),))
+    tables = balancer.tables
+    tables.now = 10 << 10
+    assert {balancer.run(opening(1000 + n), 0, 0).verdict for n in range(64)} == {FORWARD}
+    assert balancer.run(opening(2000), 0, 0).verdict == DROP_SNAT_EXHAUSTED
+    for _ in range(8):
+        assert tables.evict_half_open()
+    sent = [balancer.run(opening(3000 + n), 0, 0).verdict for n in range(8)]
+    assert set(sent) <= {FORWARD, DROP_SNAT_EXHAUSTED}
+    tables.now += 1024
+    left = 8 - sent.count(FORWARD)
+    assert left, "each was among the first of its walk: nothing is shown"
+    sent = [balancer.run(opening(4000 + n), 0, 0).verdict for n in range(left + 1)]
+    assert sent == [FORWARD] * left + [DROP_SNAT_EXHAUSTED]
+
+
+@each_executor
 def test_a_client_may_come_back_while_its_connection_closes(executor: type[Executor]) -> None:
     """With the same port: its flow is found again, and so is its source."""
     balancer = one_backend(executor)
