@@ -27,7 +27,7 @@ struct l4_context {
 	struct l4_headers headers;
 
 	int64_t flow;              /* index of its entry; or L4_NONE, or L4_BUSY */
-	struct l4_flow *entry;     /* the one that l4_look() found; else it is not set */
+	struct l4_flow *entry;     /* means something only while flow >= 0: then it is the one that l4_look() found */
 	uint32_t generation;       /* of the entry, when it was found */
 
 	int verdict;               /* enum l4_verdict, or L4_MISS, or L4_UNDECIDED */
