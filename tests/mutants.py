@@ -129,7 +129,7 @@ MUTANTS = {
     "SYN of a half-closed flow": Patch(STEER, "(peer && l4_load(&peer->state) != L4_FLOW_CLOSING)", "0"),
     "forged end and SYN": Patch(STEER, "if (!values->peer && values->service == service", "if (0"),
     "SYN to a backend that drains": Patch(STEER, "backend && backend->takes_flows)", "backend)"),
-    "asks twice": Patch(STEER, "} else if (!peer || values->next_hop) {", "} else {"),
+    "asks twice": Patch(STEER, "} else if (values->next_hop) { /* a", "} else { /* a"),
     "no answer seen": Patch(STEER, "seen.of_peer = L4_FLOW_UDP;", ";"),
     "ports of a source hash": Patch(
         ADMIT, "key->src, key->src, 0, 0) >> 32", "key->src, key->src, key->ports, 0) >> 32"

@@ -22,6 +22,7 @@
 #define l4_second16(word) ((uint16_t)((word) >> 16))
 #define l4_first32(word) ((uint32_t)(word))
 #define l4_second32(word) ((uint32_t)((word) >> 32))
+#define l4_first48(word) ((word) << 16)
 #define l4_little32(value) (value)
 #else
 #define l4_htons(value) ((uint16_t)(value))
@@ -33,6 +34,7 @@
 #define l4_second16(word) ((uint16_t)(word))
 #define l4_first32(word) ((uint32_t)((word) >> 32))
 #define l4_second32(word) ((uint32_t)(word))
+#define l4_first48(word) ((word) >> 16)
 #define l4_little32(value) __builtin_bswap32(value)
 #endif
 #define l4_ntohs(value) l4_htons(value)

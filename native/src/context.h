@@ -51,9 +51,10 @@ L4_INLINE int l4_miss_as(struct l4_context *context, uint32_t why)
 	return L4_MISS;
 }
 
+/* Both have two bytes more, which do not count. */
 L4_INLINE bool l4_same_mac(const uint8_t *one, const uint8_t *other)
 {
-	return l4_read32(one) == l4_read32(other) && l4_read16(one + 4) == l4_read16(other + 4);
+	return l4_first48(l4_read64(one) ^ l4_read64(other)) == 0;
 }
 
 L4_INLINE const uint8_t *l4_own_mac(const struct l4_tables *tables, uint32_t arm)
@@ -106,9 +107,11 @@ L4_INLINE bool l4_is_to(const struct l4_context *context, uint32_t number)
 	const struct l4_service *service = l4_service_at(context->tables, context->half, number);
 	const struct l4_headers *headers = &context->headers;
 
-	return service && service->protocol == headers->key.protocol &&
-	       (service->port_be == l4_second16(headers->key.ports) || !service->port_be) &&
-	       l4_read64(service->vip + 8) == headers->key.dst[1] && l4_read64(service->vip) == headers->key.dst[0];
+	/* In one condition: they are nearly always true, all of them. */
+	return service && !((l4_read64(service->vip) ^ headers->key.dst[0]) |
+			    (l4_read64(service->vip + 8) ^ headers->key.dst[1]) |
+			    (service->protocol ^ headers->key.protocol) |
+			    (service->port_be ? service->port_be ^ l4_second16(headers->key.ports) : 0));
 }
 
 /* The service of a destination: the one that names the port, else the one for every port. */

@@ -78,7 +78,7 @@ unsigned l4_steer(const struct l4_tables *tables, const struct l4_frame *frame, 
 struct abreast {
 	struct l4_context context;
 	struct l4_choice bucket;
-	int64_t index;             /* of the entry that is probably its flow's; negative: none */
+	int64_t index;             /* of context.entry, that is probably its flow's; negative: none */
 	bool looks;
 };
 
@@ -102,7 +102,7 @@ L4_INLINE void prefetch_tags(struct abreast *one)
 
 L4_INLINE void prefetch_entry(struct abreast *one)
 {
-	const struct l4_context *context = &one->context;
+	struct l4_context *context = &one->context;
 	uint64_t candidates;
 
 	one->index = L4_NONE;
@@ -111,7 +111,8 @@ L4_INLINE void prefetch_entry(struct abreast *one)
 	candidates = l4_candidates(context->tables, one->bucket, context->headers.key.hash);
 	if (candidates) {
 		one->index = l4_first_of(one->bucket, candidates);
-		l4_prefetch(&context->tables->flows[one->index]);
+		context->entry = &context->tables->flows[one->index];
+		l4_prefetch(context->entry);
 	} else {
 		l4_prefetch_free(context->tables, one->bucket);
 	}
@@ -125,7 +126,6 @@ L4_INLINE void look_ahead(struct abreast *one)
 
 	if (one->index < 0)
 		return;
-	context->entry = &context->tables->flows[one->index];
 	context->flow = l4_is_at(context->entry, (uint32_t)one->index, &context->headers.key, &context->generation);
 	if (context->flow < 0)
 		return;

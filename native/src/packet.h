@@ -109,7 +109,7 @@ L4_INLINE int l4_parse_tcp(const uint8_t *at, const uint8_t *end, uint32_t room,
 {
 	uint32_t length;
 
-	if (room < sizeof(struct tcphdr) || !l4_has(at, end, sizeof(struct tcphdr)))
+	if (room < sizeof(struct tcphdr) || !l4_still_has(at, end, sizeof(struct tcphdr)))
 		return L4_DROP_SHORT;
 	length = (at[L4_TCP_OFFSET_AT] >> 4) * 4u;
 	if (length < sizeof(struct tcphdr) || length > room)
@@ -127,7 +127,7 @@ L4_INLINE int l4_parse_udp(const uint8_t *at, const uint8_t *end, uint32_t room,
 {
 	uint32_t length;
 
-	if (room < sizeof(struct udphdr) || !l4_has(at, end, sizeof(struct udphdr)))
+	if (room < sizeof(struct udphdr) || !l4_still_has(at, end, sizeof(struct udphdr)))
 		return L4_DROP_SHORT;
 	length = l4_ntohs(l4_read16(at + offsetof(struct udphdr, len)));
 	if (length < sizeof(struct udphdr) || length > room)

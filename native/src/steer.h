@@ -174,14 +174,19 @@ L4_INLINE void l4_note(struct l4_context *context, const struct l4_values *value
 		.packets = values->packets + 1,
 	};
 
-	if (peer && headers->key.protocol == IPPROTO_TCP) {
+	if (!peer) {
+		seen.to = values->state == L4_FLOW_CLOSING && l4_opens(headers) ?
+				  L4_FLOW_ESTABLISHED /* see l4_is_over() */ :
+				  l4_state_after(values->state, headers->flags);
+		l4_touch(context->tables, (uint32_t)context->flow, context->entry, &seen);
+		return;
+	}
+	if (headers->key.protocol == IPPROTO_TCP) {
 		seen.sequence = values->sequence;
 		l4_follow(headers, values, peer, &seen);
-	} else if (values->state == L4_FLOW_CLOSING && l4_opens(headers)) {
-		seen.to = L4_FLOW_ESTABLISHED; /* see l4_is_over() */
-	} else if (!peer || values->next_hop) {
-		seen.to = l4_state_after(values->state, headers->flags);
-		if (l4_unlikely(peer && values->state == L4_FLOW_UDP_NEW)) /* the first reply */
+	} else if (values->next_hop) { /* a datagram that answers; one that asks tells nothing */
+		seen.to = L4_FLOW_UDP;
+		if (l4_unlikely(values->state == L4_FLOW_UDP_NEW))
 			seen.of_peer = L4_FLOW_UDP;
 	}
 	l4_touch(context->tables, (uint32_t)context->flow, context->entry, &seen);
