@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from l4raw.core.model import Mode, Service, end
-from l4raw.core.tables import Policy
+from l4raw.core.tables import BackendEntry, Policy, ServiceEntry
 from l4raw.wire.ipv4 import TCP
 
 HANDSHAKE, NONE = "tcp", "none"
 TYPES: Final = (HANDSHAKE, NONE)
 
-AT_VIP: Final = frozenset({Mode.DSR_L2})
-"""Modes in which a backend answers in the VIP's name, so that it has to be asked at the VIP."""
-AT_BACKEND: Final = frozenset({Mode.NAT, Mode.FULLNAT})
-"""Modes in which a client's frame comes to the backend's own address."""
+AT_VIP: Final = frozenset({Mode.DSR_L2, Mode.DSR_IPIP, Mode.DSR_GUE})
+"""Modes in which a backend answers in the VIP's name, so that it has to be asked at the VIP. In the others a
+client's frame comes to the backend's own address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,8 @@ class Target:
     """The destination of a check: the VIP, or the backend's own address."""
     port: int
     check: Check
+    tunnel: tuple[ServiceEntry, BackendEntry] | None = None
+    """Of a service with tunnels: what a packet to this backend is enclosed by."""
 
     @property
     def at_vip(self) -> bool:
@@ -67,8 +68,6 @@ class Target:
 
 def check_of(service: Service, configured: Check | None) -> Check | None:
     """How the backends of a service are checked; None: they are not."""
-    if service.mode not in AT_VIP | AT_BACKEND:
-        return None
     if configured is None:
         return DEFAULT if service.protocol == TCP else None
     return None if configured.type == NONE else configured
@@ -91,33 +90,29 @@ def targets(policy: Policy, checks: Mapping[str, Check]) -> Iterator[Target]:
             port = port_of(check, service.port, backend.port)
             if port and backend in service.backends:
                 asked = service.vip if service.mode in AT_VIP else backend.address
-                names = service.name, backend.name
-                yield Target(each.number, *names, backend.address, asked, port, check)
+                names, tunnel = (
+                    (service.name, backend.name),
+                    (entry, each) if service.mode.is_tunnel else None,
+                )
+                yield Target(each.number, *names, backend.address, asked, port, check, tunnel)
 
 
 def describe(service: Service, configured: Check | None) -> str:
     """How a service is checked, in words."""
     check = check_of(service, configured)
     if check is None:
-        return _not_checked(service, configured)
+        return "none, as `check` says" if configured else "none: UDP has no handshake"
     ports = {port_of(check, service.port, backend.port) for backend in service.backends}
     if ports == {0}:
         return "none: port 0 is every port, and `check` names none"
     where = "each backend"
     if service.mode in AT_VIP:
-        where = f"{end(service.vip, max(ports))} at each backend's MAC address"
+        way = "through each backend's tunnel" if service.mode.is_tunnel else "at each backend's MAC address"
+        where = f"{end(service.vip, max(ports))} {way}"
     elif check.port:
         where += f", port {check.port}"
     often = f"every {duration(check.interval)}, timeout {duration(check.timeout)}"
     return f"TCP handshake with {where}, {often}; down after {check.fall} failures, up after {check.rise}"
-
-
-def _not_checked(service: Service, configured: Check | None) -> str:
-    if configured is not None and configured.type == NONE:
-        return "none, as `check` says"
-    if service.protocol != TCP:
-        return "none: UDP has no handshake"
-    return f"none: not in this version for {service.mode}"
 
 
 def duration(milliseconds: int) -> str:

@@ -124,11 +124,4 @@ KEYS = (
         'type = "none" says that backends are not checked, so nothing else of it is used.',
         'remove the key, or use type = "tcp"',
     ),
-    Code(
-        "L4R-173",
-        "a check of a mode whose backends cannot be checked yet",
-        "a check has to go the way of a client's frames, for this mode through its tunnel; a connection past"
-        " that would prove little.",
-        'remove check, or say check = { type = "none" }',
-    ),
 )

@@ -6,13 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from l4raw.control import shape_check, values
-from l4raw.control.checks import AT_BACKEND, AT_VIP, DEFAULT, HANDSHAKE, NONE, TYPES, duration, port_of
+from l4raw.control.checks import DEFAULT, HANDSHAKE, NONE, TYPES, duration, port_of
 from l4raw.control.draft import Draft, DraftService
 from l4raw.control.source import Finding
-from l4raw.core.model import Mode
 from l4raw.wire.ipv4 import TCP
-
-MODES = frozenset(str(mode) for mode in Mode)
 
 
 def check(draft: Draft, service: DraftService) -> Iterator[Finding]:
@@ -23,15 +20,8 @@ def check(draft: Draft, service: DraftService) -> Iterator[Finding]:
     if table.get("type") == NONE:
         yield from _none(service, table)
     elif table.get("type", HANDSHAKE) in TYPES:
-        yield from _mode(service)
         yield from _nowhere(service, table)
         yield from _longer_than_the_interval(service, table)
-
-
-def _mode(service: DraftService) -> Iterator[Finding]:
-    if service.mode in MODES and service.mode not in AT_VIP | AT_BACKEND:
-        what = f"{service.head}backends of mode {service.mode} cannot be checked in this version"
-        yield Finding("L4R-173", (*service.loc, "check"), what, key=True)
 
 
 def _none(service: DraftService, table: dict[str, Any]) -> Iterator[Finding]:

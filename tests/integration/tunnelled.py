@@ -7,10 +7,14 @@ runs this too.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from l4raw.netns import Host, Topology
+from l4raw.netns import Host, Log, Topology, dsr
+from l4raw.netns.topology import BACKENDS
 
 SOURCE: Final = Path(__file__).with_name("decapsulate.bpf.c")
 
@@ -40,3 +44,41 @@ def widen(network: Topology) -> None:
         switch.ip(f"link set {host.name}-{interface} mtu 1600")
         host.ip(f"link set {interface} mtu 1600")
     switch.ip("link set br-backends mtu 1600")
+
+
+@contextmanager
+def behind_tunnels(
+    mode: str, program: Path, *, crossed: bool = False, version: int = 4, log: Log | None = None
+) -> Iterator[Topology]:
+    """A two-arm network of this mode, whose three backends take packets out of tunnels.
+
+    `crossed`: the tunnels are of the other IP version, which only the balancer's and the backends' interfaces
+    to each other have; see `of_other_version`.
+    """
+    with dsr(2, 3, version=version, log=log) as built:
+        for backend in built.backends:
+            decapsulate(backend, program)
+        if crossed:
+            for host in (built.balancer, *built.backends):
+                _add_other_version(host, version)
+        yield replace(built, mode=mode)
+
+
+def of_other_version(toml: str, version: int) -> str:
+    """The configuration of a network of this IP version, with its backends' addresses of the other one."""
+    return toml.replace(f'"{BACKENDS[version][0]}', f'"{BACKENDS[_other(version)][0]}')
+
+
+def _add_other_version(host: Host, version: int) -> None:
+    """Beside the address of its last interface, the one of the same number."""
+    (link,) = host.links[-1:]
+    start, length = BACKENDS[_other(version)]
+    number = link.addresses[0].partition("/")[0][len(BACKENDS[version][0]) :]
+    if version == 4:
+        host.sysctls({"net.ipv6.conf.all.disable_ipv6": 0})
+    nodad = " nodad" if version == 4 else ""
+    host.ip(f"addr add {start}{number}/{length} dev {link.interface}{nodad}")
+
+
+def _other(version: int) -> int:
+    return 10 - version

@@ -158,6 +158,7 @@ def configuration(dataplane: str) -> str:
 name = "{way.name}-{protocol}"
 vip = "{way.host}:{port}/{protocol}"
 mode = "{way.mode}"
+check = {{ type = "none" }}
 backends = [{{ name = "{way.name}", address = "{BACKENDS[way.outer][0]}11" }}]
 """
     return text

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from l4raw.control.checks import AT_BACKEND, AT_VIP, DEFAULT, Check, check_of, describe, targets
+from l4raw.control.checks import AT_VIP, DEFAULT, Check, check_of, describe, targets
 from l4raw.control.config import parse
 from l4raw.control.errors import ConfigErrors
 from l4raw.control.settings import Config
-from l4raw.core.model import Mode, Scheduler, Service
+from l4raw.core.model import Mode
 from l4raw.core.tables import Policy, compile_policy
-from tests.tables import ip
+from tests.tables import SOURCES, ip
 
 TOML = """\
 [lb]
@@ -35,7 +35,7 @@ def read(check: str = "", vip: str = "80/tcp", mode: str = "nat", port: int = 0)
 
 def policy(config: Config) -> Policy:
     hops = {b.address: (1, 1) for service in config.services for b in service.backends}
-    return compile_policy(config.services, hops, b"seed")
+    return compile_policy(config.services, hops, b"seed", sources=SOURCES)
 
 
 def asked(config: Config) -> list[tuple[str, bytes, int]]:
@@ -71,10 +71,21 @@ def test_nat_asks_the_backend_at_its_own_port() -> None:
     assert asked(read(port=8080)) == [("b1", ONE, 8080), ("b2", TWO, 80)]
 
 
-def test_dsr_asks_the_vip() -> None:
-    assert asked(read(mode="dsr-l2")) == [("b1", VIP, 80), ("b2", VIP, 80)]
-    assert all(each.at_vip for each in targets(policy(read(mode="dsr-l2")), {}))
-    assert not any(each.at_vip for each in targets(policy(read()), {}))
+@pytest.mark.parametrize("mode", sorted(AT_VIP))
+def test_dsr_asks_the_vip_and_through_a_tunnel_where_clients_come_through_one(mode: Mode) -> None:
+    config = read(mode=mode)
+    assert asked(config) == [("b1", VIP, 80), ("b2", VIP, 80)]
+    found = list(targets(policy(config), {}))
+    assert all(each.at_vip for each in found)
+    sources = [each.tunnel and each.tunnel[1].source for each in found]
+    assert sources == [SOURCES[each.address] if mode.is_tunnel else None for each in found]
+    assert not any(each.at_vip or each.tunnel for each in targets(policy(read()), {}))
+
+
+@pytest.mark.parametrize("mode", sorted(set(Mode) - {Mode.FULLNAT}))
+def test_a_mode_is_checked_as_it_is_told(mode: Mode) -> None:
+    assert read("{ fall = 1 }", mode=mode).checks["web"].fall == 1
+    assert asked(read('{ type = "none" }', mode=mode)) == []
 
 
 def test_another_port_for_all() -> None:
@@ -98,6 +109,7 @@ def test_none_is_no_check() -> None:
         (read(), "TCP handshake with each backend, every 2s, timeout 1s; down after 3 failures, up after 2"),
         (read('{ port = 81, timeout = "1500ms" }'), "TCP handshake with each backend, port 81, every 2s,"),
         (read(mode="dsr-l2"), "TCP handshake with 10.77.0.100:80 at each backend's MAC address, every 2s"),
+        (read(mode="dsr-gue"), "TCP handshake with 10.77.0.100:80 through each backend's tunnel, every 2s"),
         (read('{ type = "none" }'), "none, as `check` says"),
         (read(vip="53/udp"), "none: UDP has no handshake"),
         (read(vip="0/tcp"), "none: port 0 is every port, and `check` names none"),
@@ -134,16 +146,6 @@ def test_what_is_refused(check: str, vip: str, code: str, what: str) -> None:
     assert what in problem.what
     line = TOML.splitlines().index("{check}") + 1
     assert (problem.where or "").startswith(f"l4raw.toml:{line}:")
-
-
-@pytest.mark.parametrize("mode", sorted(set(Mode) - AT_VIP - AT_BACKEND))
-def test_a_mode_that_is_not_checked_says_so(mode: Mode) -> None:
-    service = Service("web", VIP, 80, 6, mode, Scheduler.RR, ())
-    assert check_of(service, None) is None
-    assert describe(service, None) == f"none: not in this version for {mode}"
-    with pytest.raises(ConfigErrors) as caught:
-        read("{ fall = 1 }", mode=mode)
-    assert "L4R-173" in {problem.code for problem in caught.value.problems}
 
 
 def test_a_boolean_is_told_how_to_say_it() -> None:

@@ -94,7 +94,7 @@ def test_the_filter_lets_in_answers_and_nothing_else(version: int) -> None:
 
 
 def test_a_host_without_an_address_says_nothing_of_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vip_probe, "_source", lambda address: bytes(len(address)))
+    monkeypatch.setattr(vip_probe, "_source", lambda target: bytes(len(target.asked)))
     arm = cast(Interface, None)  # no frame is sent
     target = Target(1, "web", "b1", bytes([10, 77, 0, 11]), bytes([10, 77, 0, 100]), 80, DEFAULT)
     result = asyncio.run(VipProbe(arm, lambda _: bytes(6))(target))
