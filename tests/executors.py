@@ -83,7 +83,7 @@ class Reference(Executor):
             for waited, its in decision.released:
                 count(self.tables, its, its.verdict, len(waited))
             outcome = _outcome(decision.verdict, buffer, decision.arm, MARGIN, MARGIN)
-            if decision.outer:
+            if decision.outer and not decision.made:
                 outcome = outcome._replace(frame=enclosed(data, decision.outer))
         return outcome._replace(made=decision.made + sent_at_last(decision))
 

@@ -234,6 +234,10 @@ def tables_named(name: str, new: New = plain) -> Tables:
             return make_tables(fullnat(5000, 5000, v6=True), arms=2, new=new)
         case "tunnels":
             return make_tables(_tunnelled(VIP, backends(1), backends_v6(1)), new=new)
+        case "tunnels-narrow":
+            tables = tables_named("tunnels", new)
+            tables.set_mtu(0, 576)
+            return tables
         case "tunnels-v6":
             return make_tables(_tunnelled(VIP_V6, backends(1), backends_v6(1)), new=new)
         case "nat-two-vips":

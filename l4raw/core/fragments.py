@@ -197,7 +197,7 @@ def _first(
     for other, its, its_arm in waiting:
         each = _like(decision, other, its, datagram.ident)
         if each.backend and each.backend.source:
-            each = through(other, each, False, 0)
+            each = through(other, each, False, 0, tables)
         if each.verdict < SENT and its.length + len(each.outer) > tables.arms[each.arm].mtu:
             each = fit(other, each, its_arm, False, 0, tables)
         released.append(Released(other, each))

@@ -55,7 +55,7 @@ def fit(
         return decision
     if len(headers.src) == 4 and not _u16(frame, headers.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT:
         decision = _numbered(frame, decision, tables)
-        made = tuple(_cut(frame, decision, partial, segment, mtu))
+        made = tuple(_cut(frame, decision, partial, segment, mtu, tables))
         return decision._replace(verdict=FRAGMENTED, made=made)
     return _refused(frame, decision, arm, mtu, tables)
 
@@ -76,7 +76,9 @@ def _numbered(frame: bytes | Frame, decision: Decision, tables: Tables) -> Decis
     return decision._replace(edits=identified(frame, decision.headers, decision.edits, tables.idents))
 
 
-def _cut(frame: bytes | Frame, decision: Decision, partial: bool, segment: int, mtu: int) -> Iterator[bytes]:
+def _cut(
+    frame: bytes | Frame, decision: Decision, partial: bool, segment: int, mtu: int, tables: Tables
+) -> Iterator[bytes]:
     """The frame, edited, as fragments of up to `mtu` bytes; a fragment can be cut again.
 
     Of a super-frame, its segments: of UDP each of them is a datagram.
@@ -95,7 +97,7 @@ def _cut(frame: bytes | Frame, decision: Decision, partial: bool, segment: int, 
     elif partial and not decision.outer:
         _complete(whole, headers)
     pieces = (piece for part in parts for piece in fragments(bytes(part), mtu, ip))
-    yield from each_enclosed(pieces, kind, decision) if decision.outer else pieces
+    yield from each_enclosed(pieces, kind, decision, tables) if decision.outer else pieces
 
 
 def _complete(frame: bytearray, headers: Headers) -> None:

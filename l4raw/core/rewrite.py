@@ -160,19 +160,25 @@ def follow(headers: Headers, first: Iterable[Edit]) -> tuple[Edit, ...]:
     return tuple(edits)
 
 
-def identified(
-    frame: bytes | Frame, headers: Headers, edits: Iterable[Edit], number: int
-) -> tuple[Edit, ...]:
-    """`edits` of a fragment, which gets the identification of the datagram `number` of ours.
+def identification(number: int) -> int:
+    """The 16 bits of the IPv4 packet `number` of ours.
 
     Multiplied by an odd number: all come before one comes again, and two that follow are far apart.
     """
+    return number * 0x9E37 & 0xFFFF
+
+
+def identified(
+    frame: bytes | Frame, headers: Headers, edits: Iterable[Edit], number: int
+) -> tuple[Edit, ...]:
+    """`edits` of a fragment, which gets the identification of the datagram `number` of ours."""
     if len(headers.src) == 16:
         at = headers.body - 4
+        # As identification() has it, of 32 bits.
         new = (number * 0x9E37_79B1 & 0xFFFF_FFFF).to_bytes(4)
         return (*edits, ("ip.id", at, bytes(frame[at : at + 4]), new))
     at = headers.ip + ipv4.ID
-    old, new = bytes(frame[at : at + 2]), (number * 0x9E37 & 0xFFFF).to_bytes(2)
+    old, new = bytes(frame[at : at + 2]), identification(number).to_bytes(2)
     done = []
     for name, offset, before, after in edits:
         if name == "ip.checksum":

@@ -59,7 +59,7 @@ def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables, segme
     if headers.flags & tcp.SYN:
         decision = clamp(frame, decision, partial)
     if decision.backend and decision.backend.source:
-        decision = through(frame, decision, partial, segment)
+        decision = through(frame, decision, partial, segment, tables)
     if decision.verdict < SENT and headers.length + len(decision.outer) > tables.arms[decision.arm].mtu:
         return fit(frame, decision, arm, partial, segment, tables)
     return decision

@@ -12,8 +12,11 @@ puts it into the packet that it takes out (RFC 6040, section 4.1: normal mode).
 
 May a router cut the outer packet? Of IPv4 it may if it might cut the inner one (RFC 2003, section 3.1); an
 IPv6 packet it may not. A packet that is never cut needs no identification of its own (RFC 6864, section
-4.1: 0 here); another gets the inner one's, which the client made different from those of its other packets,
-plus the flow's number, so that clients are told apart. Both executors find the same.
+4.1: 0 here). Another needs one that no other packet from this source to this backend has meanwhile, else its
+pieces are mixed with theirs (RFC 791, section 3.2; RFC 4963): a whole packet gets its own, which the client
+made different from those of its other packets, plus the flow's number, so that clients are told apart, and
+both executors find the same. All fragments of a datagram have one identification, but each is a packet of its
+own to the tunnel: in front of each, those that come and those that we cut, there is a new number of ours.
 
 The flow's number is the one's complement sum of the 5-tuple. Anybody could compute it: it is there so that
 routers and network cards spread flows by the outer headers (GUE's source port, one of RFC 6335's dynamic
@@ -31,7 +34,7 @@ from l4raw.core.decision import Decision
 from l4raw.core.flows import flow_key
 from l4raw.core.model import Mode, Service
 from l4raw.core.rewrite import Edit
-from l4raw.core.tables import BackendEntry
+from l4raw.core.tables import BackendEntry, Tables
 from l4raw.wire import ethernet, gue, ipv4, ipv6, segments, tcp, udp
 from l4raw.wire.abi import DROP_TTL
 from l4raw.wire.checksum import ONES, add, checksum, fold, pseudo_header
@@ -55,9 +58,13 @@ class Inside(NamedTuple):
     """Of its flow."""
     service: Service
     backend: BackendEntry
+    tables: Tables
+    """Which number what is in front of fragments."""
 
 
-def through(frame: bytes | Frame, decision: Decision, partial: bool, segment: int) -> Decision:
+def through(
+    frame: bytes | Frame, decision: Decision, partial: bool, segment: int, tables: Tables
+) -> Decision:
     """A decision that sends the frame to a backend of a tunnel, with the headers that go in front.
 
     `partial`: its TCP or UDP checksum holds the pseudo-header's sum only. `segment`: payload bytes of each
@@ -72,17 +79,19 @@ def through(frame: bytes | Frame, decision: Decision, partial: bool, segment: in
     edited = bytearray(frame)
     edits = (*decision.edits, *_edits(edited, decision, partial))
     rewrite.apply(edited, edits)
-    inside = Inside(edited, headers, _number(headers), service.service, backend)
+    inside = Inside(edited, headers, _number(headers), service.service, backend, tables)
     outer = _outer(inside)
     if not segment or not headers.l4:
         return decision._replace(edits=edits, outer=outer)
     kind = bytes(frame[ethernet.TYPE : headers.ip])
     edited[ethernet.TYPE : headers.ip] = kind
-    made = each_enclosed(segments.cut(edited, headers, segment), kind, decision)
+    made = each_enclosed(segments.cut(edited, headers, segment), kind, decision, tables)
     return decision._replace(edits=edits, outer=outer, made=tuple(made))
 
 
-def each_enclosed(frames: Iterable[bytes | bytearray], kind: bytes, decision: Decision) -> Iterator[bytes]:
+def each_enclosed(
+    frames: Iterable[bytes | bytearray], kind: bytes, decision: Decision, tables: Tables
+) -> Iterator[bytes]:
     """Parts of a frame, segments or fragments, after its edits, each in the tunnel of its own.
 
     `kind`: the EtherType of what is inside, behind the tag, if there is one. Fragments of it, and not of the
@@ -90,13 +99,13 @@ def each_enclosed(frames: Iterable[bytes | bytearray], kind: bytes, decision: De
     taken that off (RFC 2473, 7.2).
     """
     assert decision.headers and decision.service and decision.backend, "it goes to a backend"
-    number = _number(decision.headers)
+    number, service = _number(decision.headers), decision.service.service
     for part in frames:
         frame = bytearray(part)
         frame[ethernet.TYPE : ethernet.TYPE + len(kind)] = kind
         headers = parse(frame)
         assert isinstance(headers, Headers), "a part of what was parsed"
-        outer = _outer(Inside(frame, headers, number, decision.service.service, decision.backend))
+        outer = _outer(Inside(frame, headers, number, service, decision.backend, tables))
         frame[headers.ip - 2 : headers.ip] = _ETHERTYPES[len(decision.backend.source)]
         yield rewrite.enclosed(frame, outer)
 
@@ -151,16 +160,23 @@ def _outer(inside: Inside) -> bytes:
 
 def _ipv4(inside: Inside, length: int, protocol: IpProto) -> bytes:
     """RFC 791. `length` of what follows, which is of that protocol."""
-    tos, flags, identification = _traffic_class(inside), ipv4.DONT_FRAGMENT, 0
+    tos, flags = _traffic_class(inside), ipv4.DONT_FRAGMENT
     if len(inside.headers.src) == 4:
         flags &= _U16.unpack_from(inside.frame, inside.headers.ip + ipv4.FRAGMENT)[0]
-        if not flags:
-            (own,) = _U16.unpack_from(inside.frame, inside.headers.ip + ipv4.ID)
-            identification = own + inside.number & _LARGEST
+    identification = 0 if flags else _identification(inside)
     total, ttl = length + ipv4.LENGTH & _LARGEST, inside.service.tunnel.ttl
     fields = ipv4.VERSION_4_NO_OPTIONS, tos, total, identification, flags, ttl, protocol
     ends = inside.backend.source, inside.backend.backend.address
     return ipv4.WHOLE_HEADER.pack(*fields, checksum(ipv4.WHOLE_HEADER.pack(*fields, 0, *ends)), *ends)
+
+
+def _identification(inside: Inside) -> int:
+    """Of an IPv4 header in front of another one, which routers may cut."""
+    if inside.headers.fragment:
+        inside.tables.idents += 1
+        return rewrite.identification(inside.tables.idents)
+    (own,) = _U16.unpack_from(inside.frame, inside.headers.ip + ipv4.ID)
+    return int(own) + inside.number & _LARGEST
 
 
 def _ipv6(inside: Inside, length: int, protocol: IpProto) -> bytes:

@@ -67,6 +67,18 @@ def test_in_every_order_the_same_datagram_arrives(mode: Mode) -> None:
         assert not tables.fragments and not tables.fragment_bytes
 
 
+def test_each_outer_packet_of_a_tunnel_has_its_own_identification() -> None:
+    """Those of fragments that come, of ones that waited, and of what the balancer cuts: RFC 791, 3.2."""
+    tables = tables_for(Mode.DSR_IPIP)
+    come = sent(tables, cut(7)[1:] + cut(7)[:1] + cut(8))
+    tables.set_mtu(1, 576)
+    come += sent(tables, [*cut(9, 2000), *cut(10, 640)])
+    outer = [IP(each[14:]) for each in come]
+    assert len({each.id for each in outer}) == len(outer) == 6 + 6 + 3 + 5
+    assert {each.src for each in outer} == {"10.78.0.2"} and not any(each.flags.DF for each in outer)
+    assert sorted({each[IP].payload.id for each in outer}) == [7, 8, 9, 10], "inside they have their own"
+
+
 def test_a_first_fragment_that_does_not_come() -> None:
     tables = tables_for(Mode.DSR_L2)
     assert sent(tables, cut()[1:3]) == [] and sum(tables.verdicts) == 0

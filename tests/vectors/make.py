@@ -781,15 +781,18 @@ def flow_number(packet: Packet) -> int:
 
 
 def in_front(
-    frame: Packet, version: int, source: str = "", ttl: int = 64, l4: Packet | None = None
+    frame: Packet, version: int, source: str = "", ttl: int = 64, l4: Packet | None = None, number_of: int = 0
 ) -> Packet:
-    """The frame in a tunnel to b1; scapy computes every length and checksum. `l4`: UDP and GUE."""
+    """The frame in a tunnel to b1; scapy computes every length and checksum. `l4`: UDP and GUE.
+
+    `number_of`: of a fragment that routers may cut, how many the balancer has numbered, this one included.
+    """
     packet, number = inside(frame), flow_number(frame.payload)
     is_v4 = isinstance(packet, IP)
     traffic_class = packet.tos if is_v4 else packet.tc
     if version == 4:
         df = not is_v4 or bool(packet.flags.DF)
-        ident = 0 if df else packet.id + number & 0xFFFF
+        ident = 0 if df else (number_of * 0x9E37 if number_of else packet.id + number) & 0xFFFF
         src = source or "10.78.0.2"
         outer: Packet = IP(src=src, dst=B1, ttl=ttl, tos=traffic_class, id=ident, flags="DF" * df)
         outer.proto = 17 if l4 else 4 if is_v4 else 41

@@ -13,6 +13,7 @@ from tests.vectors.make import (
     fixed,
     from_backend,
     gue,
+    in_front,
     nat,
     nat_reply,
     nat_v6,
@@ -64,11 +65,19 @@ def stories() -> list[Story]:
     odd = fixed(to_vip(Raw(b"x" * 33), proto=17, id=9, frag=4, flags="MF"))
     long = fixed(to_vip(Raw(b"x" * 200), proto=17, id=9, frag=8180))
     data = cut(fixed(to_vip(syn(dport=54) / Raw(BODY))))
+    web, query = (cut(fixed(to_vip(l4 / Raw(BODY)))) for l4 in (syn(), UDP(sport=5353, dport=53)))
+    far = {"source": "10.78.0.99", "ttl": 9}
     return [
         Story("fragments_gue", "tunnels", "The outer checksum over IPv6 is of one fragment: all is added up.")
         .step(data[0], "forward", gue(data[0], 6))
         .step(data[1], "forward", gue(data[1], 6))
         .step(data[2], "forward", gue(data[2], 6)),
+        Story("tunnel_fragments", "tunnels", "Each travels in a packet of its own, which has its own number.")
+        .step(web[0], "forward", in_front(web[0], 4, number_of=1))
+        .step(web[1], "forward", in_front(web[1], 4, number_of=2), note="else a router's pieces are mixed")
+        .step(web[2], "forward", in_front(web[2], 4, number_of=3))
+        .step(query[0], "forward", gue(query[0], 4, 19523, number_of=4, **far))
+        .step(query[1], "forward", gue(query[1], 4, 19523, number_of=5, **far)),
         Story("fragments", "dsr", "Those that come later follow the first, which has the ports.")
         .step(one, "forward", first)
         .step(one, "drop_fragment_twice", note="the same start and end (RFC 8200, section 4.5)")

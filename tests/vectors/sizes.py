@@ -22,6 +22,7 @@ from tests.vectors.make import (
     dsr,
     fixed,
     from_backend,
+    in_front,
     nat,
     nat_reply,
     partial_sum,
@@ -83,6 +84,7 @@ def stories() -> list[Story]:
     other_of_two = fixed(to_vip(UDP(sport=5353, dport=53) / Raw(BODY[700:1400]), id=one_of_two[IP].id + 1))
     answer = fixed(from_backend(UDP(sport=5300, dport=5353) / Raw(BODY[:1501])))
     own = {"own": OUR_MAC_1}
+    enclosed = map(Ether, pieces(loose, 576 - 20))
     partial_more = partial_sum(more)
     return [
         Story("too_big", "dsr-narrow", "A link of 576 bytes, and a packet with DF: its sender is told.")
@@ -110,6 +112,11 @@ def stories() -> list[Story]:
             csum_start=L4,
             segment=700,
             note="two datagrams, which the card would have made of it",
+        ),
+        Story("tunnel_fragmented", "tunnels-narrow", "What is cut for a tunnel: a number for each piece.")
+        .step(first, "forward", in_front(first, 4))
+        .step(
+            loose, "fragmented", made=[in_front(each, 4, number_of=n) for n, each in enumerate(enclosed, 1)]
         ),
         Story("fragmented_nat", "nat-narrow", "The datagram is translated, then cut: one checksum for all.")
         .step(dns, "fragmented", made=pieces(nat(dns, dport=5300), 576), out_arm=1)
