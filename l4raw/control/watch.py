@@ -6,11 +6,13 @@ here: what `up` looks at once, before it begins (inspection.py), or a change of 
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import socket
 import struct
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
+from pathlib import Path
 
 from l4raw.control.errors import L4Error
 from l4raw.control.netlink import Interface, family_of
@@ -22,6 +24,13 @@ _IFREQ = struct.Struct("16sH6s16x")
 """struct ifreq with an address in it: name, hardware type, MAC, padding."""
 _IFREQ_MTU = struct.Struct("=16si20x")
 """The same with a number in it."""
+_SIOCGIFCONF = 0x8912
+_IFCONF = struct.Struct("@iP")
+"""struct ifconf: the size of a buffer, and where it is."""
+_IFREQ_ADDRESS = struct.Struct("16s4x4s16x")
+"""struct ifreq with an IPv4 address in it."""
+_ROOM = 4096 * _IFREQ_ADDRESS.size
+"""For as many addresses; more are not looked at."""
 _ANY_PORT = 9
 
 
@@ -43,8 +52,22 @@ class Watch:
         """
         for interface in self._interfaces:
             self._require_same(interface)
-        refuse_local(self._vips, {vip: "lo" for vip in self._vips if _is_local(vip)})
-        refuse_local(self._snat, {each: "lo" for each in self._snat if _is_local(each)}, SNAT)
+        local = self._local_addresses()
+        refuse_local(self._vips, local)
+        refuse_local(self._snat, local, SNAT)
+
+    def _local_addresses(self) -> dict[bytes, str]:
+        """Addresses of the host, and those of ours that a route makes such, with the interface of each."""
+        local = {each: "lo" for each in (*self._vips, *self._snat) if _is_routed_here(each)}
+        room = bytearray(_ROOM)
+        view = (ctypes.c_char * _ROOM).from_buffer(room)
+        answer = fcntl.ioctl(self._socket, _SIOCGIFCONF, _IFCONF.pack(_ROOM, ctypes.addressof(view)))
+        for name, address in _IFREQ_ADDRESS.iter_unpack(room[: _IFCONF.unpack(answer)[0]]):
+            local[address] = name.partition(b"\0")[0].decode().partition(":")[0]  # without an alias's label
+        for line in _addresses_v6():
+            text, *_, name = line.split()
+            local[bytes.fromhex(text)] = name
+        return local
 
     def _require_same(self, interface: Interface) -> None:
         try:
@@ -79,8 +102,16 @@ class Watch:
         self._socket.close()
 
 
-def _is_local(address: bytes) -> bool:
-    """Whether the kernel would take packets for `address` in: then it is also the source it would use."""
+def _addresses_v6() -> list[str]:
+    """Lines of the kernel's list, of the network namespace of this thread; none without IPv6."""
+    try:
+        return Path("/proc/thread-self/net/if_inet6").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def _is_routed_here(address: bytes) -> bool:
+    """Whether a local route leads to `address`, from which the kernel would send then, too."""
     text = str(ip_address(address))
     with socket.socket(family_of(address), socket.SOCK_DGRAM) as sock:
         try:

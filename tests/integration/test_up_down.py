@@ -136,24 +136,26 @@ def test_a_deleted_interface_ends_it(network: Topology, place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "code", "what"),
+    ("change", "code", "what", "where"),
     [
-        ("addr add {vip}/32 dev lo", "L4R-202", "the VIP {vip} is an address of this host"),
-        ("link set eth0 address {mac}", "L4R-306", "eth0 got another MAC address: {mac}"),
+        ("addr add {vip}/32 dev lo", "L4R-202", "the VIP {vip} is an address of this host", "lo"),
+        ("addr add {vip}/24 dev eth0", "L4R-202", "the VIP {vip} is an address of this host", "eth0"),
+        ("route add local {vip} dev lo", "L4R-202", "the VIP {vip} is an address of this host", "lo"),
+        ("link set eth0 address {mac}", "L4R-306", "eth0 got another MAC address: {mac}", "eth0"),
     ],
 )
 def test_what_may_not_change_while_it_runs_ends_it(
-    network: Topology, place: Place, change: str, code: str, what: str
+    network: Topology, place: Place, change: str, code: str, what: str, where: str
 ) -> None:
     """Else the kernel would answer the clients, or ARP would go on with a MAC that nobody has."""
     mac, places = network.balancer.mac, {"vip": network.vip, "mac": "02:00:00:00:00:aa"}
     balancer = up(network, place, "--json").wait_ready()
     network.balancer.ip(change.format(**places))
     assert balancer.end() in (4, 5)
-    network.balancer.run(["ip", "addr", "del", f"{network.vip}/32", "dev", "lo"], check=False)
-    network.balancer.ip(f"link set eth0 address {mac}")
+    undo = change.replace(" add ", " del ") if " add " in change else "link set eth0 address {mac}"
+    network.balancer.ip(undo.format(**places | {"mac": mac}))
     error = json.loads(balancer.err.splitlines()[-1])["errors"][0]
-    assert (error["code"], error["what"]) == (code, what.format(**places))
+    assert (error["code"], error["what"], error["where"]) == (code, what.format(**places), where)
     assert not any(place.run.iterdir())
 
 
