@@ -172,7 +172,8 @@ class Bursts(Helper):
                 return frames[:place]
             if not headers.l4:
                 continue
-            if headers.length + TUNNEL_ROOM > min(arm.mtu for arm in self.tables.arms):
+            paths = [mtu for mtu, _ in self.tables.paths.values()]
+            if headers.length + TUNNEL_ROOM > min([arm.mtu for arm in self.tables.arms] + paths):
                 return frames[:place]
             src, dst, protocol = headers.src, headers.dst, headers.protocol
             service = policy.find(dst, headers.dport, protocol)

@@ -30,7 +30,7 @@ from l4raw.control.standing import Event
 from l4raw.control.vip_probe import VipProbe
 from l4raw.control.vips import SNAT, VIP, snat_addresses, vips
 from l4raw.control.watch import Watch
-from l4raw.core import fragments
+from l4raw.core import fragments, path_mtu
 from l4raw.core.states import expire
 from l4raw.core.steer import steer
 from l4raw.core.tables import Arm, Policy, Tables
@@ -244,6 +244,7 @@ class Balancer:
                 tick = now + TICK_S
                 expire(tables, sweep)
                 fragments.expire(tables)
+                path_mtu.expire(tables)
                 if now >= second:
                     second = now + _LOOK_S
                     self._look_at_host()

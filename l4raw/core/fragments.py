@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 from l4raw.core import rewrite
 from l4raw.core.decision import WAITS, Decision, Released
 from l4raw.core.mtu import fit
+from l4raw.core.path_mtu import limit
 from l4raw.core.tables import Tables
 from l4raw.core.tunnel import through
 from l4raw.core.waiting import DATAGRAM_COST, FRAME_COST, PART_COST, Datagram, Fit, Key
@@ -198,7 +199,7 @@ def _first(
         each = _like(decision, other, its, datagram.ident)
         if each.backend and each.backend.source:
             each = through(other, each, False, 0, tables)
-        if each.verdict < SENT and its.length + len(each.outer) > tables.arms[each.arm].mtu:
+        if each.verdict < SENT and its.length + len(each.outer) > limit(each, tables):
             each = fit(other, each, its_arm, False, 0, tables)
         released.append(Released(other, each))
     return decision._replace(released=tuple(released))

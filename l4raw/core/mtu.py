@@ -8,8 +8,13 @@ private, filtered, or not there at all. A backend gets it from there too.
 
 Errors are limited as Linux limits its own (`icmp_msgs_per_sec`,
 `icmp_msgs_burst`): 1,000 a second, 50 at once. The MTU that is meant is the
-interface's; that of a route, or of a link further on, is told by a router
-there (portless.py).
+interface's, and that of the path of a tunnel as far as a router has told it
+(path_mtu.py). That of a route is not known; a client's own packet that is too
+long for a link further on, a router there tells it (portless.py).
+
+IPv6 senders go no lower than 1280 bytes (RFC 8201, section 4). If a tunnel
+leaves less than that of an MTU, the packet around is cut instead: RFC 2473,
+section 7.1; over IPv4, RFC 4213, section 3.2.
 
 Lives here: that decision, and the frames that it makes. Must not live here:
 where a frame goes (steer.py).
@@ -23,7 +28,8 @@ from typing import Final
 
 from l4raw.core.admit import martian
 from l4raw.core.decision import Decision
-from l4raw.core.rewrite import apply, identified
+from l4raw.core.path_mtu import LEAST, limit
+from l4raw.core.rewrite import apply, enclosed, identification, identification_v6, identified
 from l4raw.core.tables import Tables
 from l4raw.core.tunnel import each_enclosed
 from l4raw.wire import ethernet, icmp, ipv4, ipv6, segments, tcp, udp
@@ -48,7 +54,7 @@ def fit(
 
     `segment`: payload bytes of each segment of a super-frame, which is as long as they are; 0: it is none.
     """
-    headers, mtu = decision.headers, tables.arms[decision.arm].mtu - len(decision.outer)
+    headers, mtu = decision.headers, limit(decision, tables) - len(decision.outer)
     assert headers is not None, "what is sent was read"
     longest = _of_segment(frame, headers, segment) if segment and headers.l4 else headers.length
     if longest <= mtu:
@@ -57,6 +63,11 @@ def fit(
         decision = _numbered(frame, decision, tables)
         made = tuple(_cut(frame, decision, partial, segment, mtu, tables))
         return decision._replace(verdict=FRAGMENTED, made=made)
+    if len(headers.src) == 16 and decision.outer and mtu < LEAST[16]:
+        if longest <= LEAST[16]:
+            made = tuple(_cut_outer(frame, decision, tables))
+            return decision._replace(verdict=FRAGMENTED, made=made)
+        mtu = LEAST[16]
     return _refused(frame, decision, arm, mtu, tables)
 
 
@@ -128,6 +139,45 @@ def fragments(frame: bytes, mtu: int, ip: int = ethernet.LENGTH) -> Iterator[byt
         _U16.pack_into(mine, ipv4.CHECKSUM, 0)
         _U16.pack_into(mine, ipv4.CHECKSUM, checksum(mine))
         yield frame[:ip] + mine + part
+
+
+def _cut_outer(frame: bytes | Frame, decision: Decision, tables: Tables) -> Iterator[bytes]:
+    """What is in a tunnel, as fragments of the packet around it, which the backend puts together first."""
+    headers = decision.headers
+    assert headers is not None, "what is sent was read"
+    mtu, ip = limit(decision, tables), headers.ip
+    whole: list[bytes] = list(decision.made)
+    if not whole:
+        edited = bytearray(frame[: ip + headers.length])
+        apply(edited, decision.edits)
+        whole = [enclosed(edited, decision.outer)]
+    for each in whole:
+        if len(each) - ip <= mtu:
+            yield each
+            continue
+        tables.idents += 1
+        if each[ip] >> 4 == 4:
+            outer = bytearray(each)
+            _U16.pack_into(outer, ip + ipv4.ID, identification(tables.idents))
+            _U16.pack_into(outer, ip + ipv4.FRAGMENT, 0)
+            yield from fragments(bytes(outer), mtu, ip)
+        else:
+            yield from _fragments_v6(each, mtu, ip, identification_v6(tables.idents))
+
+
+def _fragments_v6(frame: bytes, mtu: int, ip: int, ident: int) -> Iterator[bytes]:
+    """An IPv6 frame of ours, without extension headers, as fragments: RFC 8200, section 4.5."""
+    start = ip + ipv6.LENGTH
+    body = frame[start:]
+    room = max(1, (mtu - ipv6.LENGTH - ipv6.EXTENSION_LENGTH) // ipv4.FRAGMENT_UNIT) * ipv4.FRAGMENT_UNIT
+    for at in range(0, len(body), room):
+        part = body[at : at + room]
+        head = bytearray(frame[:start])
+        _U16.pack_into(head, ip + ipv6.PAYLOAD_LENGTH, ipv6.EXTENSION_LENGTH + len(part))
+        head[ip + ipv6.NEXT_HEADER] = ipv6.FRAGMENT
+        more = ipv6.MORE_FRAGMENTS if at + room < len(body) else 0
+        following = frame[ip + ipv6.NEXT_HEADER]
+        yield bytes(head) + ipv6.EXTENSION.pack(following, 0, at | more) + ident.to_bytes(4) + part
 
 
 def _keep_copied(header: bytearray) -> None:

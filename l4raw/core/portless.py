@@ -5,6 +5,7 @@ else no backend learns the MTU of the path to its clients, and no client that
 of the path to its backend. It says nothing of the flow itself, so it changes
 no state and keeps no entry alive. Where the flow has none, DSR's ring still
 tells whose it is, if a hash chose; an error makes no entry.
+One about a tunnel's packet is for us (path_mtu.py).
 
 Lives here: what becomes of such a frame. Must not live here: how a flow is
 found by ports (steer.py), how an error is read (wire/quoted.py) and translated
@@ -17,6 +18,7 @@ from l4raw.core import rewrite
 from l4raw.core.admit import martian, without_state
 from l4raw.core.decision import Decision
 from l4raw.core.flows import flow_key
+from l4raw.core.path_mtu import is_told
 from l4raw.core.snat import stray
 from l4raw.core.tables import Tables
 from l4raw.wire import icmp
@@ -29,6 +31,7 @@ from l4raw.wire.abi import (
     ECHO,
     ICMP_ERROR,
     PASS_ND,
+    PASS_PATH_MTU,
 )
 from l4raw.wire.headers import Frame, Headers
 from l4raw.wire.ipv6 import NEIGHBOUR_DISCOVERY
@@ -92,8 +95,13 @@ def _error_without_entry(headers: Headers, quoted: Quoted, arm: int, tables: Tab
 
 
 def from_backend(frame: bytes | Frame, headers: Headers, arm: int, tables: Tables) -> Decision:
-    """From a backend, or a router before it, about what a client sent: on to the client, from the VIP."""
+    """From a backend, or a router before it, about what a client sent: on to the client, from the VIP.
+
+    About what a tunnel carried, it tells us.
+    """
     flows, hops = tables.flows, tables.next_hops
+    if is_told(frame, headers, arm, tables):
+        return Decision(PASS_PATH_MTU, headers)
     quoted = read(frame, headers) if is_error(headers) else None
     if quoted is None or quoted.src != headers.dst:
         return Decision(stray(headers, tables.policy.snat), headers)

@@ -168,14 +168,18 @@ def identification(number: int) -> int:
     return number * 0x9E37 & 0xFFFF
 
 
+def identification_v6(number: int) -> int:
+    """The 32 bits of an IPv6 one, likewise."""
+    return number * 0x9E37_79B1 & 0xFFFF_FFFF
+
+
 def identified(
     frame: bytes | Frame, headers: Headers, edits: Iterable[Edit], number: int
 ) -> tuple[Edit, ...]:
     """`edits` of a fragment, which gets the identification of the datagram `number` of ours."""
     if len(headers.src) == 16:
         at = headers.body - 4
-        # As identification() has it, of 32 bits.
-        new = (number * 0x9E37_79B1 & 0xFFFF_FFFF).to_bytes(4)
+        new = identification_v6(number).to_bytes(4)
         return (*edits, ("ip.id", at, bytes(frame[at : at + 4]), new))
     at = headers.ip + ipv4.ID
     old, new = bytes(frame[at : at + 2]), identification(number).to_bytes(2)

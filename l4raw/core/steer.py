@@ -24,6 +24,7 @@ from l4raw.core.flows import flow_key
 from l4raw.core.full import without_entry
 from l4raw.core.mss import clamp
 from l4raw.core.mtu import fit
+from l4raw.core.path_mtu import limit
 from l4raw.core.snat import stray
 from l4raw.core.states import is_over, note
 from l4raw.core.tables import ServiceEntry, Tables
@@ -60,7 +61,7 @@ def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables, segme
         decision = clamp(frame, decision, partial)
     if decision.backend and decision.backend.source:
         decision = through(frame, decision, partial, segment, tables)
-    if decision.verdict < SENT and headers.length + len(decision.outer) > tables.arms[decision.arm].mtu:
+    if decision.verdict < SENT and headers.length + len(decision.outer) > limit(decision, tables):
         return fit(frame, decision, arm, partial, segment, tables)
     return decision
 

@@ -58,6 +58,10 @@ class BackendEntry(NamedTuple):
     """Where its tunnel's packets come from: an address of its own version; empty: its service has none."""
 
 
+Ends = tuple[bytes, bytes]
+"""Of a tunnel: its source, and the backend's address."""
+
+
 class ServiceEntry(NamedTuple):
     """A service as the tables know it."""
 
@@ -86,6 +90,8 @@ class Policy:
     """All SNAT addresses."""
     repliers: frozenset[bytes] = frozenset()
     """Backends whose replies pass here."""
+    tunnels: Mapping[Ends, tuple[BackendEntry, ...]] = field(default_factory=dict)
+    """Backends that a tunnel leads to, those of earlier policies included."""
 
     def find(self, vip: bytes, port: int, protocol: int) -> ServiceEntry | None:
         """The service of a destination: the one that names the port, else the one for every port."""
@@ -132,6 +138,8 @@ class Tables:
     """How many resets of our own, to clients whose connection is not known; see answers.py."""
     ports: Ports = field(default_factory=Ports)
     """Of the pools of fullnat services."""
+    paths: dict[Ends, tuple[int, int]] = field(default_factory=dict)
+    """Of tunnels: the MTU that a router on the way told, and when; see path_mtu.py."""
 
     def total_verdicts(self) -> list[int]:
         """Frames by verdict, of everybody who decides."""
@@ -216,6 +224,9 @@ class Tables:
         arms[arm] = arms[arm]._replace(mtu=mtu)
         self.arms = tuple(arms)
 
+    def path_is(self, ends: Ends, mtu: int) -> None:
+        """`paths` has another MTU for a tunnel; 0: none. For who else looks there: here nobody."""
+
     def install(self, policy: Policy) -> None:
         """Make `policy` the one in force, from the next frame on."""
         self.backends.extend(Traffic() for _ in range(len(policy.backends) - len(self.backends)))
@@ -267,7 +278,12 @@ def compile_policy(
     vips = frozenset(service.vip for service in services)
     snat = frozenset(each.address for service in services for each in service.snat)
     repliers = frozenset(b.address for service in services if service.mode.is_nat for b in service.backends)
-    return Policy(table, vips, tuple(by_number), tuple(backends), snat, repliers)
+    tunnels: dict[Ends, tuple[BackendEntry, ...]] = {}
+    for each in backends:
+        if each and each.source:
+            ends = each.source, each.backend.address
+            tunnels[ends] = (*tunnels.get(ends, ()), each)
+    return Policy(table, vips, tuple(by_number), tuple(backends), snat, repliers, tunnels)
 
 
 _Key = TypeVar("_Key")

@@ -8,14 +8,14 @@ Numbers of services and backends are the policy's own.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from l4raw.core.acl import Ranges
 from l4raw.core.flows import flow_key
 from l4raw.core.hashing import HashKey, flow_hash, hash_key, mapped, scale
 from l4raw.core.model import Full, Mode, Service
-from l4raw.core.tables import BackendEntry, Policy, ServiceEntry
+from l4raw.core.tables import BackendEntry, Ends, Policy, ServiceEntry
 from l4raw.engine import native
 from l4raw.engine.layout import Layout, write_key
 from l4raw.wire.abi import (
@@ -29,6 +29,7 @@ from l4raw.wire.abi import (
     IS_BACKEND,
     IS_OWN,
     IS_SNAT,
+    IS_TUNNEL,
     IS_VIP,
     NAT,
     PROBES,
@@ -59,11 +60,15 @@ class Address(NamedTuple):
     service: int
 
 
-def write_half(layout: Layout, half: int, policy: Policy, local: frozenset[bytes]) -> None:
-    """Fill a half that nobody reads. Raises `OverflowError`, naming what is too many."""
+def write_half(
+    layout: Layout, half: int, policy: Policy, local: frozenset[bytes], paths: Mapping[Ends, tuple[int, int]]
+) -> None:
+    """Fill a half that nobody reads. `paths`: `Tables.paths`. Raises `OverflowError`: what is too many."""
     _write_services(layout, half, policy)
     _write_pools(layout, half, policy)
     _write_backends(layout, half, policy)
+    for ends, (mtu, _) in paths.items():
+        write_path(layout, half, policy, ends, mtu)
     _write_addresses(layout, half, list(_addresses(policy, local)))
     header = layout.at["policies"][half]
     header.services = len(policy.by_number)
@@ -162,8 +167,14 @@ def _write_backends(layout: Layout, half: int, policy: Policy) -> None:
         _write_tunnel(to, entry, service.service)
 
 
+def write_path(layout: Layout, half: int, policy: Policy, ends: Ends, mtu: int) -> None:
+    """The MTU of the path of a tunnel, in each backend at its end; also in the half that queues read."""
+    for entry in policy.tunnels.get(ends, ()):
+        layout.at["backends"][half * layout.sizes.backends + entry.number].path_mtu = mtu
+
+
 def _write_tunnel(to: Any, entry: BackendEntry, service: Service) -> None:
-    to.mode = _MODES[service.mode]
+    to.mode, to.path_mtu = _MODES[service.mode], 0
     if service.mode.is_tunnel:
         to.source = mapped(entry.source)
         to.tunnel_port_be, to.tunnel_ttl = socket.htons(service.tunnel.port), service.tunnel.ttl
@@ -178,8 +189,20 @@ def _addresses(policy: Policy, local: frozenset[bytes]) -> Iterable[Address]:
         yield Address(address, 0, IS_SNAT, 0)
     for address in sorted(policy.repliers):
         yield Address(address, 0, IS_BACKEND, 0)
+    for address, port in sorted(_tunnel_ends(policy)):
+        yield Address(address, port, IS_TUNNEL, 0)
     for address in sorted(local):
         yield Address(address, 0, IS_OWN, 0)
+
+
+def _tunnel_ends(policy: Policy) -> set[tuple[bytes, int]]:
+    """Address and UDP port, or 0, that a tunnel of this policy leads to."""
+    services = [entry.service for entry in policy.services.values() if entry.service.mode.is_tunnel]
+    return {
+        (backend.address, service.tunnel.port if service.mode is Mode.DSR_GUE else 0)
+        for service in services
+        for backend in service.backends
+    }
 
 
 def _write_addresses(layout: Layout, half: int, addresses: list[Address]) -> None:

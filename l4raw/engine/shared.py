@@ -17,11 +17,11 @@ from typing import Any, Final
 from l4raw.core.entry import ENTRY, Entry, Known
 from l4raw.core.flows import FlowTable
 from l4raw.core.hashing import HashKey
-from l4raw.core.tables import Arm, Policy, Tables, Traffic
+from l4raw.core.tables import Arm, Ends, Policy, Tables, Traffic
 from l4raw.engine import native
 from l4raw.engine.layout import Layout, Sizes
 from l4raw.engine.memory import Allocate, anonymous
-from l4raw.engine.policy import write_half
+from l4raw.engine.policy import write_half, write_path
 from l4raw.engine.shared_counts import SharedCounts, SharedCursors
 from l4raw.engine.shared_hops import SharedNextHops, held
 from l4raw.wire.abi import BUSY, EVENT_COUNT, FLOW_FREE, MISS_NAMES, VERDICT_COUNT
@@ -177,6 +177,10 @@ class SharedTables(Tables):
         super().set_mtu(arm, mtu)
         self.layout.write_mtu(self.arms)
 
+    def path_is(self, ends: Ends, mtu: int) -> None:
+        """As in `Tables`; queues read it with their next frame."""
+        write_path(self.layout, self.layout.control.generation & 1, self.policy, ends, mtu)
+
     def install(self, policy: Policy) -> None:
         """Write the idle half and make it the one in force, for every queue from its next burst on.
 
@@ -188,7 +192,7 @@ class SharedTables(Tables):
                 raise RuntimeError(f"install: a queue has not finished a burst for {_SETTLE_S} s")
             time.sleep(0.0005)
         self._wait_for_programs()
-        write_half(self.layout, (self.layout.control.generation + 1) & 1, policy, self.local)
+        write_half(self.layout, (self.layout.control.generation + 1) & 1, policy, self.local, self.paths)
         super().install(policy)
         native.lib.l4_switch(self._queues_view)
 

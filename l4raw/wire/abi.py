@@ -12,7 +12,7 @@ from typing import Final, NewType
 Verdict = NewType("Verdict", int)
 """What became of a frame. An index into VERDICT_NAMES and VERDICT_SENTENCES."""
 
-ABI_VERSION: Final = 18
+ABI_VERSION: Final = 19
 
 # enum l4_limit
 BURST: Final = 64
@@ -64,73 +64,75 @@ PASS_NOT_OURS: Final = Verdict(7)
 """neither for a VIP nor a reply of a flow: the kernel's business"""
 PASS_ND: Final = Verdict(8)
 """to a VIP or a SNAT address: neighbour discovery, which the responder answers (RFC 4861)"""
-DROP_SHORT: Final = Verdict(9)
+PASS_PATH_MTU: Final = Verdict(9)
+"""an ICMP error about a tunnel's packet: the MTU of the path to its backend is noted (RFC 1191, RFC 8201)"""
+DROP_SHORT: Final = Verdict(10)
 """ends before its headers do"""
-DROP_IP_VERSION: Final = Verdict(10)
+DROP_IP_VERSION: Final = Verdict(11)
 """EtherType and version field say different things (RFC 1812 5.2.2)"""
-DROP_IP_HEADER_LENGTH: Final = Verdict(11)
+DROP_IP_HEADER_LENGTH: Final = Verdict(12)
 """IHL below 5, or longer than the packet (RFC 791 3.1)"""
-DROP_IP_LENGTH: Final = Verdict(12)
+DROP_IP_LENGTH: Final = Verdict(13)
 """total or payload length shorter than the headers or longer than the frame (RFC 1812 5.2.2)"""
-DROP_IP_CHECKSUM: Final = Verdict(13)
+DROP_IP_CHECKSUM: Final = Verdict(14)
 """wrong IPv4 header checksum (RFC 1812 5.2.2)"""
-DROP_IP_EXTENSIONS: Final = Verdict(14)
+DROP_IP_EXTENSIONS: Final = Verdict(15)
 """an IPv6 extension header ends past the packet, or there are too many (RFC 8200 4)"""
-DROP_TCP_OFFSET: Final = Verdict(15)
+DROP_TCP_OFFSET: Final = Verdict(16)
 """TCP data offset below 5 or past the segment (RFC 9293 3.1)"""
-DROP_UDP_LENGTH: Final = Verdict(16)
+DROP_UDP_LENGTH: Final = Verdict(17)
 """UDP length below 8 or past the packet (RFC 768)"""
-DROP_FRAGMENT: Final = Verdict(17)
+DROP_FRAGMENT: Final = Verdict(18)
 """a fragment whose first one, which has the ports, did not come within 5 s (RFC 791 3.2)"""
-DROP_FRAGMENT_OVERLAP: Final = Verdict(18)
+DROP_FRAGMENT_OVERLAP: Final = Verdict(19)
 """a fragment that overlaps another one, or fits into no datagram (RFC 5722, RFC 1858)"""
-DROP_FRAGMENT_TWICE: Final = Verdict(19)
+DROP_FRAGMENT_TWICE: Final = Verdict(20)
 """a fragment that came before, with the same start and end (RFC 8200 4.5)"""
-DROP_FRAGMENTS_FULL: Final = Verdict(20)
+DROP_FRAGMENTS_FULL: Final = Verdict(21)
 """a fragment that found no room to wait for the first one, or gave way to later datagrams"""
-DROP_PROTOCOL: Final = Verdict(21)
+DROP_PROTOCOL: Final = Verdict(22)
 """to a VIP, but neither TCP nor UDP nor a ping nor an ICMP error"""
-DROP_ICMP: Final = Verdict(22)
+DROP_ICMP: Final = Verdict(23)
 """an ICMP error to a VIP that quotes no packet of a known flow"""
-DROP_NO_SERVICE: Final = Verdict(23)
+DROP_NO_SERVICE: Final = Verdict(24)
 """to a VIP, but no service has this port and protocol"""
-DROP_MARTIAN: Final = Verdict(24)
+DROP_MARTIAN: Final = Verdict(25)
 """its source address or MAC is none that a client can have (RFC 1812 5.3.7, RFC 4291 2, IEEE 802.3 3.2.3)"""
-DROP_ACL: Final = Verdict(25)
+DROP_ACL: Final = Verdict(26)
 """a new flow of a client that the service's acl does not let in"""
-DROP_CLIENT_FLOWS: Final = Verdict(26)
+DROP_CLIENT_FLOWS: Final = Verdict(27)
 """a new flow of a client that has as many as the service's limits allow"""
-DROP_CLIENT_RATE: Final = Verdict(27)
+DROP_CLIENT_RATE: Final = Verdict(28)
 """a new flow of a client that opens more a second than the service's limits allow"""
-DROP_SERVICE_FLOWS: Final = Verdict(28)
+DROP_SERVICE_FLOWS: Final = Verdict(29)
 """a new flow of a service that has as many as its limits allow"""
-DROP_SERVICE_RATE: Final = Verdict(29)
+DROP_SERVICE_RATE: Final = Verdict(30)
 """a new flow of a service that gets more a second than its limits allow"""
-DROP_NO_FLOW: Final = Verdict(30)
+DROP_NO_FLOW: Final = Verdict(31)
 """a TCP segment of no known flow, and nothing tells which backend had it; NAT answers with a reset"""
-DROP_NO_BACKEND: Final = Verdict(31)
+DROP_NO_BACKEND: Final = Verdict(32)
 """the service has no backend that takes new flows"""
-DROP_NEXT_HOP_UNKNOWN: Final = Verdict(32)
+DROP_NEXT_HOP_UNKNOWN: Final = Verdict(33)
 """the MAC address of the next hop is not known (yet)"""
-DROP_NEXT_HOPS_FULL: Final = Verdict(33)
+DROP_NEXT_HOPS_FULL: Final = Verdict(34)
 """no room to remember one more client next hop"""
-DROP_FLOWS_FULL: Final = Verdict(34)
+DROP_FLOWS_FULL: Final = Verdict(35)
 """the flow table is full"""
-DROP_REPLY_KEY_TAKEN: Final = Verdict(35)
+DROP_REPLY_KEY_TAKEN: Final = Verdict(36)
 """its replies would look like those of another flow"""
-DROP_SNAT_EXHAUSTED: Final = Verdict(36)
+DROP_SNAT_EXHAUSTED: Final = Verdict(37)
 """no address and port of the service's SNAT pool is free for this backend"""
-DROP_SNAT_NO_FLOW: Final = Verdict(37)
+DROP_SNAT_NO_FLOW: Final = Verdict(38)
 """to a SNAT address, but no reply of a known flow"""
-DROP_TTL: Final = Verdict(38)
+DROP_TTL: Final = Verdict(39)
 """TTL would reach zero (RFC 1812 5.3.1)"""
-DROP_TOO_BIG: Final = Verdict(39)
+DROP_TOO_BIG: Final = Verdict(40)
 """too long for the next link and not to be fragmented: its sender is told (RFC 1191, RFC 8201)"""
-DROP_OVERFLOW: Final = Verdict(40)
+DROP_OVERFLOW: Final = Verdict(41)
 """left to Python, for which as many were waiting as may"""
-DROP_TX: Final = Verdict(41)
+DROP_TX: Final = Verdict(42)
 """the egress interface did not take it: its queue is full, or it is down"""
-VERDICT_COUNT: Final = 42
+VERDICT_COUNT: Final = 43
 
 # enum l4_miss
 MISS_BUSY: Final = 0
@@ -198,6 +200,7 @@ FLOW_STATES: Final = 8
 
 # enum l4_address_use
 IS_VIP: Final = 0
+IS_TUNNEL: Final = 252
 IS_BACKEND: Final = 253
 IS_SNAT: Final = 254
 IS_OWN: Final = 255
@@ -212,6 +215,7 @@ VERDICT_NAMES: Final[tuple[str, ...]] = (
     "pass_other_mac",
     "pass_not_ours",
     "pass_nd",
+    "pass_path_mtu",
     "drop_short",
     "drop_ip_version",
     "drop_ip_header_length",
@@ -258,6 +262,7 @@ VERDICT_SENTENCES: Final[tuple[str, ...]] = (
     "addressed to another machine's MAC",
     "neither for a VIP nor a reply of a flow: the kernel's business",
     "to a VIP or a SNAT address: neighbour discovery, which the responder answers (RFC 4861)",
+    "an ICMP error about a tunnel's packet: the MTU of the path to its backend is noted (RFC 1191, RFC 8201)",
     "ends before its headers do",
     "EtherType and version field say different things (RFC 1812 5.2.2)",
     "IHL below 5, or longer than the packet (RFC 791 3.1)",
@@ -313,7 +318,7 @@ MISS_SENTENCES: Final[tuple[str, ...]] = (
     "another thread held what it has to write",
     "the flow's entry, or its peer, changed while it was read",
     "how its service picks a backend is no look-up here",
-    "longer than what every arm takes: it is refused or cut",
+    "longer than what every arm takes, or the path of its tunnel: it is refused or cut",
     "the first ports that its flow tries are taken, but its pool has others",
     "the flow table is full, but ports that rest can give way",
     "an ICMP error, which follows the flow that it quotes",

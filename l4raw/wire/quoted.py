@@ -38,6 +38,18 @@ class Quoted(NamedTuple):
     checksum: int
 
 
+class Carried(NamedTuple):
+    """What an error says of a quoted packet that carries another one, and need not have ports."""
+
+    src: bytes
+    dst: bytes
+    protocol: int
+    length: int
+    """Bytes of it, before it was cut off."""
+    dport: int
+    """Of UDP; 0: it is not."""
+
+
 def is_error(headers: Headers) -> bool:
     """Whether it is an ICMP error of its IP version."""
     return headers.icmp != 0 and headers.icmp_type in icmp.ERRORS[4 if len(headers.src) == 4 else 6]
@@ -47,6 +59,30 @@ def read(frame: bytes | Frame, headers: Headers) -> Quoted | None:
     """What the ICMP error in `frame` quotes; None: no packet with ports."""
     at, end = headers.icmp + icmp.LENGTH, headers.ip + headers.length
     return _read_v4(frame, at, end) if len(headers.src) == 4 else _read_v6(frame, at, end)
+
+
+def carried(frame: bytes | Frame, headers: Headers) -> Carried | None:
+    """The packet in the ICMP error in `frame`; None: there is none, or a fragment that is not the first."""
+    at, end = headers.icmp + icmp.LENGTH, headers.ip + headers.length
+    if len(headers.src) == 4:
+        if end - at < ipv4.LENGTH:
+            return None
+        version_ihl, length, place, _, protocol, _, src, dst = ipv4.HEADER.unpack_from(frame, at)
+        l4, later = at + (version_ihl & 0xF) * 4, place & ipv4.OFFSET
+    else:
+        if end - at < ipv6.LENGTH:
+            return None
+        version_ihl, length, protocol, _, src, dst = ipv6.HEADER.unpack_from(frame, at)
+        past = past_extensions(frame, protocol, at + ipv6.LENGTH, end)
+        if isinstance(past, int):
+            return None
+        protocol, l4, is_fragment = past
+        length += ipv6.LENGTH
+        later = is_fragment and ipv6.EXTENSION.unpack_from(frame, l4 - ipv6.EXTENSION_LENGTH)[2] & ipv6.OFFSET
+    if later or version_ihl >> 4 != (4 if len(src) == 4 else 6):
+        return None
+    has_ports = protocol == ipv4.UDP and end - l4 >= _LEAST
+    return Carried(src, dst, protocol, length, _PORTS.unpack_from(frame, l4)[1] if has_ports else 0)
 
 
 def _read_v4(frame: bytes | Frame, at: int, end: int) -> Quoted | None:

@@ -3,8 +3,9 @@
  *
  * The balancer's is: what is addressed to a VIP or a SNAT address, fragments
  * and other protocols included, because the helper counts what it drops; a
- * frame whose full key is that of a NAT flow's reply; and an ICMP error about a
- * packet whose reply would have such a key. So ARP, neighbour discovery, SSH and this
+ * frame whose full key is that of a NAT flow's reply; an ICMP error about a
+ * packet whose reply would have such a key; and one that tells the MTU of the
+ * path of a tunnel of ours. So ARP, neighbour discovery, SSH and this
  * host's own connections are the kernel's, also one to the port of a backend's
  * service.
  *
@@ -28,6 +29,8 @@ enum { QUEUES = 64, TAG = 4 };
 
 /* RFC 8200, section 4.5: bytes of a fragment header, where in it the offset is, and its bits. */
 enum { FRAGMENT_LENGTH = 8, FRAGMENT_OFFSET_AT = 2, FRAGMENT_OFFSET = 0xfff8 };
+/* ICMPv6's type of Packet Too Big; ICMP's type and code of Fragmentation Needed. */
+enum { TOO_BIG = 2, UNREACHABLE = 3, NEEDS_FRAGMENTS = 4 };
 
 /* The arms' interfaces, by number; 0: there is none. */
 struct {
@@ -179,6 +182,31 @@ static __always_inline bool is_error_of_flow(struct xdp_md *context, const struc
 	return is_reply_key(quoted.dst, quoted.src, ports << 16 | ports >> 16, quoted.protocol);
 }
 
+/* It says that a packet which we sent into a tunnel was too long: carried() in l4raw/wire/quoted.py. */
+static __always_inline bool is_of_tunnel(struct xdp_md *context, const struct packet *error, const uint8_t *end)
+{
+	const uint8_t *message = error->ports;
+	uint16_t port_be = 0;
+	struct packet quoted;
+
+	if (error->protocol != (error->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP) || !message || message + 8 > end)
+		return false;
+	if (error->v6 ? message[0] != TOO_BIG : message[0] != UNREACHABLE || message[1] != NEEDS_FRAGMENTS)
+		return false;
+	if (!(error->v6 ? read_v6(context, (const void *)(message + 8), end, &quoted) :
+			  read_v4((const void *)(message + 8), end, &quoted)))
+		return false;
+	if (quoted.protocol == IPPROTO_UDP) {
+		if (!has_ports(&quoted, end))
+			return false;
+		port_be = l4_read16(quoted.ports + 2);
+	} else if (quoted.protocol != IPPROTO_IPIP && quoted.protocol != IPPROTO_IPV6) {
+		return false;
+	}
+	return quoted.src[0] == error->dst[0] && quoted.src[1] == error->dst[1] &&
+	       l4_address_is(NULL, control.generation & 1, quoted.dst, port_be, L4_IS_TUNNEL) >= 0;
+}
+
 static __always_inline bool is_of_flow(struct xdp_md *context, const struct packet *packet, const uint8_t *end)
 {
 	/* Of a reply, perhaps, if it is from a backend and for nobody here. Python knows the first fragment. */
@@ -187,7 +215,7 @@ static __always_inline bool is_of_flow(struct xdp_md *context, const struct pack
 		       l4_address_is(NULL, control.generation & 1, packet->dst, 0, L4_IS_OWN) < 0;
 	if (has_ports(packet, end))
 		return is_reply_key(packet->src, packet->dst, l4_read32(packet->ports), packet->protocol);
-	return is_error_of_flow(context, packet, end);
+	return is_error_of_flow(context, packet, end) || is_of_tunnel(context, packet, end);
 }
 
 SEC("xdp")

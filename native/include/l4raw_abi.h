@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 18 };
+enum { L4_ABI_VERSION = 19 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -84,6 +84,7 @@ enum l4_limit {
 	_(PASS_OTHER_MAC, "addressed to another machine's MAC") \
 	_(PASS_NOT_OURS, "neither for a VIP nor a reply of a flow: the kernel's business") \
 	_(PASS_ND, "to a VIP or a SNAT address: neighbour discovery, which the responder answers (RFC 4861)") \
+	_(PASS_PATH_MTU, "an ICMP error about a tunnel's packet: the MTU of the path to its backend is noted (RFC 1191, RFC 8201)") \
 	_(DROP_SHORT, "ends before its headers do") \
 	_(DROP_IP_VERSION, "EtherType and version field say different things (RFC 1812 5.2.2)") \
 	_(DROP_IP_HEADER_LENGTH, "IHL below 5, or longer than the packet (RFC 791 3.1)") \
@@ -129,7 +130,7 @@ enum l4_verdict { L4_VERDICTS(L4_VERDICT_ENUM) L4_VERDICT_COUNT };
 	_(BUSY, "another thread held what it has to write") \
 	_(CHANGED, "the flow's entry, or its peer, changed while it was read") \
 	_(RULE, "how its service picks a backend is no look-up here") \
-	_(TOO_LONG, "longer than what every arm takes: it is refused or cut") \
+	_(TOO_LONG, "longer than what every arm takes, or the path of its tunnel: it is refused or cut") \
 	_(PORTS, "the first ports that its flow tries are taken, but its pool has others") \
 	_(REST, "the flow table is full, but ports that rest can give way") \
 	_(ICMP_ERROR, "an ICMP error, which follows the flow that it quotes") \
@@ -264,7 +265,8 @@ struct l4_backend {
 	uint16_t tunnel_port_be;
 	uint8_t tunnel_ttl;
 	uint8_t takes_flows;       /* it is in its service's ring */
-	uint8_t reserved[4];
+	uint16_t path_mtu;         /* that a router on the way has told, any moment; 0: none has */
+	uint8_t reserved[2];
 };
 L4_ASSERT(sizeof(struct l4_backend) == 48, "backend")
 
@@ -354,14 +356,15 @@ L4_ASSERT(sizeof(((struct l4_hash_key *)0)->k) == 8 * (L4_HASH_WORDS + 1), "a mu
  * What an address is to us: one place of the lookup. A service is found by
  * its VIP, port and protocol; a VIP by itself by port 0 and L4_IS_VIP; an
  * address of our own by port 0 and L4_IS_OWN; a SNAT address by port 0 and
- * L4_IS_SNAT; a backend that answers through us by port 0 and L4_IS_BACKEND.
- * No service can have those protocols (0: IPv6's hop-by-hop options; 253 to
- * 255: for experiments, and reserved).
+ * L4_IS_SNAT; a backend that answers through us by port 0 and L4_IS_BACKEND;
+ * the end of a tunnel by its UDP port, or 0 where it has none, and L4_IS_TUNNEL.
+ * No service can have those protocols (0: IPv6's hop-by-hop options; 252:
+ * nobody's; 253 to 255: for experiments, and reserved).
  *
  * Python chooses the key of the hash so that each of them is found in one of
  * the L4_PROBES places from its hash on; the first unused one ends a search.
  */
-enum l4_address_use { L4_IS_VIP = 0, L4_IS_BACKEND = 253, L4_IS_SNAT = 254, L4_IS_OWN = 255 };
+enum l4_address_use { L4_IS_VIP = 0, L4_IS_TUNNEL = 252, L4_IS_BACKEND = 253, L4_IS_SNAT = 254, L4_IS_OWN = 255 };
 
 struct l4_place {
 	uint8_t address[16];

@@ -414,6 +414,10 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 	hop = l4_where_is(tables, backend->next_hop);
 	if (!hop.known)
 		return L4_DROP_NEXT_HOP_UNKNOWN;
+	if (l4_unlikely(l4_is_too_long_for_path(context, backend))) {
+		l4_leave_turn(service, &affinity, cursor, turn);
+		return l4_miss_as(context, L4_MISS_TOO_LONG);
+	}
 
 	refused = l4_limit_begin(tables, context->half, service_number, context->headers.key.src);
 	if (refused != L4_UNDECIDED) {

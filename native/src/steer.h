@@ -233,7 +233,7 @@ L4_INLINE int l4_go_on(struct l4_context *context, const struct l4_values *entry
 	if (l4_unlikely(l4_is_tunnel(backend->mode))) {
 		if (context->room < L4_TUNNEL_ROOM)
 			return l4_miss_as(context, L4_MISS_FRONT);
-		if (l4_is_too_long(context, l4_overhead(backend)))
+		if (l4_is_too_long(context, l4_overhead(backend)) || l4_is_too_long_for_path(context, backend))
 			return l4_miss_as(context, L4_MISS_TOO_LONG);
 	}
 	if (entry->peer && !l4_flip(context, entry))

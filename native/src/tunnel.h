@@ -61,6 +61,14 @@ L4_INLINE bool l4_is_too_long(const struct l4_context *context, uint32_t overhea
 	return context->headers.length + overhead > l4_load(&l4_control_of(context->tables)->mtu);
 }
 
+/* Whether it is too long for the path to this backend, of which a router has told: l4raw/core/path_mtu.py. */
+L4_INLINE bool l4_is_too_long_for_path(const struct l4_context *context, const struct l4_backend *backend)
+{
+	uint32_t told = l4_load(&backend->path_mtu);
+
+	return told && context->headers.length + l4_overhead(backend) > told;
+}
+
 /* The one's complement sum of addresses and ports. */
 L4_INLINE uint16_t l4_number_of(const struct l4_key *key)
 {

@@ -161,6 +161,36 @@ def test_a_router_before_the_backend_is_heard_by_the_client(dataplane: str, tmp_
         assert balancer.verdict("drop_too_big") == 0
 
 
+@pytest.mark.parametrize(
+    ("mode", "version", "dataplane"),
+    halved(["dsr-ipip", "dsr-gue"], (4, 6), ("raw", "af_xdp")),
+    ids=lambda value: f"ipv{value}" if isinstance(value, int) else value,
+)
+def test_a_router_within_a_tunnel_is_heard_by_the_client(
+    mode: str, version: int, dataplane: str, program: Path, tmp_path: Path
+) -> None:
+    """It tells the tunnel's source, which is the balancer, and that tells the client what is left."""
+    bits, net = (24, "10.79.0.") if version == 4 else (64, "2001:db8:79::")
+    with dsr(1, version=version, log=Log(silent=True)) as built:
+        network = replace(built, mode=mode)
+        backend, _, router = network.backends
+        veth(router, backend)
+        router.run(["ip", "addr", "del", f"{network.vip}/{32 if version == 4 else 128}", "dev", "lo"])
+        router.sysctls({"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
+        router.sysctls({"net.ipv4.conf.all.send_redirects": 0})
+        router.ip(f"addr add {net}1/{bits} dev eth1" + " nodad" * (version == 6))
+        backend.ip("link set eth0 down", f"addr add {net}11/{bits} dev eth1" + " nodad" * (version == 6))
+        backend.ip(f"route add default via {net}1 advmss {USUAL - (40 if version == 4 else 60)}")
+        decapsulate(backend, program, "eth1")
+        network.balancer.ip(f"route add {net}0/{bits} via {router.address}")
+        with web(backend) as server, running(network, only(network, dataplane, net + "11")) as balancer:
+            posted(network, [server], tmp_path)
+            route = network.client.run(["ip", "route", "get", network.vip]).stdout
+            assert f"mtu {NARROW - IN_FRONT[mode, version]}" in route, "it has learned what is left"
+        assert balancer.verdict("pass_path_mtu") >= 1
+        assert balancer.verdict("drop_too_big") >= 2, "of our own link, and of the one behind the router"
+
+
 @pytest.mark.parametrize("dataplane", ["raw", "af_xdp"])
 @pytest.mark.parametrize("build", [dsr, nat])
 def test_a_router_before_the_client_is_heard_by_the_backend(

@@ -29,11 +29,11 @@ def compiled(folder: Path) -> Path:
     return target
 
 
-def decapsulate(backend: Host, program: Path) -> None:
-    """Have what comes in by eth0 taken out of its tunnel; a capture there is before that."""
-    backend.run(["tc", "qdisc", "add", "dev", "eth0", "clsact"])
+def decapsulate(backend: Host, program: Path, interface: str = "eth0") -> None:
+    """Have what comes in by an interface taken out of its tunnel; a capture there is before that."""
+    backend.run(["tc", "qdisc", "add", "dev", interface, "clsact"])
     load = ["bpf", "da", "obj", str(program), "sec", "tc"]
-    backend.run(["tc", "filter", "add", "dev", "eth0", "ingress", *load])
+    backend.run(["tc", "filter", "add", "dev", interface, "ingress", *load])
 
 
 def widen(network: Topology) -> None:

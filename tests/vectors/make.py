@@ -857,7 +857,7 @@ def _tunnels() -> list[Story]:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    from tests.vectors import errors, pieces, resets, sizes, tags
+    from tests.vectors import errors, paths, pieces, resets, sizes, tags
 
     made = [
         *_forwarding(),
@@ -871,6 +871,7 @@ if __name__ == "__main__":
         *_tunnels(),
     ]
     made += sizes.stories() + errors.stories() + pieces.stories() + resets.stories()
+    made += paths.stories()
     for story in made + tags.stories(made):
         story.write()
         print(story.name)
