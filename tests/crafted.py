@@ -43,14 +43,24 @@ def untagged(frame: bytes) -> bytes:
 
 
 def error_about(
-    random: Random, quoted: bytearray, macs: tuple[bytes, bytes], src: bytes, dst: bytes
+    random: Random,
+    quoted: bytes | bytearray,
+    macs: tuple[bytes, bytes],
+    src: bytes,
+    dst: bytes,
+    mtu: int | None = None,
 ) -> bytearray:
-    """An ICMP error from `src` to `dst` with some of the quoted packet, and right checksums."""
+    """An ICMP error from `src` to `dst` with some of the quoted packet, and right checksums.
+
+    `mtu`: it tells this one; None: it is of any kind.
+    """
     is_v4 = len(src) == 4
-    kind = random.choice((3, 3, 11, 12, 5) if is_v4 else (1, 2, 3, 4, 127))
+    kind, code = random.choice((3, 3, 11, 12, 5) if is_v4 else (1, 2, 3, 4, 127)), random.randrange(4)
+    if mtu is not None:
+        kind, code = (3, 4) if is_v4 else (2, 0)
     shortest = (20 if is_v4 else 40) + random.choice((-1, 4, 7, 8))
     cut = random.choice((shortest, 60, 548, 1200))
-    message = bytearray(pack("!BBHI", kind, random.randrange(4), 0, 1300) + quoted[:cut])
+    message = bytearray(pack("!BBHI", kind, code, 0, 1300 if mtu is None else mtu) + quoted[:cut])
     ttl = random.choice((1, 64, 64, 64))
     if is_v4:
         pack_into("!H", message, 2, checksum(message))

@@ -18,7 +18,7 @@ from collections import Counter
 from operator import add
 from typing import Any, NamedTuple
 
-from l4raw.core import fragments
+from l4raw.core import fragments, path_mtu
 from l4raw.core.decision import WAITS
 from l4raw.core.states import expire
 from l4raw.core.tables import Policy, Tables
@@ -153,6 +153,7 @@ class Run:
             tables.now = now & 0xFFFF_FFFF
             freed.add(expire(tables, budget))
             fragments.expire(tables)
+            path_mtu.expire(tables)
             if 0.03 < chance < 0.2:
                 tables.next_hops.set_mac(hop, mac)
         if len(freed) > 1:

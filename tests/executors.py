@@ -273,4 +273,5 @@ def state(tables: Tables) -> dict[str, object]:
         "events": tables.total_events(),
         "traffic": traffic,
         "now": tables.now,
+        "paths": dict(tables.paths),
     }

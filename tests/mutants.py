@@ -88,6 +88,10 @@ MUTANTS = {
     ),
     "first range only": Patch(ADMIT, "i < L4_SNAT_RANGES && i < service->snat_ranges", "i < 1"),
     "rest gives no way": Patch(ADMIT, "l4_load(&l4_control_of(context->tables)->resting))", "0)"),
+    "path of a known flow": Patch(STEER, " || l4_is_too_long_for_path(context, backend)", ""),
+    "path of a new flow": Patch(
+        ADMIT, "if (l4_unlikely(l4_is_too_long_for_path(context, backend))) {", "if (0) {"
+    ),
     "lost turn": Patch(
         ADMIT, "if (service->rule == L4_RULE_CURSOR)\n\t\tl4_exchange_if", "if (0)\n\t\tl4_exchange_if"
     ),

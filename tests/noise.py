@@ -95,6 +95,8 @@ def by_weight(*weights: int, port: int = 0) -> tuple[Backend, ...]:
     return tuple(replace(b, port=port, weight=w) for b, w in zip(B, weights, strict=False))
 
 
+OUTER = frozenset((ip("10.78.0.99"), SOURCES[bytes(4)], SOURCES[bytes(16)]))
+"""Where tunnels come from."""
 SOME = Acl(
     allow=((ip("10.77.0.0"), 16), (ip("10.77.1.16"), 28)),
     deny=((ip("10.77.1.0"), 24), (CLIENTS[12], 32), (ip("10.77.1.22"), 31)),
@@ -162,7 +164,7 @@ SERVICES = (
     Service("full of ports", VIPS[0], 0, UDP, FULLNAT, SH, B[:2], snat=FEW),
     Service("full6", VIPS_V6[1], 90, TCP, FULLNAT, MODULO, at_port(8090, *B_V6[:3]), snat=FEW_V6),
 )
-_OFTEN = {"one": 8, "other": 8, "nat few": 7, "few6": 3, "full too": 14, "full fewest": 14}
+_OFTEN = {"one": 9, "other": 9, "nat few": 7, "few6": 3, "full too": 18, "full fewest": 16}
 CHOSEN = tuple(s for s in SERVICES for _ in range(_OFTEN.get(s.name, 1)))
 """New flows go to these: more often to those whose refusals are rare, or whose ports rest."""
 _OTHER = {s.name: replace(s, scheduler=WLC) for s in SERVICES if s.name == "often"} | {
@@ -223,6 +225,13 @@ def is_whole_v4(frame: bytearray) -> bool:
     return int.from_bytes(frame[16:18]) + 14 == len(frame) and not int.from_bytes(frame[20:22]) & 0x3FFF
 
 
+def is_outer(frame: bytes) -> bool:
+    """Whether a frame to a backend is one of a tunnel."""
+    if frame[12:15] == b"\x08\0\x45":
+        return frame[26:30] in OUTER
+    return frame[12:14] == b"\x86\xdd" and frame[22:38] in OUTER
+
+
 class Source(Protocol):
     """Where frames come from."""
 
@@ -266,6 +275,8 @@ class Noise:
         """Clients' flows that were forwarded, with the client's MAC."""
         self._answers: deque[Tuple5] = deque(maxlen=400)
         """What a backend would answer."""
+        self._outer: deque[bytes] = deque(maxlen=50)
+        """What went into a tunnel."""
         self._last: tuple[Tuple5, bytes] | None = None
         self._pieces: list[Given] = []
 
@@ -314,12 +325,14 @@ class Noise:
         if outcome.verdict != FORWARD or self._last is None:
             return
         self._known.append(self._last)
+        if is_outer(outcome.frame):
+            self._outer.append(outcome.frame)
         of = tuple_of(outcome.frame)
         if of is not None and of.dst not in VIPS + VIPS_V6:
             self._answers.append(Tuple5(of.dst, of.dport, of.src, of.sport, of.protocol))
 
     def _body(self) -> bytes:
-        return self.random.randbytes(self.random.choice((0, 0, 1, 2, 7, 16, 33, 100, 1400)))
+        return self.random.randbytes(self.random.choice((0, 0, 1, 2, 7, 16, 33, 100, 520, 1200, 1220, 1400)))
 
     def _flags(self, *more: int) -> int:
         return self.random.choice(
@@ -392,6 +405,8 @@ class Noise:
     def _error(self) -> tuple[bytearray, int]:
         """An ICMP error about a packet that went to a client, or to a backend; and where it comes in."""
         random = self.random
+        if self._outer and random.random() < 0.3:
+            return self._too_big(), int(random.random() < 0.9)
         arm = random.randrange(2)
         if arm:
             to_backend = random.choice(self._answers)
@@ -402,6 +417,20 @@ class Noise:
         quoted = build(of, (bytes(6), bytes(6)), body=self._body())[14:]
         source = random.choice((of.dst, CLIENTS[1] if len(of.src) == 4 else CLIENTS_V6[1]))
         return error_about(random, quoted, (OUR_MACS[arm], mac), source, of.src), arm
+
+    def _too_big(self) -> bytearray:
+        """What a router says of a packet in a tunnel, which may be a longer one than was seen."""
+        random = self.random
+        outer = bytearray(random.choice(self._outer))
+        ip, is_v4 = bytes(outer[14:]), outer[12:14] == b"\x08\0"
+        if random.random() < 0.8:
+            at = 14 + (ipv4.TOTAL_LENGTH if is_v4 else ipv6.PAYLOAD_LENGTH)
+            outer[at : at + 2] = (1400).to_bytes(2)
+            ip = bytes(outer[14:])
+        src = ip[12:16] if is_v4 else ip[8:24]
+        mtu = random.choice((0, 551, 600, 1000, 1270, 1290, 1399, 70_000))
+        router = random.choice(CLIENTS if is_v4 else CLIENTS_V6)
+        return error_about(random, ip, (OUR_MACS[1], bytes(outer[:6])), router, src, mtu)
 
     def _spoiled(self, frame: bytearray) -> bytearray:
         """The same with something odd about it."""
