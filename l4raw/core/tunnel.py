@@ -58,18 +58,19 @@ class Inside(NamedTuple):
     """Of its flow."""
     service: Service
     backend: BackendEntry
-    tables: Tables
-    """Which number what is in front of fragments."""
+    tables: Tables | None
+    """Which number what is in front of fragments; None: it is none."""
 
 
 def through(
-    frame: bytes | Frame, decision: Decision, partial: bool, segment: int, tables: Tables
+    frame: bytes | Frame, decision: Decision, partial: bool, segment: int, tables: Tables | None = None
 ) -> Decision:
     """A decision that sends the frame to a backend of a tunnel, with the headers that go in front.
 
     `partial`: its TCP or UDP checksum holds the pseudo-header's sum only. `segment`: payload bytes of each
     segment of a super-frame, and then those segments go out in its place: no network card could be told to
     cut what is inside of a tunnel that we make. 0: it is none.
+    `tables`: not needed for a packet that is no fragment.
     """
     headers, service, backend = decision.headers, decision.service, decision.backend
     if not decision.forwarded or headers is None or service is None or backend is None:
@@ -90,7 +91,7 @@ def through(
 
 
 def each_enclosed(
-    frames: Iterable[bytes | bytearray], kind: bytes, decision: Decision, tables: Tables
+    frames: Iterable[bytes | bytearray], kind: bytes, decision: Decision, tables: Tables | None
 ) -> Iterator[bytes]:
     """Parts of a frame, segments or fragments, after its edits, each in the tunnel of its own.
 
@@ -173,6 +174,7 @@ def _ipv4(inside: Inside, length: int, protocol: IpProto) -> bytes:
 def _identification(inside: Inside) -> int:
     """Of an IPv4 header in front of another one, which routers may cut."""
     if inside.headers.fragment:
+        assert inside.tables is not None, "the packet path has tables"
         inside.tables.idents += 1
         return rewrite.identification(inside.tables.idents)
     (own,) = _U16.unpack_from(inside.frame, inside.headers.ip + ipv4.ID)
