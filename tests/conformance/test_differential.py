@@ -16,7 +16,7 @@ from tests.mutants import MUTANTS
 from tests.variants import SANITIZERS, Patch, build, load, sanitizer_library
 
 ROOT = Path(__file__).resolve().parents[2]
-FRAMES = 200_000
+FRAMES = 320_000
 FRAMES_FOR_A_MUTANT = 100_000
 """Nearly all are noticed within the first thousand; the last ones, when a backend leaves, after 36,000."""
 SEEDS_FOR_A_MUTANT = (1, 2, 3, 4)
@@ -27,7 +27,7 @@ SANITIZED = 8_000
 pytestmark = pytest.mark.native
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_executors_agree_on_noise(record_property: Callable[[str, object], None]) -> None:
     tally = run(1, FRAMES)
     record_property("figure", f"differential: {tally.frames} frames, {tally.rewritten} sent, no difference")
