@@ -38,7 +38,7 @@ build: $(VENV)/.installed ## .venv/bin/l4raw, with the native part if there is a
 test: test-packages $(VENV)/.installed ## every test that is not long; as root, none is skipped
 	@status=0; \
 	.ci/as-ordinary-user $(PYTEST) -q -n $(JOBS) -p no:cacheprovider tests/unprivileged || status=$$?; \
-	$(PYTEST) -n $(JOBS) --ignore=tests/long --ignore=tests/bench --ignore=tests/unprivileged -m "not long" tests || status=$$?; \
+	$(PYTEST) -n $(JOBS) --dist worksteal --ignore=tests/long --ignore=tests/bench --ignore=tests/unprivileged -m "not long" tests || status=$$?; \
 	exit $$status
 
 test-long: long-packages $(VENV)/.installed ## the tests that take minutes (root)

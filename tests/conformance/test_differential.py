@@ -16,7 +16,7 @@ from tests.mutants import MUTANTS
 from tests.variants import SANITIZERS, Patch, build, load, sanitizer_library
 
 ROOT = Path(__file__).resolve().parents[2]
-FRAMES = 320_000
+FRAMES = 260_000
 FRAMES_FOR_A_MUTANT = 100_000
 """Nearly all are noticed within the first thousand; the last ones, when a backend leaves, after 36,000."""
 SEEDS_FOR_A_MUTANT = (1, 2, 3, 4)

@@ -55,7 +55,8 @@ def test_both_ends_of_nat_and_the_backend_of_dsr_send_small_segments(
             assert connection.ask("x" * 5000)
             # What this end may send a segment, less 12 bytes of timestamps: RFC 7323, section 3.2.
             client = connection.mss()
-            ends = [row for host in network.backends for row in host.run(["ss", "-tinH"]).stdout.splitlines()]
+            of_client = ["ss", "-tinH", "dst", network.client.address]  # and not a health check's
+            ends = [row for host in network.backends for row in host.run(of_client).stdout.splitlines()]
             backend = [word for row in ends for word in row.split() if word.startswith("mss:")]
         finally:
             connection.close()
