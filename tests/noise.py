@@ -164,7 +164,12 @@ SERVICES = (
     Service("full of ports", VIPS[0], 0, UDP, FULLNAT, SH, B[:2], snat=FEW),
     Service("full6", VIPS_V6[1], 90, TCP, FULLNAT, MODULO, at_port(8090, *B_V6[:3]), snat=FEW_V6),
 )
-_OFTEN = {"one": 9, "other": 9, "nat few": 7, "few6": 3, "full too": 18, "full fewest": 16, "full": 3, "full6": 3}
+_OFTEN = {"one": 9, "other": 9, "nat few": 7, "few6": 3} | {
+    "full too": 18,
+    "full fewest": 16,
+    "full": 3,
+    "full6": 3,
+}
 CHOSEN = tuple(s for s in SERVICES for _ in range(_OFTEN.get(s.name, 1)))
 """New flows go to these: more often to those whose refusals are rare, or whose ports rest."""
 _OTHER = {s.name: replace(s, scheduler=WLC) for s in SERVICES if s.name == "often"} | {

@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final, Self
@@ -264,6 +264,13 @@ def _change(message: Any) -> Neighbour | None:
         return None
     usable = kind == _NEW_NEIGHBOUR and message["state"] & _USABLE_STATES
     return Neighbour(message["ifindex"], address, _mac(message.get_attr("NDA_LLADDR")) if usable else None)
+
+
+def addresses_v6() -> dict[bytes, str]:
+    """Interfaces by IPv6 address, in the thread's network namespace, in microseconds; none without IPv6."""
+    with suppress(OSError), open("/proc/thread-self/net/if_inet6", encoding="ascii") as lines:
+        return {bytes.fromhex(fields[0]): fields[5] for fields in map(str.split, lines)}
+    return {}
 
 
 def family_of(address: bytes) -> int:

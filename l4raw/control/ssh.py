@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from l4raw.control.errors import L4Error
-from l4raw.control.netlink import Netlink
+from l4raw.control.netlink import Netlink, addresses_v6
 
 _SSH_PORT: Final = 22
 _ESTABLISHED, _LISTEN = 1, 10  # TCP_ESTABLISHED, TCP_LISTEN: net/tcp_states.h
@@ -74,7 +74,7 @@ def established_ssh(interface: str) -> list[str]:
         clients = set()
         for connection in connections:
             if isinstance(connection.local, IPv6Address):
-                used = {_ipv6_owner(connection.local)}
+                used = {addresses_v6().get(connection.local.packed)}
             else:
                 route = netlink.route(connection.remote.packed)
                 used = {owners.get(connection.local.packed), _name(route.interface) if route else None}
@@ -135,16 +135,6 @@ def _servers() -> Iterable[Path]:
             with contextlib.suppress(OSError):
                 if (process / "comm").read_text().strip() in _SERVERS:
                     yield process
-
-
-def _ipv6_owner(address: IPv6Address) -> str | None:
-    """/proc/net/if_inet6: address, index, prefix length, scope, flags, name."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/thread-self/net/if_inet6").read_text().splitlines():
-            fields = line.split()
-            if bytes.fromhex(fields[0]) == address.packed:
-                return fields[5]
-    return None
 
 
 def _name(index: int) -> str | None:

@@ -12,10 +12,9 @@ import socket
 import struct
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
-from pathlib import Path
 
 from l4raw.control.errors import L4Error
-from l4raw.control.netlink import Interface, family_of
+from l4raw.control.netlink import Interface, addresses_v6, family_of
 from l4raw.control.vips import SNAT, refuse_local
 from l4raw.wire.ethernet import format_mac
 
@@ -64,10 +63,7 @@ class Watch:
         answer = fcntl.ioctl(self._socket, _SIOCGIFCONF, _IFCONF.pack(_ROOM, ctypes.addressof(view)))
         for name, address in _IFREQ_ADDRESS.iter_unpack(room[: _IFCONF.unpack(answer)[0]]):
             local[address] = name.partition(b"\0")[0].decode().partition(":")[0]  # without an alias's label
-        for line in _addresses_v6():
-            text, *_, name = line.split()
-            local[bytes.fromhex(text)] = name
-        return local
+        return local | addresses_v6()
 
     def _require_same(self, interface: Interface) -> None:
         try:
@@ -100,14 +96,6 @@ class Watch:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-
-def _addresses_v6() -> list[str]:
-    """Lines of the kernel's list, of the network namespace of this thread; none without IPv6."""
-    try:
-        return Path("/proc/thread-self/net/if_inet6").read_text().splitlines()
-    except FileNotFoundError:
-        return []
 
 
 def _is_routed_here(address: bytes) -> bool:
