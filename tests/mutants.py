@@ -216,6 +216,7 @@ MUTANTS = {
     "a stranger goes": Patch(
         FULL, "return service && service->full == L4_FULL_EVICT_OLDEST;", "return service != NULL;"
     ),
+    "one pair of buckets is near": Patch(FULL, "step < L4_NEAR && found", "step < 1 && found"),
     "the youngest goes": Patch(FULL, "silent > longest", "silent < longest"),
     "full is full": Patch(
         ADMIT, "verdict != L4_DROP_FLOWS_FULL || service->full != L4_FULL_STATELESS", "verdict != 0"

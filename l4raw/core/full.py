@@ -2,9 +2,10 @@
 
     refuse-new     it is refused: DROP_FLOWS_FULL.
     evict-oldest   another flow makes room: the one that was silent longest, of those with an entry
-                   in the two buckets of the new key, and whose service evicts too. So no flow goes
-                   of a service that never asked for it, and the price is eight entries' worth,
-                   however large the table is.
+                   in the two buckets of the new key, and whose service evicts too; if there is none,
+                   of those in the two buckets that come next, and so on, NEAR times. So no flow goes
+                   of a service that never asked for it, and the price has a bound, however large the
+                   table is: mostly eight entries' worth.
     stateless      the frame goes where the ring says, and nothing is remembered of it: under DSR
                    the ring alone finds the backend again, as long as it does not change.
 
@@ -31,6 +32,7 @@ from l4raw.wire.abi import (
     FLOW_FREE,
     FLOW_RESTING,
     FORWARD,
+    NEAR,
     SLOTS,
     Verdict,
 )
@@ -65,9 +67,18 @@ def make_way(tables: Tables, key: bytes, entries: int, service: int) -> None:
 
 
 def oldest_near(tables: Tables, key: bytes) -> tuple[int, int]:
-    """Index and lock word of the flow that may go and was silent longest, the first one of such; or -1."""
+    """Index and lock word of the flow that goes, from the first pair of buckets with one that may; or -1."""
+    for pair in near(tables, key):
+        index, lock = oldest_in(tables, pair)
+        if index >= 0:
+            return index, lock
+    return -1, 0
+
+
+def oldest_in(tables: Tables, pair: tuple[int, int]) -> tuple[int, int]:
+    """Of the flows in these two buckets: the one that was silent longest, the first one of such; or -1."""
     flows, found, longest = tables.flows, (-1, 0), -1
-    for index in _near(tables, key):
+    for index in (bucket * SLOTS + slot for bucket in pair for slot in range(SLOTS)):
         entry = flows.read(index)
         service = tables.policy.by_number[entry.service]
         if entry.state in _NO_FLOWS or service is None:
@@ -82,12 +93,12 @@ def oldest_near(tables: Tables, key: bytes) -> tuple[int, int]:
     return found
 
 
-def _near(tables: Tables, key: bytes) -> Iterator[int]:
-    """The entries of both buckets of this key."""
-    value = tables.flows.hash(key)
-    for half in (value >> 32, value & _WRAP):
-        start = scale(half, tables.flows.buckets) * SLOTS
-        yield from range(start, start + SLOTS)
+def near(tables: Tables, key: bytes) -> Iterator[tuple[int, int]]:
+    """Both buckets of this key, then both next ones: a client that asks again has the same two buckets."""
+    value, buckets = tables.flows.hash(key), tables.flows.buckets
+    first, second = scale(value >> 32, buckets), scale(value & _WRAP, buckets)
+    for step in range(NEAR):
+        yield (first + step) % buckets, (second + step) % buckets
 
 
 def without_entry(

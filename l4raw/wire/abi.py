@@ -18,6 +18,7 @@ ABI_VERSION: Final = 19
 BURST: Final = 64
 ARMS: Final = 2
 SLOTS: Final = 4
+NEAR: Final = 8
 CAPACITY_PERCENT: Final = 70
 OVERFLOW_SHARE: Final = 16
 OVERFLOW_SLOTS: Final = 16

@@ -39,6 +39,7 @@ enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
 	L4_ARMS = 2,               /* client side, backend side */
 	L4_SLOTS = 4,              /* flow entries in a bucket */
+	L4_NEAR = 8,               /* pairs of buckets that are looked through for a flow that may go */
 	L4_CAPACITY_PERCENT = 70,  /* flow entries, of those in buckets, that always find room */
 	L4_OVERFLOW_SHARE = 16,    /* one overflow entry for so many entries in buckets */
 	L4_OVERFLOW_SLOTS = 16,    /* overflow entries in a block */
@@ -182,7 +183,7 @@ enum l4_rule {
 /* What becomes of a new flow while the flow table is full. */
 enum l4_full {
 	L4_FULL_REFUSE_NEW,
-	L4_FULL_EVICT_OLDEST,      /* the one in its two buckets that was silent longest goes */
+	L4_FULL_EVICT_OLDEST,      /* the one near it that was silent longest goes */
 	L4_FULL_STATELESS,         /* it goes where the ring says, without an entry */
 };
 

@@ -35,10 +35,9 @@ L4_INLINE uint32_t l4_silent(const struct l4_tables *tables, struct l4_flow *ent
 	return other < silent ? other : silent;
 }
 
-/* The entry of the flow that may go and was silent longest, of those in the key's two buckets; or L4_NONE. */
-L4_INLINE int64_t l4_oldest_near(const struct l4_context *context, uint32_t *generation)
+/* The entry of the flow that may go and was silent longest, of those in these two buckets; or L4_NONE. */
+L4_INLINE int64_t l4_oldest_in(const struct l4_context *context, struct l4_choice bucket, uint32_t *generation)
 {
-	struct l4_choice bucket = l4_buckets_of(context->tables, context->headers.key.hash);
 	uint32_t i, longest = 0;
 	int64_t found = L4_NONE;
 
@@ -56,6 +55,21 @@ L4_INLINE int64_t l4_oldest_near(const struct l4_context *context, uint32_t *gen
 			longest = silent;
 			*generation = lock;
 		}
+	}
+	return found;
+}
+
+/* The entry of the flow that goes, from the first pair of buckets with one that may; or L4_NONE. */
+L4_INLINE int64_t l4_oldest_near(const struct l4_context *context, uint32_t *generation)
+{
+	struct l4_choice bucket = l4_buckets_of(context->tables, context->headers.key.hash);
+	uint32_t step, buckets = l4_control_of(context->tables)->buckets;
+	int64_t found = L4_NONE;
+
+	for (step = 0; step < L4_NEAR && found == L4_NONE; step++) {
+		found = l4_oldest_in(context, bucket, generation);
+		bucket.first = bucket.first + 1 < buckets ? bucket.first + 1 : 0;
+		bucket.second = bucket.second + 1 < buckets ? bucket.second + 1 : 0;
 	}
 	return found;
 }

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from l4raw.core.flows import flow_key
-from l4raw.core.full import oldest_near
+from l4raw.core.full import near, oldest_in, oldest_near
 from l4raw.core.model import Full, Limits, Mode, Scheduler, Service
 from l4raw.engine.shared import SharedTables
 from l4raw.wire.abi import (
@@ -101,6 +101,25 @@ def test_the_one_that_was_silent_longest_goes(executor: type[Executor], mode: Mo
         prove(balancer, client)
     assert tables.total_events()[EVENT_EVICTED_OLDEST] == 100
     assert sum(map(tables.current_flows, range(1, 4))) == flows.used // (2 if mode.is_nat else 1)
+
+
+@each_executor
+@pytest.mark.parametrize("mode", [Mode.DSR_L2, Mode.NAT])
+def test_a_new_flow_finds_one_that_goes_also_where_its_own_buckets_are_empty(
+    executor: type[Executor], mode: Mode
+) -> None:
+    """A SYN that is sent again has the same ones: else its client is refused for as long as they are."""
+    balancer = filled(executor, dns(FILLERS, Full.EVICT_OLDEST, mode))
+    tables, used = balancer.tables, balancer.tables.flows.used
+    lonely = next(
+        client
+        for client in range(20_000, 60_000)
+        if oldest_in(tables, next(near(tables, key_of(client, FILLERS)))) == (-1, 0)
+    )
+    assert balancer.run(datagram(lonely, FILLERS), 0, 0).verdict == FORWARD
+    assert tables.flows.find(key_of(lonely, FILLERS)) >= 0
+    assert tables.flows.used == used
+    assert tables.total_events()[EVENT_EVICTED_OLDEST] == 1
 
 
 @each_executor
