@@ -18,6 +18,8 @@ from tests.tables import SLOTS
 
 FLOW_MEMORY = 4096
 """Some 40 flows of DSR: one input can fill it."""
+PATH_MTU = 1281
+"""Of every other tunnel, in bytes."""
 CONSTANT = ("policies", "places", "services", "backends", "rings", "ranges", "snats")
 """What a policy writes, and nobody else."""
 
@@ -33,6 +35,8 @@ class Recorded:
         self.tables = tables
         for policy in policies:
             tables.install(policy)
+            for ends in list(policy.tunnels)[::2]:
+                tables.path_is(ends, PATH_MTU)
 
     def _allocate(self, name: str, size: int) -> Memory:
         self.blocks[name] = bytearray(size)
