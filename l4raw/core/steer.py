@@ -29,7 +29,7 @@ from l4raw.core.snat import stray
 from l4raw.core.states import is_over, note
 from l4raw.core.tables import ServiceEntry, Tables
 from l4raw.core.tunnel import through
-from l4raw.wire import tcp
+from l4raw.wire import segments, tcp
 from l4raw.wire.abi import (
     DROP_NEXT_HOP_UNKNOWN,
     DROP_NO_SERVICE,
@@ -55,6 +55,8 @@ def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables, segme
     if headers.dst_mac != tables.arms[arm].mac:
         return Decision(PASS_OTHER_MAC, headers)
     partial = csum_start != 0 and csum_start == headers.l4
+    if headers.fragment or segment < segments.LEAST:  # no sender asks for that of its card, but it can say so
+        segment = 0
     whose = _to_vip if headers.dst in tables.policy.vips else _from_backend
     decision = whose(frame, headers, arm, partial, tables)
     if headers.flags & tcp.SYN:
