@@ -70,7 +70,7 @@ class Piece(NamedTuple):
 def follow(frame: bytes | Frame, headers: Headers, arm: int, steer: Steer, tables: Tables) -> Decision:
     """What becomes of a fragment that came in on `arm`; `steer` decides about one that has ports."""
     expire(tables)
-    piece = _piece(frame, headers)
+    piece = _piece(frame, headers, arm)
     if piece is None:
         return Decision(DROP_FRAGMENT_OVERLAP, headers)
     datagram = _datagram(piece.key, tables)
@@ -116,7 +116,7 @@ def end(tables: Tables) -> None:
         _forget(key, tables)
 
 
-def _piece(frame: bytes | Frame, headers: Headers) -> Piece | None:
+def _piece(frame: bytes | Frame, headers: Headers, arm: int) -> Piece | None:
     """None: it fits into no datagram."""
     end = headers.ip + headers.length
     size = end - headers.body
@@ -131,7 +131,8 @@ def _piece(frame: bytes | Frame, headers: Headers) -> Piece | None:
     if not size or (more and size % ipv4.FRAGMENT_UNIT) or start + size > _MOST:
         return None
     # IPv6 does not count the protocol (RFC 8200, section 4.5), and it is the same in all of them.
-    return Piece((headers.src, headers.dst, headers.protocol, ident), start, start + size, more)
+    key = headers.src, headers.dst, headers.protocol, ident, arm
+    return Piece(key, start, start + size, more)
 
 
 def _datagram(key: Key, tables: Tables) -> Datagram:

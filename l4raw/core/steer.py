@@ -115,7 +115,7 @@ def _from_backend(
 ) -> Decision:
     """Not to a VIP: the reply of a NAT flow if its full key is known, else a stray."""
     flows, hops = tables.flows, tables.next_hops
-    if headers.fragment and not headers.l4 and tables.may_reply(headers.src, headers.dst):
+    if headers.fragment and not headers.l4 and tables.may_reply(headers.src, headers.dst, arm):
         return fragments.follow(frame, headers, arm, _from_backend, tables)
     if not headers.l4:
         return portless.from_backend(frame, headers, arm, tables)

@@ -88,8 +88,8 @@ class Policy:
     """By number, likewise."""
     snat: frozenset[bytes] = frozenset()
     """All SNAT addresses."""
-    repliers: frozenset[bytes] = frozenset()
-    """Backends whose replies pass here."""
+    repliers: frozenset[tuple[bytes, int]] = frozenset()
+    """Backends whose replies pass here, and the arms that these come in on."""
     tunnels: Mapping[Ends, tuple[BackendEntry, ...]] = field(default_factory=dict)
     """Backends that a tunnel leads to, those of earlier policies included."""
 
@@ -213,10 +213,10 @@ class Tables:
             self.counts.end(entry.service, client)
         return True
 
-    def may_reply(self, src: bytes, dst: bytes) -> bool:
+    def may_reply(self, src: bytes, dst: bytes, arm: int) -> bool:
         """Whether a fragment without ports may be of a reply: from a backend that answers through us."""
         policy = self.policy
-        return dst in policy.snat or (src in policy.repliers and dst not in self.local)
+        return (src, arm) in policy.repliers and (dst in policy.snat or dst not in self.local)
 
     def set_mtu(self, arm: int, mtu: int) -> None:
         """The interface of `arm` takes IP packets of up to `mtu` bytes from now on."""
@@ -277,7 +277,8 @@ def compile_policy(
         raise OverflowError(f"more than {SERVICES - 1} services or {BACKENDS - 1} backends")
     vips = frozenset(service.vip for service in services)
     snat = frozenset(each.address for service in services for each in service.snat)
-    repliers = frozenset(b.address for service in services if service.mode.is_nat for b in service.backends)
+    answering = (b.address for service in services if service.mode.is_nat for b in service.backends)
+    repliers = frozenset((address, hops[address][1]) for address in answering)
     tunnels: dict[Ends, tuple[BackendEntry, ...]] = {}
     for each in backends:
         if each and each.source:

@@ -17,8 +17,9 @@ from l4raw.wire.headers import Headers
 if TYPE_CHECKING:
     from l4raw.core.decision import Decision
 
-Key = tuple[bytes, bytes, int, int]
-"""Source, destination, protocol, identification: RFC 791, section 3.2."""
+Key = tuple[bytes, bytes, int, int, int]
+"""Source, destination, protocol, identification: RFC 791, section 3.2. And the arm: a client's side must
+not add to what a backend sends."""
 
 DATAGRAM_COST: Final = 2048
 """Bytes of memory that a datagram takes, with its key and what became of its first fragment."""

@@ -187,12 +187,18 @@ def _addresses(policy: Policy, local: frozenset[bytes]) -> Iterable[Address]:
         yield Address(vip, 0, IS_VIP, 0)
     for address in sorted(policy.snat):
         yield Address(address, 0, IS_SNAT, 0)
-    for address in sorted(policy.repliers):
+    for address in sorted(_nat_backends(policy)):
         yield Address(address, 0, IS_BACKEND, 0)
     for address, port in sorted(_tunnel_ends(policy)):
         yield Address(address, port, IS_TUNNEL, 0)
     for address in sorted(local):
         yield Address(address, 0, IS_OWN, 0)
+
+
+def _nat_backends(policy: Policy) -> set[bytes]:
+    """Whose fragments may be of replies, wherever they go to; those of fullnat go to a SNAT address."""
+    services = [entry.service for entry in policy.services.values() if entry.service.mode is Mode.NAT]
+    return {backend.address for service in services for backend in service.backends}
 
 
 def _tunnel_ends(policy: Policy) -> set[tuple[bytes, int]]:

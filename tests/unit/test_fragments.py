@@ -26,10 +26,13 @@ from l4raw.wire.abi import (
     DROP_FRAGMENT_TWICE,
     DROP_FRAGMENTS_FULL,
     FORWARD,
+    REPLY,
+    SENT,
 )
 from l4raw.wire.ipv4 import UDP as UDP_NUMBER
-from tests.crafted import refix
-from tests.tables import VIP, backends, make_tables, service
+from tests.crafted import Tuple5, build, refix, tuple_of
+from tests.executors import Reference
+from tests.tables import CLIENT_MAC, OUR_MACS, VIP, backends, make_tables, service
 
 BODY = bytes(range(256)) * 5
 
@@ -245,3 +248,22 @@ def test_a_flow_is_made_by_the_first_fragment_alone() -> None:
     sent(tables, cut()[:1])
     assert len(tables.flows) == 2
     assert VIP in tables.policy.vips
+
+
+@pytest.mark.parametrize("name", ["nat", "fullnat-pool"])
+def test_a_fragment_from_the_clients_side_is_no_part_of_a_reply(name: str) -> None:
+    """As a whole frame from there is no reply: only backends reply."""
+    reference = Reference.named(name)
+    of = Tuple5(bytes([10, 1, 2, 3]), 4000, VIP, 53, UDP_NUMBER)
+    asked = reference.run(bytes(build(of, (OUR_MACS[0], CLIENT_MAC))), 0, 0)
+    at_backend = tuple_of(asked.frame)
+    assert at_backend is not None
+    macs = OUR_MACS[1], asked.frame[:6]
+    reply = list(pieces_for(bytes(build(at_backend.flipped(), macs, body=b"good" * 500)), 1300))
+    forged = build(at_backend.flipped(), (OUR_MACS[0], CLIENT_MAC), body=b"evil" * 500)
+    for piece in list(pieces_for(bytes(forged), 1300)):
+        assert reference.run(piece, 0, 0).verdict >= SENT
+    assert not reference.tables.fragments
+    for piece in reply:
+        outcome = reference.run(piece, 1, 0)
+        assert outcome.verdict == REPLY and not outcome.made
