@@ -6,7 +6,8 @@ RFC 8201, section 4), and the client's next packet that is too long for it is tr
 long for our own link (mtu.py): the soft state of RFC 2003, section 5, the MTU of RFC 2473, section 7.
 
 Anybody can send such an error. So it must quote what we send: a packet of that tunnel that is longer than
-what it says. It can only make a path narrower, and none narrower than LEAST.
+what it says, and no longer than our own link takes. It can only make a path narrower, and none narrower than
+LEAST.
 
 Lives here: which errors are believed, and for how long. Must not live here: what becomes of a packet that
 is too long (mtu.py).
@@ -19,7 +20,7 @@ from typing import Final
 from l4raw.core.decision import Decision
 from l4raw.core.model import Mode
 from l4raw.core.tables import BackendEntry, Tables
-from l4raw.wire import icmp, ipv4, ipv6
+from l4raw.wire import gue, icmp, ipv4, ipv6
 from l4raw.wire.checksum import checksum, pseudo_header
 from l4raw.wire.headers import Frame, Headers
 from l4raw.wire.quoted import Carried, carried
@@ -47,7 +48,9 @@ def is_told(frame: bytes | Frame, headers: Headers, arm: int, tables: Tables) ->
     """
     mtu = _mtu_in(frame, headers)
     quoted = carried(frame, headers) if mtu is not None else None
-    if mtu is None or quoted is None or quoted.src != headers.dst or quoted.length <= mtu:
+    if mtu is None or quoted is None or quoted.src != headers.dst:
+        return False
+    if not mtu < quoted.length <= tables.arms[arm].mtu:
         return False
     ends = quoted.src, quoted.dst
     backends = [each for each in tables.policy.tunnels.get(ends, ()) if each.arm == arm]
@@ -77,8 +80,8 @@ def _mtu_in(frame: bytes | Frame, headers: Headers) -> int | None:
     kind, code, _, word = icmp.ERROR.unpack_from(frame, headers.icmp)
     if len(headers.src) == 4:
         return word & 0xFFFF if (kind, code) == icmp.FRAGMENTATION_NEEDED else None
-    # RFC 4443, section 3.2: the code is ignored.
-    return int(word) if kind == icmp.PACKET_TOO_BIG[0] else None
+    # RFC 4443, section 3.2: the code is ignored. RFC 8201, section 4: no path is that narrow.
+    return int(word) if kind == icmp.PACKET_TOO_BIG[0] and word >= LEAST[16] else None
 
 
 def _is_in(quoted: Carried, backend: BackendEntry, tables: Tables) -> bool:
@@ -86,7 +89,8 @@ def _is_in(quoted: Carried, backend: BackendEntry, tables: Tables) -> bool:
     entry = tables.policy.by_number[backend.service]
     assert entry is not None, "the policy keeps what a backend is of"
     if entry.service.mode is Mode.DSR_GUE:
-        return quoted.protocol == ipv4.UDP and quoted.dport == entry.service.tunnel.port
+        is_ours = quoted.sport - gue.FIRST_PORT in range(gue.PORTS)
+        return is_ours and quoted.protocol == ipv4.UDP and quoted.dport == entry.service.tunnel.port
     return quoted.protocol in (ipv4.IPV4_INSIDE, ipv4.IPV6_INSIDE)
 
 

@@ -46,8 +46,10 @@ class Carried(NamedTuple):
     protocol: int
     length: int
     """Bytes of it, before it was cut off."""
-    dport: int
+    sport: int
     """Of UDP; 0: it is not."""
+    dport: int
+    """Likewise."""
 
 
 def is_error(headers: Headers) -> bool:
@@ -82,7 +84,8 @@ def carried(frame: bytes | Frame, headers: Headers) -> Carried | None:
     if later or version_ihl >> 4 != (4 if len(src) == 4 else 6):
         return None
     has_ports = protocol == ipv4.UDP and end - l4 >= _LEAST
-    return Carried(src, dst, protocol, length, _PORTS.unpack_from(frame, l4)[1] if has_ports else 0)
+    ports = _PORTS.unpack_from(frame, l4) if has_ports else (0, 0)
+    return Carried(src, dst, protocol, length, *ports)
 
 
 def _read_v4(frame: bytes | Frame, at: int, end: int) -> Quoted | None:

@@ -146,7 +146,6 @@ static __always_inline bool read_v6(struct xdp_md *context, const struct ipv6hdr
 	packet->v6 = true;
 	packet->ports = at;
 	packet->later = false;
-	packet->discovery = ip->nexthdr == IPPROTO_ICMPV6 && at + 1 <= end && at[0] >= 133 && at[0] <= 137;
 	if (l4_is_extension(ip->nexthdr)) {
 		found = past_extensions(context, (uint32_t)(at - (const uint8_t *)(long)context->data),
 					l4_ntohs(ip->payload_len), ip->nexthdr);
@@ -154,6 +153,8 @@ static __always_inline bool read_v6(struct xdp_md *context, const struct ipv6hdr
 		packet->later = found & LATER;
 		packet->ports = packet->later ? NULL : at + (found & L4_PAST);
 	}
+	at = packet->ports;
+	packet->discovery = packet->protocol == IPPROTO_ICMPV6 && at && at + 1 <= end && at[0] >= 133 && at[0] <= 137;
 	return true;
 }
 

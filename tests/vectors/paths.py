@@ -62,6 +62,8 @@ def _v4() -> Story:
     loose, small = _ack(1000), _ack(600, flags="DF")
     enclosed = map(Ether, pieces(loose, 700 - 20))
     first_gue, large_gue = fixed(to_vip(syn(dport=54))), _ack(1240, dport=54, flags="DF")
+    another = gue(large_gue, 6)
+    another[UDP].sport = 1000
     why = "A router before the backend says that a packet of ours is too long: so the client is told."
     return (
         Story("tunnel_path_mtu", "tunnels", why)
@@ -84,6 +86,7 @@ def _v4() -> Story:
         )
         .step(first_gue, "forward", gue(first_gue, 6), note="another path to it")
         .step(large_gue, "forward", gue(large_gue, 6))
+        .step(narrow_v6(another, 1280), "pass_not_ours", note="no port of ours")
         .step(narrow_v6(gue(large_gue, 6), 1280), "pass_path_mtu")
         .step(large_gue, "drop_too_big", made=[told(large_gue, 1280 - 52)])
     )
@@ -102,6 +105,7 @@ def _believed() -> Story:
     other = IP(src=SOURCE, dst="10.78.0.99", proto=4) / Raw(BODY[:1000])
     query = IP(src=SOURCE, dst="10.78.0.11") / UDP(sport=49152, dport=6080) / Raw(BODY[:1000])
     client = IP(src="10.78.0.3", dst="10.78.0.11", proto=4) / Raw(BODY[:1000])
+    longer = IP(src=SOURCE, dst="10.78.0.11", proto=4, len=1501) / Raw(BODY[:1000])
     why = "Anybody can send an error: one that does not fit is not believed, nor less than 552 bytes."
     return (
         Story("tunnel_path_mtu_believed", "tunnels", why)
@@ -111,6 +115,7 @@ def _believed() -> Story:
         .step(narrow(Ether() / query, 700), "pass_not_ours", note="in no tunnel of this backend")
         .step(narrow(Ether() / client, 700), "pass_not_ours", note="from another source")
         .step(narrow(outer, 1060), "pass_not_ours", note="it was no longer than that")
+        .step(narrow(Ether() / longer, 700), "pass_not_ours", note="longer than our link takes")
         .step(hop(error(ICMP(type=11), outer.payload, to=SOURCE), B1_MAC, OUR_MAC), "pass_not_ours")
         .step(large, "forward", outer, note="nothing was believed")
         .step(narrow(outer, 0), "pass_path_mtu", note="a router from before RFC 1191")
@@ -136,6 +141,7 @@ def _v6() -> Story:
         .step(narrow(in_front(large, 4), 576), "pass_path_mtu")
         .step(large, "drop_too_big", made=[told_v6(large, 1280)])
         .step(small, "fragmented", made=list(cut_outer(in_front(small, 4), 576, 1)), note="1280 bytes")
+        .step(narrow_v6(in_front(large_81, 6), 1279), "pass_not_ours", note="RFC 8201, section 4: discarded")
         .step(narrow_v6(in_front(large_81, 6), 1280), "pass_path_mtu")
         .step(large_81, "drop_too_big", made=[told_v6(large_81, 1280)])
         .step(small_81, "fragmented", made=list(cut_outer_v6(in_front(small_81, 6, ttl=3), 1280, 2)))
