@@ -7,7 +7,8 @@ milliseconds, so it is done in small pieces with pauses between them, in which
 the packet path runs: they share one interpreter.
 
 A backend that is down takes no new flows. Its flows stay, for a failed check
-may be a mistake, and they end by themselves if it is none.
+may be a mistake; if it is none, connections end as their clients give up. UDP
+clients that never hear an answer may go on for ever: docs/supported.md.
 """
 
 from __future__ import annotations

@@ -10,19 +10,26 @@ to select a timeout, and to tell flows that have proved nothing from others.
     (one side)      without SYN, FIN and RST;     whatever its sequence
                     its second datagram           number
     NAT             the client acknowledges the   either side's, if its
-    (both sides)    backend's SYN; the backend    sequence number is plausible
-                    answers its datagram
+    (both sides)    backend's SYN; it sends       sequence number is plausible
+                    again when its datagram has
+                    been answered
 
 Under NAT each direction has a state, and the one that is further on sets the
 timeout. Nobody else than the client makes a TCP flow an established one: who
 invents a source address does not see the answer to his SYN, and cannot
 acknowledge it. A FIN ends its own direction; the other may go on for long
-(RFC 9293, section 3.6). A RST ends both.
+(RFC 9293, section 3.6). A RST ends both, if its number is what the other side
+has acknowledged, no more and no less (RFC 5961, section 3.2): one whose sender
+had more on its way ends its own direction. So whoever guesses must guess a
+number of 32 bits to end a flow whose addresses and ports he knows; to shorten
+its timeout, one of ten.
 
 Under DSR that answer passes elsewhere. So a second segment is believed, and
 who invents addresses gets an established flow for two of them; and so is a
-FIN or RST. That costs timeouts only: an established flow never gets into the
+FIN or RST. That costs timeouts: an established flow never gets into the
 half-open share again, and a SYN on a closing one goes on to the same backend.
+Where no hash finds that backend, a flow that is then silent for longer than the
+timeout is lost.
 """
 
 from __future__ import annotations
@@ -98,15 +105,14 @@ def note(tables: Tables, flow: int, entry: Entry, headers: Headers, first: bool 
         if entry.peer and headers.protocol == ipv4.TCP:
             state, sequence, of_peer = _of_two(tables, entry, headers)
         elif entry.peer and not entry.next_hop:
-            pass  # a client's datagram, which asks
+            if tables.flows.read(entry.peer - 1).state == FLOW_UDP:
+                state, sequence = FLOW_UDP, 0  # it asks again after an answer
         elif state == FLOW_CLOSING and headers.flags & (FIN_SYN_RST | tcp.ACK) == tcp.SYN:
             state = FLOW_ESTABLISHED  # see is_over()
         else:
             state = NEXT_STATE[state][headers.flags & FIN_SYN_RST]
             sequence = 0
     tables.flows.touch(flow, entry, state, tables.now, packets, sequence)
-    if entry.state == FLOW_UDP_NEW and entry.next_hop:  # the first reply
-        of_peer = FLOW_UDP
     if of_peer:
         _tell(tables, entry.peer - 1, of_peer, headers)
 
@@ -114,15 +120,13 @@ def note(tables: Tables, flow: int, entry: Entry, headers: Headers, first: bool 
 def _tell(tables: Tables, flow: int, state: int, headers: Headers) -> None:
     """Move the other direction's entry to a state, if it is in the one before it.
 
-    To ESTABLISHED: the SYN that the client's segment acknowledges has itself acknowledged what comes before
-    this segment. From there on a RST of the client can be told from an invented one.
+    The backend's to ESTABLISHED: the SYN that the client's segment acknowledges has itself acknowledged what
+    comes before this segment. From there on a RST of the client can be told from an invented one.
     """
     entry = tables.flows.read(flow)
-    before, sequence = {
-        FLOW_UDP: (FLOW_UDP_NEW, 0),
-        FLOW_ESTABLISHED: (FLOW_HALF_OPEN, headers.sequence),
-        FLOW_CLOSING: (FLOW_ESTABLISHED, entry.sequence),
-    }[state]
+    before, sequence = FLOW_ESTABLISHED, entry.sequence
+    if state == FLOW_ESTABLISHED:
+        before, sequence = FLOW_HALF_OPEN if entry.next_hop else FLOW_CLOSING, headers.sequence
     if entry.state == before:
         tables.flows.touch(flow, entry, state, entry.last_seen, entry.packets, sequence)
 
@@ -136,8 +140,8 @@ def _of_two(tables: Tables, entry: Entry, headers: Headers) -> tuple[int, int, i
     acknowledged last, for FIN and RST of the other side.
     """
     state, flags, of_peer = entry.state, headers.flags, FLOW_FREE
+    peer = tables.flows.read(entry.peer - 1)
     if state == FLOW_HALF_OPEN:
-        peer = tables.flows.read(entry.peer - 1)
         if not entry.next_hop:
             if not _acknowledges(headers, peer.sequence):
                 return state, entry.sequence, FLOW_FREE
@@ -148,10 +152,14 @@ def _of_two(tables: Tables, entry: Entry, headers: Headers) -> tuple[int, int, i
             return state, entry.sequence, FLOW_FREE
         state = FLOW_ESTABLISHED
     sequence = headers.acknowledged if flags & tcp.ACK else entry.sequence
+    if flags & (FIN_SYN_RST | tcp.ACK) == tcp.SYN | tcp.ACK and entry.next_hop:
+        # The backend knows the connection no more, and has taken a new one of the same client: see is_over().
+        return FLOW_ESTABLISHED, sequence, FLOW_ESTABLISHED
     if not flags & _END:
         return state, sequence, of_peer
-    if _is_plausible(tables, entry, headers.sequence):
-        return FLOW_CLOSING, sequence, FLOW_CLOSING if flags & tcp.RST else FLOW_FREE
+    if _is_plausible(headers.sequence, peer.sequence):
+        is_exact = flags & tcp.RST and headers.sequence == peer.sequence
+        return FLOW_CLOSING, sequence, FLOW_CLOSING if is_exact else FLOW_FREE
     return entry.state, entry.sequence, FLOW_FREE
 
 
@@ -166,23 +174,23 @@ def _acknowledges(headers: Headers, expected: int) -> bool:
     return headers.acknowledged - expected & _WRAP < OPEN_WINDOW
 
 
-def _is_plausible(tables: Tables, entry: Entry, sequence: int) -> bool:
+def _is_plausible(sequence: int, acknowledged: int) -> bool:
     """Whether a FIN or RST with this sequence number may be its sender's: RFC 5961, section 3.2.
 
     It is if it is what the other side has acknowledged, or at most so much after it as can be on its way:
     END_WINDOW, Linux's default for a socket's send buffer (tcp_wmem). The window itself is not known, as
     its scale is not.
     """
-    return sequence - tables.flows.read(entry.peer - 1).sequence & _WRAP < END_WINDOW
+    return sequence - acknowledged & _WRAP < END_WINDOW
 
 
 def is_over(tables: Tables, known: Known, headers: Headers, service: ServiceEntry) -> bool:
     """Whether a SYN begins a new flow in the place of one that is closing, which then is freed (RFC 6191).
 
     Under NAT it does, when both directions are: whoever said so knew their numbers. One that is half-closed
-    lives; what the SYN is to it, its backend knows (RFC 5961, section 4). Under DSR anyone can have said
-    that a connection is over which lives. So there the flow goes on with its backend, as long as that
-    takes new flows of this service: to which one the SYN goes is all that a new flow would decide.
+    lives; what the SYN is to it, its backend knows (RFC 5961, section 4), and tells by its answer. Under DSR
+    anyone can have said that a connection is over which lives. So there the flow goes on with its backend,
+    as long as that takes new flows of this service: to which one the SYN goes is all that a new flow decides.
     """
     if headers.flags & (FIN_SYN_RST | tcp.ACK) != tcp.SYN:
         return False

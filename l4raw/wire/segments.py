@@ -22,7 +22,7 @@ _OF_THE_LAST: Final = tcp.FIN | tcp.PSH
 _OF_THE_FIRST: Final = tcp.CWR
 _WRAP16, _WRAP32 = 0xFFFF, 0xFFFF_FFFF
 LEAST: Final = 48
-"""Payload bytes of a segment, as Linux's tcp_min_snd_mss: so a super-frame of 64 KiB becomes 1,366 at most."""
+"""Payload bytes of a segment, as Linux's tcp_min_snd_mss: so 64 KiB become 1,366 of them at most."""
 
 
 def cut(frame: bytes | Frame, headers: Headers, size: int) -> list[bytearray]:

@@ -96,12 +96,6 @@ L4_INLINE bool l4_acknowledges(const struct l4_headers *headers, uint32_t expect
 	return l4_ntohl(headers->acknowledged_be) - expected < L4_OPEN_WINDOW;
 }
 
-/* Whether a FIN or RST may be its sender's: _is_plausible() in l4raw/core/states.py. */
-L4_INLINE bool l4_is_plausible(const struct l4_headers *headers, const struct l4_flow *peer)
-{
-	return l4_ntohl(headers->sequence_be) - (uint32_t)l4_load(&peer->sequence) < L4_END_WINDOW;
-}
-
 /* Of a TCP flow both of whose sides are seen: _of_two() in l4raw/core/states.py. */
 L4_INLINE void l4_follow(const struct l4_headers *headers, const struct l4_values *values, const struct l4_flow *peer,
 			 struct l4_seen *seen)
@@ -123,14 +117,22 @@ L4_INLINE void l4_follow(const struct l4_headers *headers, const struct l4_value
 		}
 		seen->to = L4_FLOW_ESTABLISHED;
 	}
+	if (l4_unlikely(flags & L4_TCP_SYN) && values->next_hop &&
+	    (flags & (L4_TCP_FIN | L4_TCP_SYN | L4_TCP_RST | L4_TCP_ACK)) == (L4_TCP_SYN | L4_TCP_ACK)) {
+		seen->to = seen->of_peer = L4_FLOW_ESTABLISHED;
+		seen->sequence = l4_ntohl(headers->acknowledged_be);
+		return;
+	}
 	if (l4_unlikely(flags & (L4_TCP_FIN | L4_TCP_RST))) {
+		uint32_t acknowledged = l4_load(&peer->sequence);
+
 		seen->of_peer = L4_FLOW_FREE;
-		if (!l4_is_plausible(headers, peer)) {
+		if (l4_ntohl(headers->sequence_be) - acknowledged >= L4_END_WINDOW) {
 			seen->to = values->state;
 			return;
 		}
 		seen->to = L4_FLOW_CLOSING;
-		if (flags & L4_TCP_RST)
+		if ((flags & L4_TCP_RST) && l4_ntohl(headers->sequence_be) == acknowledged)
 			seen->of_peer = L4_FLOW_CLOSING;
 	}
 	if (flags & L4_TCP_ACK)
@@ -142,6 +144,7 @@ L4_INLINE void l4_tell(const struct l4_context *context, uint32_t index, uint8_t
 {
 	struct l4_flow *entry = l4_flow_at(context->tables, index);
 	struct l4_seen seen = { .to = state };
+	uint8_t before = L4_FLOW_ESTABLISHED;
 
 	if (!entry)
 		return;
@@ -149,12 +152,12 @@ L4_INLINE void l4_tell(const struct l4_context *context, uint32_t index, uint8_t
 	seen.from = l4_load_acquire(&entry->state);
 	seen.now = l4_load(&entry->last_seen);
 	seen.packets = l4_load(&entry->packets);
-	if (state == L4_FLOW_ESTABLISHED)
+	seen.sequence = l4_load(&entry->sequence);
+	if (state == L4_FLOW_ESTABLISHED) {
+		before = l4_load(&entry->next_hop) ? L4_FLOW_HALF_OPEN : L4_FLOW_CLOSING;
 		seen.sequence = l4_ntohl(context->headers.sequence_be);
-	else if (state == L4_FLOW_CLOSING)
-		seen.sequence = l4_load(&entry->sequence);
-	if (seen.from != (state == L4_FLOW_UDP ? L4_FLOW_UDP_NEW :
-			  state == L4_FLOW_ESTABLISHED ? L4_FLOW_HALF_OPEN : L4_FLOW_ESTABLISHED))
+	}
+	if (seen.from != before)
 		return;
 	/* A pair is freed at once: the frame's entry is what it was, so this one is its peer. */
 	if (l4_unchanged(context->entry, context->generation))
@@ -184,10 +187,8 @@ L4_INLINE void l4_note(struct l4_context *context, const struct l4_values *value
 	if (headers->key.protocol == IPPROTO_TCP) {
 		seen.sequence = values->sequence;
 		l4_follow(headers, values, peer, &seen);
-	} else if (values->next_hop) { /* a datagram that answers; one that asks tells nothing */
+	} else if (values->next_hop || l4_load(&peer->state) == L4_FLOW_UDP) { /* it answers, or asks again after that */
 		seen.to = L4_FLOW_UDP;
-		if (l4_unlikely(values->state == L4_FLOW_UDP_NEW))
-			seen.of_peer = L4_FLOW_UDP;
 	}
 	l4_touch(context->tables, (uint32_t)context->flow, context->entry, &seen);
 	if (l4_unlikely(seen.of_peer))

@@ -58,7 +58,7 @@ def test_a_syn_that_would_be_refused_ends_no_closing_flow(
     balancer = executor(make_tables([service(Mode.NAT, Scheduler.SH)], arms=2, new=executor.new))
     flows, of = balancer.tables.flows, Tuple5(ip("10.77.0.1"), 1, VIP, 80, TCP)
     assert connect(balancer, segment(tcp.SYN)).verdict == FORWARD
-    end = bytes(build(of, (OUR_MACS[0], CLIENT_MAC), tcp.RST, seq=2))
+    end = bytes(build(of, (OUR_MACS[0], CLIENT_MAC), tcp.RST, seq=1))
     assert balancer.run(end, 0, 0).verdict == FORWARD
     before = flows.read(flows.find(flow_key(*of)))
     again = bytes(build(of, (OUR_MACS[0], mac), tcp.SYN, ttl=ttl))

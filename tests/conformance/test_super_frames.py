@@ -1,4 +1,4 @@
-"""Frames of which their sender says that they are super-frames, true or not: what leaves is well-formed, and fits."""
+"""What leaves is well-formed, and fits, whatever a sender says of how its frame is to be cut."""
 
 from __future__ import annotations
 

@@ -1,0 +1,157 @@
+"""The states of a NAT flow, of which both sides are seen, and what nobody can make of them who guesses."""
+
+from __future__ import annotations
+
+import pytest
+
+from l4raw.core.flows import flow_key
+from l4raw.core.model import Mode, Scheduler
+from l4raw.wire import tcp
+from l4raw.wire.abi import (
+    END_WINDOW,
+    FLOW_CLOSING,
+    FLOW_ESTABLISHED,
+    FLOW_UDP,
+    FLOW_UDP_NEW,
+    FORWARD,
+    REPLY,
+)
+from l4raw.wire.ipv4 import TCP, UDP
+from tests.crafted import Tuple5, build, tuple_of
+from tests.executors import EXECUTORS, Executor, Outcome
+from tests.tables import CLIENT_MAC, OUR_MACS, VIP, ip, make_tables, service
+
+pytestmark = pytest.mark.native
+each_executor = pytest.mark.parametrize("executor", EXECUTORS, ids=lambda e: e.name)
+each_mode = pytest.mark.parametrize("mode", [Mode.NAT, Mode.FULLNAT])
+
+MACS = OUR_MACS[0], CLIENT_MAC
+CLIENT, BACKEND = 0x1A2B_3C4D, 0xD00D_F00D
+"""Initial sequence numbers."""
+
+
+class Conversation:
+    """A client's flow through the balancer, with both ends."""
+
+    def __init__(self, balancer: Executor, protocol: int = TCP, source: bytes = ip("10.77.0.1")) -> None:
+        self._balancer = balancer
+        self.of = Tuple5(source, 4000, VIP, 80, protocol)
+        self.opened = self.say(CLIENT, 0, tcp.SYN)
+        assert self.opened.verdict == FORWARD
+        read = tuple_of(self.opened.frame)
+        assert read is not None
+        self.at_backend = read
+
+    def say(self, seq: int, ack: int, flags: int = tcp.ACK, mac: bytes = CLIENT_MAC) -> Outcome:
+        """The client sends; or somebody in its name, with this MAC address."""
+        frame = build(self.of, (OUR_MACS[0], mac), flags, seq=seq, ack=ack)
+        return self._balancer.run(bytes(frame), 0, 0)
+
+    def answer(self, seq: int, ack: int, flags: int = tcp.ACK) -> Outcome:
+        """The backend answers."""
+        macs = OUR_MACS[1], self.opened.frame[:6]
+        return self._balancer.run(
+            bytes(build(self.at_backend.flipped(), macs, flags, seq=seq, ack=ack)), 1, 0
+        )
+
+    def establish(self, client: int = CLIENT, backend: int = BACKEND) -> None:
+        """What follows the SYN."""
+        assert self.answer(backend, client + 1, tcp.SYN | tcp.ACK).verdict == REPLY
+        assert self.say(client + 1, backend + 1).verdict == FORWARD
+        assert self.answer(backend + 1, client + 1).verdict == REPLY
+
+    def states(self) -> tuple[int, int]:
+        """Of the client's direction, and of the backend's."""
+        flows = self._balancer.tables.flows
+        found = [flows.read(flows.find(flow_key(*each))) for each in (self.of, self.at_backend.flipped())]
+        return found[0].state, found[1].state
+
+
+def conversation(executor: type[Executor], mode: Mode, protocol: int = TCP) -> Conversation:
+    services = [service(mode, Scheduler.RR, protocol=protocol)]
+    return Conversation(executor(make_tables(services, arms=2, new=executor.new)), protocol)
+
+
+@each_executor
+@each_mode
+def test_a_thousand_resets_and_a_syn_move_no_connection(executor: type[Executor], mode: Mode) -> None:
+    """Who knows addresses and ports, and guesses a number in each window, ends one direction at most."""
+    it = conversation(executor, mode)
+    it.establish()
+    for number in range(0, 1 << 32, END_WINDOW):
+        assert it.say(number, 0, tcp.RST, mac=b"\2evil!").verdict == FORWARD
+    assert it.states() == (FLOW_CLOSING, FLOW_ESTABLISHED)
+    forged = it.say(12345, 0, tcp.SYN, mac=b"\2evil!")
+    after = it.say(CLIENT + 1, BACKEND + 1)
+    for outcome in (forged, after):
+        assert outcome.verdict == FORWARD
+        assert tuple_of(outcome.frame) == it.at_backend
+    assert it.answer(BACKEND + 1, CLIENT + 1).frame[:6] == CLIENT_MAC
+
+
+@each_executor
+@each_mode
+@pytest.mark.parametrize("off", [0, 1, -1])
+def test_a_reset_ends_both_directions_if_its_number_is_what_the_other_side_has_acknowledged(
+    executor: type[Executor], mode: Mode, off: int
+) -> None:
+    it = conversation(executor, mode)
+    it.establish()
+    assert it.say(CLIENT + 1 + off, 0, tcp.RST).verdict == FORWARD
+    expected = {
+        0: (FLOW_CLOSING, FLOW_CLOSING),
+        1: (FLOW_CLOSING, FLOW_ESTABLISHED),
+        -1: (FLOW_ESTABLISHED, FLOW_ESTABLISHED),
+    }
+    assert it.states() == expected[off]
+    again = it.say(CLIENT, 0, tcp.SYN)
+    assert (tuple_of(again.frame) == it.at_backend) is (off != 0)
+
+
+@each_executor
+@each_mode
+def test_what_a_backend_takes_in_the_place_of_a_half_closed_connection_is_an_open_one(
+    executor: type[Executor], mode: Mode
+) -> None:
+    """It lost its connections; the client closes its end, and its next connection has the same port."""
+    it = conversation(executor, mode)
+    it.establish()
+    it.say(CLIENT + 1, BACKEND + 1, tcp.FIN | tcp.ACK)
+    assert it.states() == (FLOW_CLOSING, FLOW_ESTABLISHED)
+    assert tuple_of(it.say(5_000_000, 0, tcp.SYN).frame) == it.at_backend
+    assert it.states() == (FLOW_CLOSING, FLOW_ESTABLISHED)
+    it.establish(5_000_000, 9_000_000)
+    assert it.states() == (FLOW_ESTABLISHED, FLOW_ESTABLISHED)
+    it.answer(9_000_001, 5_000_001, tcp.FIN | tcp.ACK)
+    assert it.states() == (FLOW_ESTABLISHED, FLOW_CLOSING)
+
+
+@each_executor
+@each_mode
+def test_a_datagram_that_is_answered_proves_nothing_and_the_one_after_that_does(
+    executor: type[Executor], mode: Mode
+) -> None:
+    it = conversation(executor, mode, UDP)
+    it.say(0, 0)
+    assert it.states() == (FLOW_UDP_NEW, FLOW_UDP_NEW)
+    it.answer(0, 0)
+    it.answer(0, 0)
+    assert it.states() == (FLOW_UDP_NEW, FLOW_UDP)
+    it.say(0, 0)
+    assert it.states() == (FLOW_UDP, FLOW_UDP)
+
+
+@each_executor
+def test_invented_questions_that_are_answered_keep_nobody_out(executor: type[Executor]) -> None:
+    services = [service(Mode.NAT, Scheduler.RR, protocol=protocol) for protocol in (UDP, TCP)]
+    balancer = executor(make_tables(services, arms=2, new=executor.new))
+    tables = balancer.tables
+    known = Conversation(balancer)
+    known.establish()
+    for number in range(2 * tables.flows.capacity):
+        invented = Conversation(balancer, UDP, source=(0x0B00_0000 + number).to_bytes(4))
+        assert invented.answer(0, 0).verdict == REPLY
+    assert tables.flows.used <= tables.flows.share.limit * 2 + 2
+    for number in range(20):
+        Conversation(balancer, TCP, source=(0x0A4D_0100 + number).to_bytes(4)).establish()
+    assert known.states() == (FLOW_ESTABLISHED, FLOW_ESTABLISHED)
