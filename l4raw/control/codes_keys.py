@@ -107,6 +107,13 @@ KEYS = (
         'use full = "refuse-new" with fullnat, and more flow_memory',
     ),
     Code(
+        "L4R-167",
+        "an access list that lists nothing",
+        "an empty list would let everybody in, which is what no list does; whoever wrote it may have meant"
+        " nobody.",
+        'name the networks; remove the key for everybody; for nobody, write deny = ["0.0.0.0/0"], or "::/0"',
+    ),
+    Code(
         "L4R-170",
         "a check without a port to ask",
         "a check is a TCP handshake. A UDP port has none, and port 0 stands for every port.",

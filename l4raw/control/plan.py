@@ -16,7 +16,7 @@ from l4raw.control.guard import table_name, why_needed
 from l4raw.control.instance import interface_file
 from l4raw.control.lock import INTERFACES
 from l4raw.control.netlink import Interface
-from l4raw.control.seed import FILE
+from l4raw.control.seed import FILE, is_kept
 from l4raw.control.settings import Config
 from l4raw.control.vips import snat_addresses
 from l4raw.core.model import Full, Mode, Service
@@ -74,7 +74,7 @@ def steps(
         yield Step(kind, f"SNAT address {ip_address(address)} is at {mac}, on {name}{far}")
     if why_needed(config.lb.interfaces, config.services):
         yield Step("nft", f"table netdev {table_name(instance)}: the kernel's copy of our frames is dropped")
-    if config.lb.ring_seed is None and not (state_dir / FILE).exists():
+    if config.lb.ring_seed is None and not is_kept(state_dir):
         yield Step("file", f"{state_dir / FILE}, made once and kept")
 
 

@@ -25,10 +25,10 @@ REFUSED: Final = Result(False, "connection refused")
 _OURS: Final = frozenset(
     {
         *(errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN),
-        *(errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL, errno.ENODEV),
+        *(errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENETDOWN),
     }
 )
-"""Errors of this host, which say nothing of a backend."""
+"""Errors of this host, which say nothing of a backend; an unreachable network may be a router's word."""
 
 
 class Probe(Protocol):

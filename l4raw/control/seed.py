@@ -29,7 +29,7 @@ def state_dir(environ: Mapping[str, str]) -> Path:
     """
     if environ.get("L4RAW_STATE_DIR"):
         return Path(environ["L4RAW_STATE_DIR"])
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and _is_ours(SYSTEM):
         return SYSTEM
     try:
         return Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "l4raw"
@@ -40,6 +40,21 @@ def state_dir(environ: Mapping[str, str]) -> Path:
             where="$HOME",
             fix="name a folder of yours in L4RAW_STATE_DIR",
         ) from error
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether root may keep a file there: one of a user namespace of an ordinary user may not."""
+    while not folder.exists():
+        folder = folder.parent
+    return os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+
+
+def is_kept(folder: Path) -> bool:
+    """Whether there is a seed in `folder`, or no way to tell, which `ring_seed` says then."""
+    try:
+        return (folder / FILE).exists()
+    except OSError:
+        return True
 
 
 def of_root(environ: Mapping[str, str]) -> Path | None:

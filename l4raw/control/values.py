@@ -178,7 +178,7 @@ def vip(text: str) -> Vip:
 def port(value: int) -> int:
     """A port of a backend or a SNAT address. Raises Refused L4R-111."""
     if not 1 <= value <= MAX_PORT:
-        raise Refused("L4R-111", f"port {value} is not in 1 to {MAX_PORT}", "use a port from 1 to 65535")
+        raise Refused("L4R-111", f"{value} is not in 1 to {MAX_PORT}", "use a port from 1 to 65535")
     return value
 
 

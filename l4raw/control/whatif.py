@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from l4raw.control.checks import check_of
 from l4raw.control.seed import FILE, check, of_root, state_dir
 from l4raw.control.settings import Config
 from l4raw.core.decision import Decision
@@ -189,6 +190,8 @@ def build(
         " the frames of a capture come at one moment",
         *about_seed,
     ]
+    if any(check_of(service, config.checks.get(service.name)) for service in config.services):
+        assumptions.append("health: every backend is up; one that is down gets no new flow")
     if any(service.mode.is_tunnel and service.tunnel.source is None for service in config.services):
         stand_ins = " and ".join(str(ip_address(each)) for each in TUNNEL_SOURCES.values())
         assumptions.append(f"tunnels come from {stand_ins}, which stand for the balancer's own addresses")

@@ -44,8 +44,8 @@ def test_a_pool_is_ranges_of_ports() -> None:
     [
         ("1024-2000", "2000-1024", "L4R-116", "8:42", 'ports "2000-1024" ends before it begins'),
         ("1024-2000", "any", "L4R-116", "8:42", 'ports "any" is not FIRST-LAST'),
-        ("1024-2000", "0-9", "L4R-111", "8:42", "port 0 is not in 1 to 65535"),
-        ("1024-2000", "1-65536", "L4R-111", "8:42", "port 65536 is not in 1 to 65535"),
+        ("1024-2000", "0-9", "L4R-111", "8:42", "0 is not in 1 to 65535"),
+        ("1024-2000", "1-65536", "L4R-111", "8:42", "65536 is not in 1 to 65535"),
         ("10.77.1.5", "10.77.1.500", "L4R-109", "8:21", '"10.77.1.500" is not an address'),
         ("10.77.1.5", "127.0.0.1", "L4R-139", "8:21", "is a loopback address"),
         ("ports =", "port =", "L4R-108", "8:34", 'unknown key "port"; did you mean "ports"?'),

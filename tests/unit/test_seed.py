@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from l4raw.control import seed as module
 from l4raw.control.errors import L4Error
-from l4raw.control.seed import FILE, ring_seed, state_dir
+from l4raw.control.seed import FILE, is_kept, ring_seed, state_dir
 
 
 def test_it_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
@@ -31,6 +32,23 @@ def test_a_user_without_a_home_is_told_so(monkeypatch: pytest.MonkeyPatch) -> No
         state_dir({})
     assert "L4RAW_STATE_DIR" in str(caught.value.fix)
     assert state_dir({"XDG_STATE_HOME": "/x"}) == Path("/x/l4raw")
+
+
+def test_root_of_a_users_own_namespace_keeps_it_with_the_users_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There it is user 0 too, but the host's folders are not its own."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert state_dir({"XDG_STATE_HOME": "/x"}) == module.SYSTEM
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert state_dir({"XDG_STATE_HOME": "/x"}) == Path("/x/l4raw")
+
+
+def test_a_folder_that_may_not_be_looked_into_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    assert not is_kept(Path("/nowhere"))
+    monkeypatch.setattr(Path, "exists", refused)
+    assert is_kept(Path("/nowhere"))
 
 
 @pytest.mark.parametrize(
