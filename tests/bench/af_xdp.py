@@ -28,6 +28,7 @@ from tests.bench.pairs import Pairs, middle_run, spread
 from tests.bench.run import machine
 from tests.bench.testbed import BALANCER_CPU, GENERATOR_CPU, MODES
 from tests.bench.traffic import IPERF_SECONDS, Throughput, throughput
+from tests.bench.yardstick import Rounds
 
 LEAST_RATIO = 0.9
 MOST_GAP = 1.3
@@ -97,12 +98,13 @@ def measure() -> Figures:
 def in_memory(folder: Path) -> dict[Mode, dict[int, dict[str, float]]]:
     """ns a frame by mode and number of flows."""
     module = helper.shim(folder)
+    rounds = Rounds(module)
     found: dict[Mode, dict[int, dict[str, float]]] = {mode: {} for mode in MODES}
     for mode, by_flows in found.items():
         for flows in helper.FLOWS:
-            by_flows[flows] = helper.measure(module, mode, flows)
+            by_flows[flows] = helper.measure(module, mode, flows, rounds)
             figures = ", ".join(f"{name} {ns:5.1f} ns" for name, ns in by_flows[flows].items())
-            print(f"  {mode:8} {flows:9,} flows: {figures}", flush=True)
+            print(f"  {mode:8} {flows:9,} flows: {figures} ({rounds})", flush=True)
     return found
 
 

@@ -5,15 +5,16 @@
 A shim in C, compiled here, calls the product's functions in a loop, so that
 Python is not measured. Frames of known flows in random order; the same few
 buffers, in which addresses and ports are written before each call, and what
-the shim does for that is measured without the call and taken off.
+the shim does for that is measured without the call and taken off. Rounds count
+in which the core was not shared: see yardstick.py.
 """
 
 from __future__ import annotations
 
 import platform
-import statistics
 import sys
 import tempfile
+from functools import partial
 from mmap import MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from pathlib import Path
 from random import Random
@@ -31,13 +32,13 @@ from l4raw.engine.layout import Sizes
 from l4raw.engine.memory import Allocate, Memory, anonymous
 from l4raw.engine.shared import SharedTables
 from l4raw.wire import tcp
+from tests.bench.yardstick import YARDSTICK, Rounds
 from tests.crafted import TCP, Tuple5, build
 from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, ip, service
 from tests.variants import COMPILE_ARGS, INCLUDE_DIRS, ROOT, load, sources
 
 FLOWS = (1_000, 1_000_000)
 CALLS = 1_000_000
-ROUNDS = 7
 MOST_NS = {
     (Mode.DSR_L2, 1_000): 30,
     (Mode.DSR_L2, 1_000_000): 60,
@@ -79,6 +80,7 @@ static void turn_round(uint8_t *frame, const uint8_t *mac)
 
 SHIM = (
     CLOCK
+    + YARDSTICK
     + TURN_ROUND
     + r"""
 #include "helper.h"
@@ -156,6 +158,7 @@ def shim(folder: Path) -> Any:
     ffi = FFI()
     ffi.cdef("""
         struct item { uint32_t saddr; uint16_t sport; uint16_t check; };
+        double yardstick(void);
         uint64_t run(const void *, const uint8_t *, uint32_t, const struct item *, uint32_t, int, uint64_t *);
         uint32_t establish(const void *, const uint8_t *, const uint8_t *, uint32_t, const struct item *,
                            uint32_t, const uint8_t *);
@@ -205,7 +208,9 @@ def tables_for(mode: Mode, flows: int, allocate: Allocate) -> SharedTables:
     return tables
 
 
-def measure(module: Any, mode: Mode, flows: int, allocate: Allocate = anonymous) -> dict[str, float]:
+def measure(
+    module: Any, mode: Mode, flows: int, rounds: Rounds, allocate: Allocate = anonymous
+) -> dict[str, float]:
     """Nanoseconds a frame, the median of rounds in which the three ways take turns."""
     ffi, lib = module.ffi, module.lib
     tables = tables_for(mode, flows, allocate)
@@ -222,13 +227,18 @@ def measure(module: Any, mode: Mode, flows: int, allocate: Allocate = anonymous)
     assert made == flows, f"{made} of {flows} flows were made"
     random = Random(1)
     again = items(ffi, ack, [random.randrange(flows) for _ in range(CALLS)])
-    took: dict[int, list[float]] = {how: [] for how in (0, 1, 2)}
-    for _ in range(ROUNDS):
-        for how, times in took.items():
-            ns = lib.run(view, bytes(ack).ljust(64, b"\0"), size, again, CALLS, how, sent)
-            assert how == 0 or sent[0] == CALLS, "every frame is of a known flow"
-            times.append(ns / CALLS)
-    base, one, burst = (statistics.median(times) for times in took.values())
+    frame, ways = bytes(ack).ljust(64, b"\0"), (0, 1, 2)
+
+    def run(how: int) -> float:
+        ns: int = lib.run(view, frame, size, again, CALLS, how, sent)
+        assert how == 0 or sent[0] == CALLS, "every frame is of a known flow"
+        return ns / CALLS
+
+    rounds.restart(ways)
+    for _ in rounds.wanted():
+        for how in ways:
+            rounds.take(how, partial(run, how))
+    base, one, burst = rounds.medians()
     return {"l4_steer": one - base, "l4_steer_burst": burst - base}
 
 
@@ -241,18 +251,19 @@ def bound(mode: Mode, flows: int, took: dict[str, float]) -> tuple[str, bool]:
 def main() -> int:
     """Print a line for each mode and number of flows; 1 if a bound is missed."""
     met = True
-    print(f"{platform.machine()}, {ROUNDS} rounds of {CALLS:,} frames, median, time of the thread")
+    print(f"{platform.machine()}, rounds of {CALLS:,} frames, median, time of the thread")
     with tempfile.TemporaryDirectory(prefix="l4raw-bench.") as folder:
         module = shim(Path(folder))
+        rounds = Rounds(module)
         for mode in (Mode.DSR_L2, Mode.NAT):
             for flows in FLOWS:
-                took = measure(module, mode, flows)
+                took = measure(module, mode, flows, rounds)
                 figures = ", ".join(f"{name} {ns:5.1f} ns" for name, ns in took.items())
-                print(f"{mode:7} {flows:9,} flows: {figures}", flush=True)
+                print(f"{mode:7} {flows:9,} flows: {figures} ({rounds})", flush=True)
                 text, holds = bound(mode, flows, took)
                 print(f"bound: {text}: {'met' if holds else 'missed'}", flush=True)
                 met = met and holds
-            burst = measure(module, mode, FLOWS[-1], small_pages)["l4_steer_burst"]
+            burst = measure(module, mode, FLOWS[-1], rounds, small_pages)["l4_steer_burst"]
             print(f"{mode:7} {FLOWS[-1]:9,} flows: l4_steer_burst {burst:5.1f} ns in pages of 4 KiB")
     return 0 if met else 1
 
