@@ -55,7 +55,7 @@ def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables, segme
     if headers.dst_mac != tables.arms[arm].mac:
         return Decision(PASS_OTHER_MAC, headers)
     partial = csum_start != 0 and csum_start == headers.l4
-    if headers.fragment or segment < segments.LEAST:  # no sender asks for that of its card, but it can say so
+    if headers.fragment or headers.length > segment * segments.MOST:  # no card could; but it can be said
         segment = 0
     whose = _to_vip if headers.dst in tables.policy.vips else _from_backend
     decision = whose(frame, headers, arm, partial, tables)

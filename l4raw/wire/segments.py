@@ -21,8 +21,8 @@ _U32: Final = Struct("!I")
 _OF_THE_LAST: Final = tcp.FIN | tcp.PSH
 _OF_THE_FIRST: Final = tcp.CWR
 _WRAP16, _WRAP32 = 0xFFFF, 0xFFFF_FFFF
-LEAST: Final = 48
-"""Payload bytes of a segment, as Linux's tcp_min_snd_mss: so 64 KiB become 1,366 of them at most."""
+MOST: Final = 1366
+"""Segments of a super-frame: 64 KiB in pieces of 48 bytes, Linux's tcp_min_snd_mss."""
 
 
 def cut(frame: bytes | Frame, headers: Headers, size: int) -> list[bytearray]:

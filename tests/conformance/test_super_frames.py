@@ -8,7 +8,7 @@ from random import Random
 from l4raw.core.mtu import fragments
 from l4raw.core.tables import Tables
 from l4raw.wire.headers import Headers, parse
-from l4raw.wire.segments import LEAST
+from l4raw.wire.segments import MOST
 from tests.crafted import TCP, Tuple5, build, tagged
 from tests.executors import Outcome, Reference
 from tests.lives import Lives
@@ -16,7 +16,7 @@ from tests.noise import CLIENTS, SERVICES, Noise, Tagging, make_policies, make_w
 from tests.tables import CLIENT_MAC, OUR_MACS
 
 FRAMES = 10_000
-SIZES = (0, 1, LEAST - 1, LEAST, 100, 536, 1460, 0xFFFF)
+SIZES = (0, 1, 44, 48, 100, 536, 1460, 0xFFFF)
 """Payload bytes of a segment, as a sender on this machine may ask for them."""
 NARROW = 576
 """Bytes of an IP packet; an ICMP error of ours is as long."""
@@ -75,10 +75,10 @@ def test_no_size_of_a_segment_breaks_anything() -> None:
     assert made >= 1000
 
 
-def test_a_segment_of_a_byte_is_not_made() -> None:
+def test_not_as_many_are_made_as_may_be_asked_for() -> None:
     """60,000 frames of one would take most of a second."""
     frame = build(
         Tuple5(CLIENTS[0], 1024, SERVICES[0].vip, 88, TCP), (OUR_MACS[0], CLIENT_MAC), body=bytes(60_000)
     )
     for size in SIZES:
-        assert len(world().run(bytes(frame), 0, 0, size).made) <= 60_000 // LEAST + 1
+        assert len(world().run(bytes(frame), 0, 0, size).made) <= MOST
