@@ -140,8 +140,8 @@ def _of_two(tables: Tables, entry: Entry, headers: Headers) -> tuple[int, int, i
     acknowledged last, for FIN and RST of the other side.
     """
     state, flags, of_peer = entry.state, headers.flags, FLOW_FREE
-    peer = tables.flows.read(entry.peer - 1)
     if state == FLOW_HALF_OPEN:
+        peer = tables.flows.read(entry.peer - 1)
         if not entry.next_hop:
             if not _acknowledges(headers, peer.sequence):
                 return state, entry.sequence, FLOW_FREE
@@ -157,8 +157,9 @@ def _of_two(tables: Tables, entry: Entry, headers: Headers) -> tuple[int, int, i
         return FLOW_ESTABLISHED, sequence, FLOW_ESTABLISHED
     if not flags & _END:
         return state, sequence, of_peer
-    if _is_plausible(headers.sequence, peer.sequence):
-        is_exact = flags & tcp.RST and headers.sequence == peer.sequence
+    expected = tables.flows.read(entry.peer - 1).sequence
+    if _is_plausible(headers.sequence, expected):
+        is_exact = flags & tcp.RST and headers.sequence == expected
         return FLOW_CLOSING, sequence, FLOW_CLOSING if is_exact else FLOW_FREE
     return entry.state, entry.sequence, FLOW_FREE
 
