@@ -68,17 +68,14 @@ L4_INLINE bool l4_is_hash(uint32_t rule)
 	return rule == L4_RULE_FLOW_HASH || rule == L4_RULE_SOURCE_HASH;
 }
 
-/* The slot of the service's ring for this flow, below its size, which is not 0. `turn`: of the cursor, if it counts. */
-L4_INLINE uint32_t l4_slot_of(const struct l4_context *context, const struct l4_service *service, uint32_t *cursor,
-			      uint32_t *turn)
+/* The slot of the service's ring for this flow, below its size, which is not 0. `turn`: of its cursor, if that counts. */
+L4_INLINE uint32_t l4_slot_of(const struct l4_context *context, const struct l4_service *service, uint32_t turn)
 {
 	const struct l4_policy *policy = l4_policy_at(context->tables, context->half);
 	const struct l4_key *key = &context->headers.key;
 
-	if (service->rule == L4_RULE_CURSOR) {
-		*turn = l4_add(cursor, 1u);
-		return *turn % service->ring_size;
-	}
+	if (service->rule == L4_RULE_CURSOR)
+		return turn % service->ring_size;
 	if (!policy)
 		return 0;
 	/* The client's address in both places, and nothing else of the flow. */
@@ -88,22 +85,18 @@ L4_INLINE uint32_t l4_slot_of(const struct l4_context *context, const struct l4_
 	       service->ring_size;
 }
 
-/* Fill an entry's image for a flow with this key. */
-L4_INLINE struct l4_flow l4_image(const struct l4_context *context, const struct l4_key *key,
-				  const struct l4_backend *backend, uint32_t number)
+/* What an entry says of a new flow with this key. */
+L4_INLINE struct l4_values l4_values_of(const struct l4_context *context, const struct l4_key *key,
+					const struct l4_backend *backend, uint32_t number)
 {
-	struct l4_flow image = {
+	return (struct l4_values){
+		.ports = key->ports,
 		.protocol = (uint8_t)key->protocol,
 		.state = key->protocol == IPPROTO_TCP ? L4_FLOW_HALF_OPEN : L4_FLOW_UDP_NEW,
 		.service = backend->service,
 		.backend = (uint16_t)number,
 		.last_seen = l4_load(&l4_control_of(context->tables)->now),
 	};
-
-	l4_copy(image.src, key->src, sizeof(image.src));
-	l4_copy(image.dst, key->dst, sizeof(image.dst));
-	l4_copy(&image.sport_be, &key->ports, sizeof(key->ports));
-	return image;
 }
 
 /* Whether there is no room for so many entries, and ports at rest have some. */
@@ -118,19 +111,19 @@ L4_INLINE bool l4_waits_for_rest(const struct l4_tables *tables, uint32_t entrie
 L4_INLINE int64_t l4_insert_one(struct l4_context *context, const struct l4_backend *backend, uint32_t number)
 {
 	const struct l4_tables *tables = context->tables;
-	struct l4_flow image = l4_image(context, &context->headers.key, backend, number);
+	struct l4_values values = l4_values_of(context, &context->headers.key, backend, number);
 	int64_t index = l4_begin(tables, &context->headers.key, NULL);
 
 	if (index)
 		return index;
-	image.packets = 1;
+	values.packets = 1;
 	/* Python makes ports at rest give way first. */
 	index = l4_waits_for_rest(tables, 1) ? L4_FULL : l4_reserve_for(context, 1);
 	if (!index) {
-		image.sequence = l4_take_place(tables);
-		index = image.sequence ? l4_insert(tables, &context->headers.key, &image, NULL, NULL) : L4_BUSY;
+		values.sequence = l4_take_place(tables);
+		index = values.sequence ? l4_insert(tables, &context->headers.key, &values, NULL, NULL) : L4_BUSY;
 		if (index < 0) {
-			l4_drop_place(tables, image.sequence);
+			l4_drop_place(tables, values.sequence);
 			l4_unreserve(tables, 1);
 		}
 	}
@@ -152,8 +145,8 @@ L4_INLINE struct l4_key l4_reply_key(const struct l4_context *context, const str
 }
 
 /* Between l4_begin() and l4_end() of a NAT flow. `verdict` says what index < 0 means, if it is not L4_BUSY. */
-L4_INLINE int64_t l4_insert_reserved(struct l4_context *context, const struct l4_key *reply_key, struct l4_flow *image,
-				     struct l4_flow *reply, int *verdict)
+L4_INLINE int64_t l4_insert_reserved(struct l4_context *context, const struct l4_key *reply_key, struct l4_values *values,
+				     struct l4_values *reply, int *verdict)
 {
 	const struct l4_tables *tables = context->tables;
 	const uint8_t *mac = context->data + offsetof(struct ethhdr, h_source);
@@ -168,7 +161,7 @@ L4_INLINE int64_t l4_insert_reserved(struct l4_context *context, const struct l4
 		return hop ? hop : L4_FULL;
 	}
 	reply->next_hop = (uint16_t)hop;
-	index = l4_insert(tables, &context->headers.key, image, reply_key, reply);
+	index = l4_insert(tables, &context->headers.key, values, reply_key, reply);
 	if (index < 0) {
 		for (tries = 0; tries < L4_TRIES; tries++)
 			if (l4_release(tables, (uint32_t)hop, L4_HOPS_IN_LIST))
@@ -185,20 +178,20 @@ L4_INLINE int64_t l4_insert_pair(struct l4_context *context, const struct l4_bac
 				 const struct l4_key *reply_key, int *verdict)
 {
 	const struct l4_tables *tables = context->tables;
-	struct l4_flow image = l4_image(context, &context->headers.key, backend, number);
-	struct l4_flow reply = l4_image(context, reply_key, backend, number);
+	struct l4_values values = l4_values_of(context, &context->headers.key, backend, number);
+	struct l4_values reply = l4_values_of(context, reply_key, backend, number);
 	int64_t index = l4_begin(tables, &context->headers.key, reply_key);
 
 	if (index)
 		return index;
-	image.packets = 1;
+	values.packets = 1;
 	/* Python makes ports at rest give way first. */
 	index = l4_waits_for_rest(tables, 2) ? L4_FULL : l4_reserve_for(context, 2);
 	if (!index) {
-		image.sequence = l4_take_place(tables);
-		index = image.sequence ? l4_insert_reserved(context, reply_key, &image, &reply, verdict) : L4_BUSY;
+		values.sequence = l4_take_place(tables);
+		index = values.sequence ? l4_insert_reserved(context, reply_key, &values, &reply, verdict) : L4_BUSY;
 		if (index < 0) {
-			l4_drop_place(tables, image.sequence);
+			l4_drop_place(tables, values.sequence);
 			l4_unreserve(tables, 2);
 		}
 	}
@@ -344,8 +337,10 @@ L4_INLINE uint32_t l4_choose(struct l4_context *context, const struct l4_service
 		*verdict = L4_DROP_NO_BACKEND;
 		return 0;
 	}
+	if (service->rule == L4_RULE_CURSOR)
+		*turn = l4_add(cursor, 1u);
 	slot = l4_ring_at(context->tables, context->half,
-			  service->ring_start + l4_slot_of(context, service, cursor, turn));
+			  service->ring_start + l4_slot_of(context, service, *turn));
 	if (!slot || !*slot)
 		*verdict = l4_miss_as(context, L4_MISS_CHANGED);
 	return slot ? *slot : 0;

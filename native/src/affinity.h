@@ -70,7 +70,7 @@ L4_INLINE bool l4_renew(const struct l4_tables *tables, uint32_t index, uint32_t
 }
 
 /* A new entry. 0; or L4_TAKEN or L4_BUSY. */
-L4_INLINE int l4_insert_choice(const struct l4_tables *tables, const struct l4_key *key, struct l4_flow *image)
+L4_INLINE int l4_insert_choice(const struct l4_tables *tables, const struct l4_key *key, const struct l4_values *values)
 {
 	const struct l4_control *control = l4_control_of(tables);
 	int64_t index = L4_FULL;
@@ -81,7 +81,7 @@ L4_INLINE int l4_insert_choice(const struct l4_tables *tables, const struct l4_k
 		if (why)
 			return why;
 		if (l4_reserve(tables, 1)) {
-			index = l4_insert(tables, key, image, NULL, NULL);
+			index = l4_insert(tables, key, values, NULL, NULL);
 			if (index < 0)
 				l4_unreserve(tables, 1);
 		}
@@ -98,7 +98,8 @@ L4_APART int l4_remember_choice(const struct l4_context *context, const struct l
 {
 	const struct l4_tables *tables = context->tables;
 	uint32_t now = l4_load(&l4_control_of(tables)->now);
-	struct l4_flow image = {
+	struct l4_values values = {
+		.ports = choice->key.ports,
 		.state = L4_FLOW_AFFINITY,
 		.service = (uint16_t)context->service,
 		.backend = (uint16_t)backend,
@@ -108,10 +109,7 @@ L4_APART int l4_remember_choice(const struct l4_context *context, const struct l
 	if (choice->index >= 0)
 		return l4_renew(tables, (uint32_t)choice->index, choice->generation, backend, now) || choice->backend ?
 			       0 : L4_TAKEN;
-	l4_copy(image.src, choice->key.src, sizeof(image.src));
-	l4_copy(image.dst, choice->key.dst, sizeof(image.dst));
-	l4_copy(&image.sport_be, &choice->key.ports, sizeof(choice->key.ports));
-	return l4_insert_choice(tables, &choice->key, &image);
+	return l4_insert_choice(tables, &choice->key, &values);
 }
 
 /* Another thread chose meanwhile: this flow, of which nothing is sent, goes. False: it could not, and stays. */

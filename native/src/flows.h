@@ -126,6 +126,22 @@ L4_INLINE struct l4_key l4_make_key(const struct l4_hash_key *with, const uint64
 	};
 }
 
+/* What an entry says of its flow, besides the key: see struct l4_flow. */
+struct l4_values {
+	uint32_t ports;            /* both, as the word that they are in memory */
+	uint8_t protocol;
+	uint8_t state;
+	uint16_t service;
+	uint16_t backend;
+	uint16_t next_hop;
+	uint32_t peer;
+	uint32_t last_seen;
+	uint32_t sequence;
+	uint32_t lock;
+	uint32_t packets;
+};
+L4_ASSERT(sizeof(struct l4_values) == sizeof(struct l4_flow) - 32, "all that follows the addresses")
+
 /* The eight words of an entry of the table, which is aligned to them; a copy need not be. */
 L4_INLINE uint64_t *l4_words(struct l4_flow *entry)
 {

@@ -12,6 +12,7 @@
 
 #include "memory.h"
 #include "steer.h"
+#include "foresee.h"
 #include "helper.h"
 
 _Static_assert(sizeof(struct ethhdr) == 14, "Ethernet II");
@@ -80,6 +81,8 @@ struct abreast {
 	struct l4_choice bucket;
 	int64_t index;             /* of context.entry, that is probably its flow's; negative: none */
 	bool looks;
+	const uint16_t *slot;      /* of a new flow: see foresee.h */
+	struct l4_choice reply;
 };
 
 /*
@@ -100,22 +103,24 @@ L4_INLINE void prefetch_tags(struct abreast *one)
 	__builtin_prefetch(&context->tables->tags[one->bucket.second], 0);
 }
 
-L4_INLINE void prefetch_entry(struct abreast *one)
+/* True: nothing was found for it, so it is of a new flow as a rule. */
+L4_INLINE bool prefetch_entry(struct abreast *one)
 {
 	struct l4_context *context = &one->context;
 	uint64_t candidates;
 
 	one->index = L4_NONE;
 	if (!one->looks)
-		return;
+		return false;
 	candidates = l4_candidates(context->tables, one->bucket, context->headers.key.hash);
 	if (candidates) {
 		one->index = l4_first_of(one->bucket, candidates);
 		context->entry = &context->tables->flows[one->index];
 		l4_prefetch(context->entry);
-	} else {
-		l4_prefetch_free(context->tables, one->bucket);
+		return false;
 	}
+	l4_prefetch_free(context->tables, one->bucket);
+	return true;
 }
 
 /* l4_look(), if it is the first candidate; else l4_decide() looks. */
@@ -134,6 +139,22 @@ L4_INLINE void look_ahead(struct abreast *one)
 		__builtin_prefetch(&context->tables->flows[peer - 1], 0);
 }
 
+/* What the new flows among them will touch, a stage after the other. */
+L4_APART void foresee(struct abreast *all, const struct abreast *end)
+{
+	struct abreast *one;
+	uint32_t ahead = 0;
+
+	for (one = all; one < end; one++)
+		one->slot = one->looks && one->index < 0 ? l4_foresee_slot(&one->context, ahead++) : NULL;
+	for (one = all; one < end; one++)
+		if (one->slot)
+			one->reply = l4_foresee_reply(&one->context, *one->slot);
+	for (one = all; one < end; one++)
+		if (one->slot)
+			l4_prefetch_free(one->context.tables, one->reply);
+}
+
 /*
  * How many frames are at the same stage: enough for a cache miss of the first to be over when its next stage
  * comes, and so few that all of their contexts stay in the first-level cache.
@@ -144,6 +165,7 @@ static inline void steer_abreast(const struct l4_tables *tables, const struct l4
 				 uint32_t half, struct l4_result *results)
 {
 	struct abreast all[ABREAST], *end = &all[count], *one;
+	bool some_are_new = false;
 
 	for (one = all; one < end; one++) {
 		begin(&one->context, tables, half, frames++);
@@ -151,9 +173,11 @@ static inline void steer_abreast(const struct l4_tables *tables, const struct l4
 		prefetch_tags(one);
 	}
 	for (one = all; one < end; one++)
-		prefetch_entry(one);
+		some_are_new |= prefetch_entry(one);
 	for (one = all; one < end; one++)
 		look_ahead(one);
+	if (l4_unlikely(some_are_new))
+		foresee(all, end);
 	/* In order, each with its effects, so that it is as if the frames had come one by one. */
 	for (one = all; one < end; one++) {
 		l4_decide(&one->context);

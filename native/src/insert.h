@@ -128,16 +128,28 @@ L4_INLINE int64_t l4_take_free_in_blocks(const struct l4_tables *tables, uint64_
 	return L4_BUSY;
 }
 
-/* Write all of a taken entry but its lock word. */
-L4_INLINE void l4_fill(struct l4_flow *entry, const struct l4_flow *from)
+/*
+ * Write all of a taken entry but its lock word. Field by field, so that `values` need not be in memory: to read
+ * words from it that were written in parts would take longer.
+ */
+L4_INLINE void l4_fill(struct l4_flow *entry, const struct l4_key *key, const struct l4_values *values)
 {
-	uint64_t words[sizeof(*from) / 8];
-	uint32_t i;
+	uint64_t *words = l4_words(entry);
 
-	l4_copy(words, from, sizeof(words));
-	for (i = 0; i < 7; i++)
-		l4_store(&l4_words(entry)[i], words[i]);
-	l4_store(&entry->packets, from->packets);
+	l4_store(&words[0], key->src[0]);
+	l4_store(&words[1], key->src[1]);
+	l4_store(&words[2], key->dst[0]);
+	l4_store(&words[3], key->dst[1]);
+	l4_store((uint32_t *)(void *)&words[4], key->ports);
+	l4_store(&entry->protocol, values->protocol);
+	l4_store(&entry->state, values->state);
+	l4_store(&entry->service, values->service);
+	l4_store(&entry->backend, values->backend);
+	l4_store(&entry->next_hop, values->next_hop);
+	l4_store(&entry->peer, values->peer);
+	l4_store(&entry->last_seen, values->last_seen);
+	l4_store(&entry->sequence, values->sequence);
+	l4_store(&entry->packets, values->packets);
 }
 
 /* Entries of the overflow area: taken with the area's lock, which sets the marks. */
@@ -160,20 +172,20 @@ L4_INLINE int64_t l4_take_overflow(const struct l4_tables *tables, uint64_t hash
 	return index;
 }
 
-/* Take a free entry for a hash and fill it; it stays locked. Its index, L4_FULL or L4_BUSY. */
-L4_INLINE int64_t l4_place(const struct l4_tables *tables, uint64_t hash, const struct l4_flow *from)
+/* Take a free entry for a key and fill it; it stays locked. Its index, L4_FULL or L4_BUSY. */
+L4_INLINE int64_t l4_place(const struct l4_tables *tables, const struct l4_key *key, const struct l4_values *values)
 {
-	int64_t index = l4_take_free(tables, hash);
+	int64_t index = l4_take_free(tables, key->hash);
 	struct l4_flow *entry;
 
 	if (index == L4_FULL)
-		index = l4_take_overflow(tables, hash);
+		index = l4_take_overflow(tables, key->hash);
 	if (index < 0)
 		return index;
 	entry = l4_flow_at(tables, (uint32_t)index);
 	if (!entry)
 		return L4_FULL;
-	l4_fill(entry, from);
+	l4_fill(entry, key, values);
 	return index;
 }
 
@@ -287,18 +299,21 @@ L4_INLINE int l4_begin(const struct l4_tables *tables, const struct l4_key *key,
 	}
 	found = l4_find(tables, key, &generation);
 	other = reply ? l4_find(tables, reply, &generation) : L4_NONE;
-	if (found == L4_NONE && other == L4_NONE)
+	if (found == L4_NONE && other == L4_NONE) {
+		if (reply)
+			l4_prefetch_free(tables, l4_buckets_of(tables, reply->hash));
 		return 0;
+	}
 	l4_end(tables, key, reply);
 	if (found == L4_BUSY || other == L4_BUSY)
 		return L4_BUSY;
 	return found >= 0 ? L4_TAKEN : L4_REPLY_TAKEN;
 }
 
-/* Say whose the place is that a half-open flow's image names. */
-L4_INLINE void l4_name_place(const struct l4_tables *tables, const struct l4_flow *image, uint32_t index)
+/* Say whose the place is that a new half-open flow has. */
+L4_INLINE void l4_name_place(const struct l4_tables *tables, const struct l4_values *values, uint32_t index)
 {
-	uint32_t *place = l4_has_place(image) ? l4_half_open_at(tables, image->sequence) : NULL;
+	uint32_t *place = l4_is_half_open(values->state) ? l4_half_open_at(tables, values->sequence) : NULL;
 
 	if (place)
 		l4_store_release(place, index + 1);
@@ -309,34 +324,32 @@ L4_INLINE void l4_name_place(const struct l4_tables *tables, const struct l4_flo
  * direction, between l4_begin() and l4_end(), when there is room reserved.
  * Index of the first; or L4_FULL or L4_BUSY, and nothing is left of it.
  */
-L4_INLINE int64_t l4_insert(const struct l4_tables *tables, const struct l4_key *key, struct l4_flow *from,
-			    const struct l4_key *reply_key, struct l4_flow *reply)
+L4_INLINE int64_t l4_insert(const struct l4_tables *tables, const struct l4_key *key, const struct l4_values *values,
+			    const struct l4_key *reply_key, struct l4_values *reply)
 {
 	struct l4_flow *entry, *peer;
 	int64_t index, other;
 
-	if (reply_key)
-		l4_prefetch_free(tables, l4_buckets_of(tables, reply_key->hash));
-	index = l4_place(tables, key->hash, from);
+	index = l4_place(tables, key, values);
 	if (index < 0)
 		return index;
 	entry = l4_flow_at(tables, (uint32_t)index);
 	if (!entry)
 		return L4_FULL;
 	if (!reply_key || !reply) {
-		l4_name_place(tables, from, (uint32_t)index);
+		l4_name_place(tables, values, (uint32_t)index);
 		l4_publish(entry);
 		return index;
 	}
 	reply->peer = (uint32_t)index + 1;
-	other = l4_place(tables, reply_key->hash, reply);
+	other = l4_place(tables, reply_key, reply);
 	peer = other < 0 ? NULL : l4_flow_at(tables, (uint32_t)other);
 	if (!peer) {
 		l4_take_back(tables, (uint32_t)index, entry);
 		return other < 0 ? other : L4_FULL;
 	}
 	l4_store(&entry->peer, (uint32_t)other + 1);
-	l4_name_place(tables, from, (uint32_t)index);
+	l4_name_place(tables, values, (uint32_t)index);
 	l4_publish(peer);
 	l4_publish(entry);
 	return index;

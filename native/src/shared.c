@@ -68,23 +68,32 @@ int l4_flow_read(const struct l4_tables *tables, uint32_t index, struct l4_flow 
 	return done ? 0 : L4_BUSY;
 }
 
+/* What a flow's image says besides the key, without a peer. */
+static struct l4_values values_of(const struct l4_flow *flow)
+{
+	struct l4_values values;
+
+	l4_copy(&values, &flow->sport_be, sizeof(values));
+	values.peer = 0;
+	return values;
+}
+
 static int64_t put(const struct l4_tables *tables, const struct l4_key *key, const struct l4_flow *flow,
 		   const struct l4_key *reply_key, const struct l4_flow *reply)
 {
-	struct l4_flow image = *flow, other = reply ? *reply : *flow;
+	struct l4_values values = values_of(flow), other = values_of(reply ? reply : flow);
 	uint32_t entries = reply ? 2 : 1;
 	int64_t index = l4_begin(tables, key, reply_key);
 
 	if (index)
 		return index;
-	image.peer = other.peer = 0;
 	/* There was room when Python looked: half-open flows that came meanwhile go for another one. */
-	if (l4_has_place(&image) && image.sequence)
+	if (l4_has_place(flow) && flow->sequence)
 		index = l4_make_room(tables, entries);
 	else
 		index = l4_reserve(tables, entries) ? 0 : L4_FULL;
 	if (!index) {
-		index = l4_insert(tables, key, &image, reply_key, reply ? &other : NULL);
+		index = l4_insert(tables, key, &values, reply_key, reply ? &other : NULL);
 		if (index < 0)
 			l4_unreserve(tables, entries);
 	}

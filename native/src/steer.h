@@ -23,22 +23,6 @@
 #include "admit.h"
 #include "rewrite.h"
 
-/* What an entry says of its flow, besides the key: see struct l4_flow. */
-struct l4_values {
-	uint16_t ports[2];
-	uint8_t protocol;
-	uint8_t state;
-	uint16_t service;
-	uint16_t backend;
-	uint16_t next_hop;
-	uint32_t peer;
-	uint32_t last_seen;
-	uint32_t sequence;
-	uint32_t lock;
-	uint32_t packets;
-};
-L4_ASSERT(sizeof(struct l4_values) == sizeof(struct l4_flow) - 32, "all that follows the addresses")
-
 /*
  * NAT: the rewrite of one direction is the other one's key, source and
  * destination exchanged. False: the peer is not, or no longer, the peer.

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a new flow will read and write, on its way into the cache: the slot of
+ * the ring, then the tags where its replies will be looked for, then the entry
+ * that those will get. For a burst only (helper.c). Nothing here changes
+ * anything or decides anything: a guess that is wrong costs a cache miss.
+ *
+ * Include memory.h first.
+ */
+#ifndef L4RAW_SRC_FORESEE_H
+#define L4RAW_SRC_FORESEE_H
+
+#include "admit.h"
+
+/* The slot that names its backend; NULL: nobody can tell. `turn`: of the service's cursor, if that counts. */
+L4_INLINE const uint16_t *l4_foresee_slot(const struct l4_context *context, uint32_t ahead)
+{
+	int number = l4_service_of(context);
+	const struct l4_service *service;
+	const uint32_t *cursor;
+	const uint16_t *slot;
+
+	if (number < 0)
+		return NULL;
+	service = l4_service_at(context->tables, context->half, (uint32_t)number);
+	cursor = l4_cursor_at(context->tables, (uint32_t)number);
+	if (!service || !cursor || service->mode != L4_NAT || !service->ring_size || service->rule >= L4_RULE_LEAST)
+		return NULL;
+	slot = l4_ring_at(context->tables, context->half,
+			  service->ring_start + l4_slot_of(context, service, l4_load(cursor) + ahead));
+	__builtin_prefetch(slot, 0);
+	return slot;
+}
+
+/* The buckets of the replies' entry, whose tags are on their way. */
+L4_INLINE struct l4_choice l4_foresee_reply(const struct l4_context *context, uint32_t number)
+{
+	const struct l4_backend *backend = l4_backend_at(context->tables, context->half, number);
+	struct l4_choice buckets = { 0, 0 };
+
+	if (backend) {
+		struct l4_key key = l4_reply_key(context, backend, context->headers.key.src,
+						 l4_first16(context->headers.key.ports));
+
+		buckets = l4_buckets_of(context->tables, key.hash);
+	}
+	__builtin_prefetch(&context->tables->tags[buckets.first], 0);
+	__builtin_prefetch(&context->tables->tags[buckets.second], 0);
+	return buckets;
+}
+
+#endif
