@@ -12,7 +12,7 @@
 
 #include "admit.h"
 
-/* The slot that names its backend; NULL: nobody can tell. `turn`: of the service's cursor, if that counts. */
+/* The slot that names its backend; NULL: it is not looked for. `ahead`: new flows before it in the burst. */
 L4_INLINE const uint16_t *l4_foresee_slot(const struct l4_context *context, uint32_t ahead)
 {
 	int number = l4_service_of(context);

@@ -81,8 +81,6 @@ struct abreast {
 	struct l4_choice bucket;
 	int64_t index;             /* of context.entry, that is probably its flow's; negative: none */
 	bool looks;
-	const uint16_t *slot;      /* of a new flow: see foresee.h */
-	struct l4_choice reply;
 };
 
 /*
@@ -139,27 +137,29 @@ L4_INLINE void look_ahead(struct abreast *one)
 		__builtin_prefetch(&context->tables->flows[peer - 1], 0);
 }
 
-/* What the new flows among them will touch, a stage after the other. */
-L4_APART void foresee(struct abreast *all, const struct abreast *end)
-{
-	struct abreast *one;
-	uint32_t ahead = 0;
-
-	for (one = all; one < end; one++)
-		one->slot = one->looks && one->index < 0 ? l4_foresee_slot(&one->context, ahead++) : NULL;
-	for (one = all; one < end; one++)
-		if (one->slot)
-			one->reply = l4_foresee_reply(&one->context, *one->slot);
-	for (one = all; one < end; one++)
-		if (one->slot)
-			l4_prefetch_free(one->context.tables, one->reply);
-}
-
 /*
  * How many frames are at the same stage: enough for a cache miss of the first to be over when its next stage
  * comes, and so few that all of their contexts stay in the first-level cache.
  */
 enum { ABREAST = 16 };
+
+/* What the new flows among them will touch, a stage after the other. */
+L4_APART void foresee(const struct abreast *all, uint32_t count)
+{
+	const struct l4_tables *tables = all->context.tables;
+	const uint16_t *slots[ABREAST];
+	struct l4_choice replies[ABREAST];
+	uint32_t i, ahead = 0;
+
+	for (i = 0; i < count; i++)
+		slots[i] = all[i].looks && all[i].index < 0 ? l4_foresee_slot(&all[i].context, ahead++) : NULL;
+	for (i = 0; i < count; i++)
+		if (slots[i])
+			replies[i] = l4_foresee_reply(&all[i].context, *slots[i]);
+	for (i = 0; i < count; i++)
+		if (slots[i])
+			l4_prefetch_free(tables, replies[i]);
+}
 
 static inline void steer_abreast(const struct l4_tables *tables, const struct l4_frame *frames, uint32_t count,
 				 uint32_t half, struct l4_result *results)
@@ -177,7 +177,7 @@ static inline void steer_abreast(const struct l4_tables *tables, const struct l4
 	for (one = all; one < end; one++)
 		look_ahead(one);
 	if (l4_unlikely(some_are_new))
-		foresee(all, end);
+		foresee(all, count);
 	/* In order, each with its effects, so that it is as if the frames had come one by one. */
 	for (one = all; one < end; one++) {
 		l4_decide(&one->context);

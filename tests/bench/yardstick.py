@@ -3,18 +3,21 @@
 A virtual processor may share its core with a neighbour that nobody here sees; then
 everything takes up to twice as long, for seconds or minutes, also by the clock of
 the thread. A yardstick tells: a loop of additions, around each measurement. What
-counts are measurements between two of its readings that are near the best one.
+counts are measurements between two of its readings that are near the best one; how
+long they took has no say in it.
 """
 
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 ROUNDS = 7
-"""That are undisturbed, of each way; more are made until there are so many:"""
-MOST_ROUNDS = 100
+"""That are undisturbed, of each way; more are made until there are so many, or for so long:"""
+PATIENCE_S = 60.0
+PAUSE_S = 0.02
 NEAR = 0.9
 """Of the yardstick's best reading: whoever shares the core takes more than a tenth of it."""
 
@@ -49,38 +52,43 @@ class Rounds:
 
     def take(self, way: int, ns: Callable[[], float]) -> None:
         """Measure it."""
-        before = self._lib.yardstick()
+        before = self._read()
         took = ns()
-        readings = before, self._lib.yardstick()
-        self._best = max(self._best, *readings)
-        self._taken[way].append((min(readings), took))
+        self._taken[way].append((min(before, self._read()), took))
 
     def wanted(self) -> Iterator[None]:
-        """Once for each round, until enough of them count, or there have been too many."""
-        for number in range(MOST_ROUNDS):
-            if number >= ROUNDS and self.undisturbed >= ROUNDS:
-                return
+        """Once for each round, until enough of them count, or patience is at an end."""
+        end = time.monotonic() + PATIENCE_S
+        rounds = 0
+        while rounds < ROUNDS or (self.undisturbed < ROUNDS and time.monotonic() < end):
+            while self._read() < NEAR * self._best and time.monotonic() < end:
+                time.sleep(PAUSE_S)
+            rounds += 1
             yield
 
     @property
     def undisturbed(self) -> int:
         """Rounds that count, of the way that has fewest."""
-        return min(len(self._near(way)) for way in self._taken)
+        return min(len(self._near(taken)) for taken in self._taken.values())
 
     def medians(self) -> list[float]:
-        """Of each way: of the rounds that count, or of all if those are too few."""
-        few = self.undisturbed < ROUNDS
-        return [
-            statistics.median([took for _, took in taken] if few else self._near(way))
-            for way, taken in self._taken.items()
-        ]
+        """Of each way: of the rounds that count; where they are few, of those with the best readings."""
+        return [statistics.median(took for _, took in self._counting(taken)) for taken in self._taken.values()]
 
     def __str__(self) -> str:
-        taken = list(self._taken.values())
-        readings = [reading for way in taken for reading, _ in way]
-        few = " and all count" if self.undisturbed < ROUNDS else ""
-        of = f"{self.undisturbed} of {len(taken[0])} rounds undisturbed{few}"
+        readings = [reading for taken in self._taken.values() for reading, _ in taken]
+        rounds = min(map(len, self._taken.values()))
+        few = f", so the {ROUNDS} with the best readings" if self.undisturbed < ROUNDS else ""
+        of = f"{self.undisturbed} of {rounds} rounds undisturbed{few}"
         return f"{of}; {min(readings):.1f} to {max(readings):.1f} additions/ns, best {self._best:.1f}"
 
-    def _near(self, way: int) -> list[float]:
-        return [took for reading, took in self._taken[way] if reading >= NEAR * self._best]
+    def _read(self) -> float:
+        reading: float = self._lib.yardstick()
+        self._best = max(self._best, reading)
+        return reading
+
+    def _counting(self, taken: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        return sorted(taken, key=lambda each: -each[0])[: max(ROUNDS, len(self._near(taken)))]
+
+    def _near(self, taken: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [each for each in taken if each[0] >= NEAR * self._best]
