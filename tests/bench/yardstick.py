@@ -73,7 +73,8 @@ class Rounds:
 
     def medians(self) -> list[float]:
         """Of each way: of the rounds that count; where they are few, of those with the best readings."""
-        return [statistics.median(took for _, took in self._counting(taken)) for taken in self._taken.values()]
+        taken = map(self._counting, self._taken.values())
+        return [statistics.median(took for _, took in each) for each in taken]
 
     def __str__(self) -> str:
         readings = [reading for taken in self._taken.values() for reading, _ in taken]
