@@ -43,10 +43,18 @@ def state_dir(environ: Mapping[str, str]) -> Path:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether root may keep a file there: one of a user namespace of an ordinary user may not."""
+    """Whether it is, or would be made, in a folder of this root.
+
+    To the root of an ordinary user's own namespace, a folder of the host's root is somebody else's
+    (user_namespaces(7), "Unmapped user and group IDs"). That a write fails is no reason to look elsewhere.
+    """
     while not folder.exists():
         folder = folder.parent
-    return os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+    return _owner(folder) == 0
+
+
+def _owner(folder: Path) -> int:
+    return folder.stat().st_uid
 
 
 def is_kept(folder: Path) -> bool:

@@ -37,9 +37,23 @@ def test_a_user_without_a_home_is_told_so(monkeypatch: pytest.MonkeyPatch) -> No
 def test_root_of_a_users_own_namespace_keeps_it_with_the_users_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """There it is user 0 too, but the host's folders are not its own."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(module, "_owner", lambda _: 0)
     assert state_dir({"XDG_STATE_HOME": "/x"}) == module.SYSTEM
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(module, "_owner", lambda _: 65534)
     assert state_dir({"XDG_STATE_HOME": "/x"}) == Path("/x/l4raw")
+
+
+def test_a_folder_of_ours_that_cannot_be_written_to_is_still_the_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On a disk that has become read-only the kept seed is read, and no other one is made elsewhere."""
+    folder = tmp_path / "l4raw"
+    kept = ring_seed(folder)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(module, "SYSTEM", folder)
+    monkeypatch.setattr(module, "_owner", lambda _: 0)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert ring_seed(state_dir({"XDG_STATE_HOME": str(tmp_path / "other")})) == kept
 
 
 def test_a_folder_that_may_not_be_looked_into_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
