@@ -108,10 +108,10 @@ KEYS = (
     ),
     Code(
         "L4R-167",
-        "an access list that lists nothing",
-        "an empty list would let everybody in, which is what no list does; whoever wrote it may have meant"
+        "an access list that allows nobody, or everybody",
+        "an empty `allow` would let everybody in, which is what no list does; whoever wrote it may have meant"
         " nobody.",
-        'name the networks; remove the key for everybody; for nobody, write deny = ["0.0.0.0/0"], or "::/0"',
+        'name the networks; remove `allow` for everybody; for nobody, write deny = ["0.0.0.0/0"], or "::/0"',
     ),
     Code(
         "L4R-170",

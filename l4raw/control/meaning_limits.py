@@ -37,7 +37,7 @@ def _acl(draft: Draft, service: DraftService) -> Iterator[Finding]:
     for name in ("allow", "deny"):
         loc = (*service.loc, "acl", name)
         listed = draft.get(loc, ())
-        if listed == []:
+        if listed == [] and name == "allow":
             yield Finding("L4R-167", loc, f"{service.head}acl: {name} is empty")
         for index in range(len(listed) if isinstance(listed, list) else 0):
             text, here = draft.get((*loc, index)), (*loc, index)

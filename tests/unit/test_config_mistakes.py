@@ -139,7 +139,6 @@ MISTAKES = [
     ('"nat"', '"nat"\nacl = { deny = ["ten"] }', "L4R-160", "8:17", '"ten" is not a network'),
     ('"nat"', '"nat"\nacl = { deny = ["::/0"] }', "L4R-162", "8:17", "which is IPv6; the VIP is IPv4"),
     ('"nat"', '"nat"\nacl = { allow = [] }', "L4R-167", "8:17", "acl: allow is empty"),
-    ('"nat"', '"nat"\nacl = { deny = [] }', "L4R-167", "8:16", "acl: deny is empty"),
     (
         '"nat"',
         '"nat"\nacl = { allow = ["10.0.0.1"], deny = ["10.0.0.1/32"] }',
