@@ -20,7 +20,18 @@ from l4raw.engine import native
 from l4raw.engine.base import count
 from l4raw.engine.shared import SharedTables
 from l4raw.wire import tcp
-from l4raw.wire.abi import BURST, CSUM_DETECT, FORWARD, MISS, REPLY, RULE_LEAST, SENT, TUNNEL_ROOM, Verdict
+from l4raw.wire.abi import (
+    BURST,
+    CSUM_DETECT,
+    FLOW_UDP_NEW,
+    FORWARD,
+    MISS,
+    REPLY,
+    RULE_LEAST,
+    SENT,
+    TUNNEL_ROOM,
+    Verdict,
+)
 from l4raw.wire.headers import parse
 from l4raw.wire.quoted import is_error
 from tests.crafted import build, completed, tuple_of
@@ -179,8 +190,10 @@ class Bursts(Helper):
             service = policy.find(dst, headers.dport, protocol)
             key = flow_key(src, headers.sport, dst, headers.dport, protocol)
             answered = service and service.service.mode.is_nat and not opens(headers)
-            # A new flow may have evicted the one that is known.
-            opened = opened or flows.find(key) < 0 or bool(headers.flags & tcp.SYN)
+            # A new flow may have evicted the one that is known, or begins in its place.
+            known = flows.look_up(key)
+            is_new = known is None or known.entry.state == FLOW_UDP_NEW
+            opened = opened or is_new or bool(headers.flags & tcp.SYN)
             if service and (answered or self._may_miss(service)) and opened:
                 return frames[:place]
         return frames

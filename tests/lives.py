@@ -151,11 +151,13 @@ class Life:
         yield from ()
 
     def _datagrams(self) -> Iterator[Given]:
-        """A name's look-up, or something longer."""
-        for _ in range(self.random.choice((1, 2, 4, 12))):
+        """A name's look-up, or something longer, or a stream to who has asked once."""
+        for _ in range(self.random.choice((1, 2, 4, 12, 20))):
             yield from self._datagram(self.client)
             while self.random.random() < 0.6:
                 yield from self._datagram(self.server)
+        for _ in range(self.random.choice((0, 0, 0, 20))):
+            yield from self._datagram(self.server)
 
     def _either(self) -> tuple[Side, Side]:
         """Both sides, one of them first."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.variants import Patch
 
 STEER, ADMIT, REWRITE, CONTEXT = "src/steer.h", "src/admit.h", "src/rewrite.h", "src/context.h"
+REUSE = "src/reuse.h"
 ACL, MSS, COUNTS = "src/acl.h", "src/mss.h", "src/counts.h"
 AFFINITY, FULL = "src/affinity.h", "src/full.h"
 FLOWS, INSERT, HOPS = "src/flows.h", "src/insert.h", "src/hops.h"
@@ -132,12 +133,17 @@ MUTANTS = {
     "backend's new SYN": Patch(STEER, "if (l4_unlikely(flags & L4_TCP_SYN) && values", "if (0 && values"),
     "client end stays": Patch(STEER, "seen->to = seen->of_peer = L4_FLOW_EST", "seen->to = L4_FLOW_EST"),
     "silent backend": Patch(STEER, "\t\t\tseen->of_peer = L4_FLOW_ESTABLISHED;", "\t\t\t;"),
-    "SYN of a closing flow": Patch(STEER, "if (values->state != L4_FLOW_CLOSING || (peer", "if (1 || (peer"),
-    "SYN of a half-closed flow": Patch(STEER, "(peer && l4_load(&peer->state) != L4_FLOW_CLOSING)", "0"),
-    "forged end and SYN": Patch(STEER, "if (!values->peer && values->service == service", "if (0"),
-    "SYN to a backend that drains": Patch(STEER, "backend && backend->takes_flows)", "backend)"),
-    "asks twice": Patch(STEER, "values->next_hop || l4_load(&peer->state) == L4_FLOW_UDP", "1"),
-    "no answer seen": Patch(STEER, " || l4_load(&peer->state) == L4_FLOW_UDP", ""),
+    "SYN of a closing flow": Patch(REUSE, "!stays && (values->state == L4_FLOW_CLOSING ||", "!stays && ("),
+    "SYN of a half-closed flow": Patch(REUSE, "other == L4_FLOW_CLOSING ||", "1 ||"),
+    "forged end and SYN": Patch(REUSE, "stays = values->service == service", "stays = 0"),
+    "SYN to a backend that drains": Patch(REUSE, "backend && backend->takes_flows;", "backend;"),
+    "SYN that nobody answers": Patch(REUSE, "!stays && l4_is_half_open(values->state)", "0"),
+    "SYN after an end alone": Patch(REUSE, ", l4_load(&peer->last_seen)) >= L4_STREAM_MS", ", 0) >= 0"),
+    "SYN that is not asked": Patch(REUSE, "values->state == L4_FLOW_CLOSING ? l4_asked", "0 ? l4_asked"),
+    "asks twice": Patch(STEER, "l4_elapsed(seen->now, l4_load(&peer->sequence)) >= L4_STREAM_MS", "1"),
+    "no answer seen": Patch(STEER, "(l4_load_acquire(&peer->state) == L4_FLOW_UDP &&", "(1 &&"),
+    "a stream": Patch(STEER, "seen->of_peer = L4_FLOW_UDP;", ";"),
+    "a stream at once": Patch(STEER, "l4_elapsed(seen->now, values->sequence) >= L4_STREAM_MS", "1"),
     "ports of a source hash": Patch(
         ADMIT, "key->src, key->src, 0, 0) >> 32", "key->src, key->src, key->ports, 0) >> 32"
     ),

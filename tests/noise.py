@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from l4raw.core.hashing import HashKey, hash_key
 from l4raw.core.model import Acl, Backend, Full, Limits, Mode, Scheduler, Service, Snat, Tunnel
 from l4raw.core.mtu import fragments
+from l4raw.core.outage import without
 from l4raw.core.tables import NO_POLICY, Arm, Policy, Tables, compile_policy
 from l4raw.core.timeouts import Timeouts
 from l4raw.wire import ipv4, ipv6, tcp
@@ -36,7 +37,7 @@ from tests.crafted import (
     untagged,
 )
 from tests.executors import Outcome
-from tests.tables import OUR_ADDRESSES, OUR_MACS, SEED, SOURCES, New, ip
+from tests.tables import OUR_ADDRESSES, OUR_MACS, SEED, SOURCES, New, done, ip
 
 MEMORY, TIGHT = 1 << 17, 28 << 10
 """About 1,300 flow entries: few flows are evicted; and about 280: it fills."""
@@ -82,7 +83,10 @@ IPIP, GUE = Mode.DSR_IPIP, Mode.DSR_GUE
 MAGLEV, RR, MODULO = Scheduler.MAGLEV, Scheduler.RR, Scheduler.MODULO
 EVICT, STATELESS = Full.EVICT_OLDEST, Full.STATELESS
 WRR, LC, WLC, SH, HRW = Scheduler.WRR, Scheduler.LC, Scheduler.WLC, Scheduler.SH, Scheduler.HRW
-QUICK = Timeouts(half_open=3_000, established=60_000, closing=2_000, udp=12_000)
+QUICK = Timeouts(half_open=3_000, established=60_000, closing=2_000, udp=40_000)
+RARE = Limits(new_per_s=3)
+BRIEF = QUICK._replace(established=4_000, closing=300, udp=2_500)
+"""Whose ports are to rest."""
 
 
 def at_port(port: int, *backends: Backend) -> tuple[Backend, ...]:
@@ -150,10 +154,10 @@ SERVICES = (
     Service("list", VIPS[0], 92, UDP, DSR, MODULO, B[:3], acl=SOME),
     Service("nat list", VIPS[1], 86, TCP, NAT, RR, B[:2], mss_clamp=1400, acl=Acl(deny=SOME.deny)),
     Service("few", VIPS[0], 93, UDP, DSR, RR, B[:3], limits=Limits(new_per_s=8)),
-    Service("nat few", VIPS[1], 87, TCP, NAT, WLC, B[:2], limits=Limits(client_flows=1, client_new_per_s=9)),
+    Service("nat few", VIPS[1], 87, TCP, NAT, WLC, B[:2], limits=Limits(client_flows=1, client_new_per_s=2)),
     Service("nat one each", VIPS[1], 88, TCP, NAT, RR, B[:2], limits=Limits(client_flows=1)),
     Service("few6", VIPS_V6[0], 82, UDP, DSR, RR, B_V6[:2], limits=Limits(12, 40, 3, 1)),
-    Service("list6", VIPS_V6[0], 81, TCP, DSR, RR, B_V6[:2], mss_clamp=1220, acl=SOME_V6),
+    Service("list6", VIPS_V6[0], 81, TCP, DSR, RR, B_V6[:2], mss_clamp=1220, acl=SOME_V6, limits=RARE),
     Service("stays", VIPS[0], 95, TCP, DSR, RR, B[:4], affinity=4_000),
     Service("nat stays", VIPS[1], 88, UDP, NAT, LC, B[:3], affinity=30_000),
     Service("full stays", VIPS[1], 93, TCP, FULLNAT, WRR, by_weight(1, 2, 3), snat=MANY, affinity=9_000),
@@ -205,13 +209,15 @@ def make_world(new: New, memory: int = MEMORY) -> Tables:
 def make_policies() -> list[Policy]:
     """One after the other, each keeping the numbers of those before it. Made once: a ring takes a while."""
     hops = {backend.address: (index, 1) for index, backend in enumerate((*B, LOST, *B_V6), start=1)}
-    timeouts = {service.name: QUICK for service in SERVICES}
+    timeouts = {each.name: BRIEF if each.mode is FULLNAT else QUICK for each in SERVICES}
     policies: list[Policy] = []
     for choice in CHOICES:
         before = policies[-1] if policies else NO_POLICY
         policies.append(compile_policy(choice, hops, SEED, timeouts, before, SOURCES))
     # The first once more: it must know the numbers of all.
     policies[0] = compile_policy(CHOICES[0], hops, SEED, timeouts, policies[-1], SOURCES)
+    down = {each.number for each in policies[0].backends if each and each.backend.name == B[0].name}
+    policies.append(done(without(policies[0], down, SEED)))
     return policies
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from l4raw.core.flows import FlowTable
 from l4raw.core.hashing import HashKey, hash_key
@@ -23,6 +24,7 @@ CLIENT_MAC = parse_mac("02:00:00:00:00:01")
 OUR_MACS = (parse_mac("02:00:00:00:00:02"), parse_mac("02:00:00:00:00:03"))
 OUR_ADDRESSES = ("10.77.0.2", "10.78.0.2", "192.168.9.1", "2001:db8:77::2")
 SEED = b"ring seed of the tests"
+_T = TypeVar("_T")
 
 
 def ip(text: str) -> bytes:
@@ -260,3 +262,12 @@ def _tunnelled(vip: bytes, v4: tuple[Backend, ...], v6: tuple[Backend, ...]) -> 
         service(Mode.DSR_GUE, name="gue6", members=v6, vip=vip, port=54, protocol=UDP),
         service(Mode.DSR_GUE, name="gue6tcp", members=v6, vip=vip, port=54),
     ]
+
+
+def done(steps: Generator[None, None, _T]) -> _T:
+    """What a generator returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]

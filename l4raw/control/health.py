@@ -6,9 +6,8 @@ change what frames are decided by. Building rings takes Python tens of
 milliseconds, so it is done in small pieces with pauses between them, in which
 the packet path runs: they share one interpreter.
 
-A backend that is down takes no new flows. Its flows stay, for a failed check
-may be a mistake; if it is none, connections end as their clients give up. UDP
-clients that never hear an answer may go on for ever: docs/supported.md.
+A backend that is down takes no new flows. Its established flows stay, for a
+failed check may be a mistake; who was not answered moves (core/reuse.py).
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from l4raw.core.model import Full
 from l4raw.core.resting import make_room
 from l4raw.core.ring import Pick
 from l4raw.core.tables import ServiceEntry, Tables
+from l4raw.core.timeouts import elapsed
 from l4raw.wire.abi import (
     DROP_FLOWS_FULL,
     EVENT_EVICTED_OLDEST,
@@ -85,9 +86,9 @@ def oldest_in(tables: Tables, pair: tuple[int, int]) -> tuple[int, int]:
             continue
         if service.service.full is not Full.EVICT_OLDEST:
             continue
-        silent = tables.now - entry.last_seen & _WRAP
+        silent = elapsed(tables.now, entry.last_seen)
         if entry.peer:
-            silent = min(silent, tables.now - flows.read(entry.peer - 1).last_seen & _WRAP)
+            silent = min(silent, elapsed(tables.now, flows.read(entry.peer - 1).last_seen))
         if silent > longest:
             found, longest = (index, entry.lock), silent
     return found

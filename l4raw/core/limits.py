@@ -22,6 +22,7 @@ clock could empty a level.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from mmap import mmap
 from struct import Struct
 from typing import Final, NamedTuple
@@ -104,6 +105,13 @@ class Counts:
             tracked += 1
         USAGE.pack_into(self.usage, usage, level, stamp, flows + 1, tracked)
         return FORWARD
+
+    def ask(self, service: int, limits: Limits, address: bytes, now: int) -> Verdict:
+        """The same of a flow that is counted already, so it is asked for the rates alone."""
+        verdict = self.take(service, replace(limits, flows=0, client_flows=0), address, now)
+        if verdict == FORWARD:
+            self.end(service, address)
+        return verdict
 
     def end(self, service: int, address: bytes) -> None:
         """A flow that was counted is gone, or did not come about."""

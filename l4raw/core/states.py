@@ -10,19 +10,24 @@ to select a timeout, and to tell flows that have proved nothing from others.
     (one side)      without SYN, FIN and RST;     whatever its sequence
                     its second datagram           number
     NAT             the client acknowledges the   either side's, if its
-    (both sides)    backend's SYN; it sends       sequence number is plausible
-                    again when its datagram has
-                    been answered
+    (both sides)    backend's SYN; either side    sequence number is plausible
+                    sends a datagram STREAM_MS
+                    after the first answer
 
 Under NAT each direction has a state, and the one that is further on sets the
 timeout. Nobody else than the client makes a TCP flow an established one: who
 invents a source address does not see the answer to his SYN, and cannot
-acknowledge it. A FIN ends its own direction; the other may go on for long
-(RFC 9293, section 3.6). A RST ends both, if its number is what the other side
-has acknowledged, no more and no less (RFC 5961, section 3.2): one whose sender
-had more on its way ends its own direction. So whoever guesses must guess a
-number of 32 bits to end a flow whose addresses and ports he knows; to shorten
-its timeout, one of ten.
+acknowledge it. A datagram proves nothing, and its answer neither: an invented
+question is answered as well as another. What lasts is a stream, as for Linux
+(nf_conntrack_proto_udp.c): who invents one must keep it up for STREAM_MS, while
+the share of half-open flows turns over. A FIN ends its own direction; the other
+may go on for long (RFC 9293, section 3.6). A RST ends both, if its number is
+what the other side has acknowledged, no more and no less (RFC 5961, section
+3.2): one whose sender had more on its way ends its own direction. So with two
+arms, where nobody on the clients' side can speak for a backend, whoever guesses
+must guess a number of 32 bits to end a flow whose addresses and ports he knows;
+to shorten its timeout, one of ten. With one arm who can send as both ends it:
+what one has acknowledged is taken from any segment of it.
 
 Under DSR that answer passes elsewhere. So a second segment is believed, and
 who invents addresses gets an established flow for two of them; and so is a
@@ -36,9 +41,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from l4raw.core.entry import HALF_OPEN, Entry, Known
+from l4raw.core.entry import HALF_OPEN, Entry
 from l4raw.core.resting import rest, wake
-from l4raw.core.tables import ServiceEntry, Tables
+from l4raw.core.tables import Tables
+from l4raw.core.timeouts import elapsed
 from l4raw.wire import ipv4, tcp
 from l4raw.wire.abi import (
     END_WINDOW,
@@ -52,6 +58,7 @@ from l4raw.wire.abi import (
     FLOW_UDP,
     FLOW_UDP_NEW,
     OPEN_WINDOW,
+    STREAM_MS,
 )
 from l4raw.wire.headers import Headers
 
@@ -73,7 +80,7 @@ def after(state: int, flags: int) -> int:
     A half-open flow that ends was never open: its timeout is a short one
     already, and a place among the others must not be had for a SYN and a RST.
     Nothing ends closing, not the last ACK of a connection either, but a new
-    SYN: see `is_over`. A SYN inside an established flow is not believed, since
+    SYN: see reuse.py. A SYN inside an established flow is not believed, since
     anyone can send one.
     """
     if state in (FLOW_UDP_NEW, FLOW_UDP):
@@ -104,11 +111,10 @@ def note(tables: Tables, flow: int, entry: Entry, headers: Headers, first: bool 
     if not first:
         if entry.peer and headers.protocol == ipv4.TCP:
             state, sequence, of_peer = _of_two(tables, entry, headers)
-        elif entry.peer and not entry.next_hop:
-            if tables.flows.read(entry.peer - 1).state == FLOW_UDP:
-                state, sequence = FLOW_UDP, 0  # it asks again after an answer
+        elif entry.peer:
+            state, sequence, of_peer = _of_datagram(tables, entry)
         elif state == FLOW_CLOSING and headers.flags & (FIN_SYN_RST | tcp.ACK) == tcp.SYN:
-            state = FLOW_ESTABLISHED  # see is_over()
+            state = FLOW_ESTABLISHED  # see reuse.py
         else:
             state = NEXT_STATE[state][headers.flags & FIN_SYN_RST]
             sequence = 0
@@ -125,10 +131,25 @@ def _tell(tables: Tables, flow: int, state: int, headers: Headers) -> None:
     """
     entry = tables.flows.read(flow)
     before, sequence = FLOW_ESTABLISHED, entry.sequence
-    if state == FLOW_ESTABLISHED:
+    if state == FLOW_UDP:
+        before, sequence = FLOW_UDP_NEW, 0
+    elif state == FLOW_ESTABLISHED:
         before, sequence = FLOW_HALF_OPEN if entry.next_hop else FLOW_CLOSING, headers.sequence
     if entry.state == before:
         tables.flows.touch(flow, entry, state, entry.last_seen, entry.packets, sequence)
+
+
+def _of_datagram(tables: Tables, entry: Entry) -> tuple[int, int, int]:
+    """As _of_two(), for UDP. Of the backend's entry `sequence` is when it first answered, in ms."""
+    now, peer = tables.now, tables.flows.read(entry.peer - 1)
+    if entry.next_hop:
+        if entry.state != FLOW_UDP:
+            return FLOW_UDP, now, FLOW_FREE
+        is_new = peer.state == FLOW_UDP_NEW and elapsed(now, entry.sequence) >= STREAM_MS
+        return FLOW_UDP, entry.sequence, FLOW_UDP if is_new else FLOW_FREE
+    if entry.state == FLOW_UDP_NEW and (peer.state != FLOW_UDP or elapsed(now, peer.sequence) < STREAM_MS):
+        return FLOW_UDP_NEW, entry.sequence, FLOW_FREE
+    return FLOW_UDP, 0, FLOW_FREE
 
 
 def _of_two(tables: Tables, entry: Entry, headers: Headers) -> tuple[int, int, int]:
@@ -153,8 +174,10 @@ def _of_two(tables: Tables, entry: Entry, headers: Headers) -> tuple[int, int, i
         state = FLOW_ESTABLISHED
     sequence = headers.acknowledged if flags & tcp.ACK else entry.sequence
     if flags & (FIN_SYN_RST | tcp.ACK) == tcp.SYN | tcp.ACK and entry.next_hop:
-        # The backend knows the connection no more, and has taken a new one of the same client: see is_over().
-        return FLOW_ESTABLISHED, sequence, FLOW_ESTABLISHED
+        # The backend knows the connection no more, and has taken a new one of the same client: see reuse.py.
+        if FLOW_CLOSING in (state, tables.flows.read(entry.peer - 1).state):
+            return FLOW_ESTABLISHED, sequence, FLOW_ESTABLISHED
+        return state, entry.sequence, of_peer
     if not flags & _END:
         return state, sequence, of_peer
     expected = tables.flows.read(entry.peer - 1).sequence
@@ -183,26 +206,6 @@ def _is_plausible(sequence: int, acknowledged: int) -> bool:
     its scale is not.
     """
     return sequence - acknowledged & _WRAP < END_WINDOW
-
-
-def is_over(tables: Tables, known: Known, headers: Headers, service: ServiceEntry) -> bool:
-    """Whether a SYN begins a new flow in the place of one that is closing, which then is freed (RFC 6191).
-
-    Under NAT it does, when both directions are: whoever said so knew their numbers. One that is half-closed
-    lives; what the SYN is to it, its backend knows (RFC 5961, section 4), and tells by its answer. Under DSR
-    anyone can have said that a connection is over which lives. So there the flow goes on with its backend,
-    as long as that takes new flows of this service: to which one the SYN goes is all that a new flow decides.
-    """
-    if headers.flags & (FIN_SYN_RST | tcp.ACK) != tcp.SYN:
-        return False
-    entry = known.entry
-    if not entry.peer:
-        if entry.service == service.number and entry.backend in service.ring.members:
-            return False
-        other = entry.state
-    else:
-        other = tables.flows.read(entry.peer - 1).state
-    return entry.state == other == FLOW_CLOSING and tables.free(known.flow, entry.lock)
 
 
 def expire(tables: Tables, budget: int) -> int:

@@ -2,7 +2,7 @@
 
     parse          bytes -> headers, or the verdict that says what is wrong
     whose is it?   to a VIP: find the service; else maybe a backend's reply
-    known flow?    its entry names the backend
+    known flow?    its entry names the backend, unless its client begins anew
     new flow?      the service's ring names one, and an entry remembers it
     rewrite        the edits that send it there
     verdict        exactly one, for every frame
@@ -16,24 +16,25 @@ decisions over the same tables.
 from __future__ import annotations
 
 from l4raw.core import fragments, portless, rewrite
-from l4raw.core.admit import admit, martian
+from l4raw.core.admit import admit
 from l4raw.core.answers import answered
 from l4raw.core.decision import Decision
-from l4raw.core.entry import Known
 from l4raw.core.flows import flow_key
 from l4raw.core.full import without_entry
 from l4raw.core.mss import clamp
 from l4raw.core.mtu import fit
 from l4raw.core.path_mtu import limit
+from l4raw.core.reuse import reuse
 from l4raw.core.snat import stray
-from l4raw.core.states import is_over, note
-from l4raw.core.tables import ServiceEntry, Tables
+from l4raw.core.states import note
+from l4raw.core.tables import Tables
 from l4raw.core.tunnel import through
 from l4raw.wire import segments, tcp
 from l4raw.wire.abi import (
     DROP_NEXT_HOP_UNKNOWN,
     DROP_NO_SERVICE,
     DROP_TTL,
+    FLOW_UDP_NEW,
     FORWARD,
     PASS_OTHER_MAC,
     REPLY,
@@ -55,13 +56,15 @@ def steer(frame: bytes | Frame, arm: int, csum_start: int, tables: Tables, segme
     if headers.dst_mac != tables.arms[arm].mac:
         return Decision(PASS_OTHER_MAC, headers)
     partial = csum_start != 0 and csum_start == headers.l4
-    if headers.fragment or headers.length > segment * segments.MOST:  # no card could; but it can be said
+    if headers.fragment:  # no card could cut it; but it can be said
         segment = 0
     whose = _to_vip if headers.dst in tables.policy.vips else _from_backend
     decision = whose(frame, headers, arm, partial, tables)
     if headers.flags & tcp.SYN:
         decision = clamp(frame, decision, partial)
     if decision.backend and decision.backend.source:
+        if headers.length > segment * segments.MOST:
+            segment = 0
         decision = through(frame, decision, partial, segment, tables)
     if decision.verdict < SENT and headers.length + len(decision.outer) > limit(decision, tables):
         return fit(frame, decision, arm, partial, segment, tables)
@@ -81,7 +84,12 @@ def _to_vip(frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tab
 
     key = flow_key(headers.src, headers.sport, headers.dst, headers.dport, headers.protocol)
     known, pick, source = flows.look_up(key), None, None
-    if known is None or (headers.flags & tcp.SYN and _opens_anew(known, headers, arm, service, tables)):
+    if known and (headers.flags & tcp.SYN or known.entry.state == FLOW_UDP_NEW):
+        found = reuse(known, headers, arm, service, tables)
+        if isinstance(found, int):
+            return Decision(found, headers, service)
+        known = found
+    if known is None:
         verdict, flow, pick, source = admit(headers, key, arm, service, tables)
         known = flows.look_up(key) if flow >= 0 else None
         if known is None:
@@ -102,12 +110,6 @@ def _to_vip(frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tab
     else:
         edits = rewrite.dsr_l2(headers, own_mac, mac)
     return Decision(FORWARD, headers, service, backend, flow, pick, edits, backend.arm, source=source)
-
-
-def _opens_anew(known: Known, headers: Headers, arm: int, service: ServiceEntry, tables: Tables) -> bool:
-    """Whether a SYN begins a new flow in the place of a known one; one that would be refused ends none."""
-    refused = martian(headers, arm, tables) or (service.service.mode.routes and headers.ttl <= 1)
-    return not refused and is_over(tables, known, headers, service)
 
 
 def _from_backend(

@@ -1,8 +1,8 @@
-"""How long a flow may be silent. Lives here: the values. Must not live here: who expires (states.py)."""
+"""How long a flow may be silent, and was. Must not live here: who expires (states.py)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from l4raw.wire.abi import (
     FLOW_AFFINITY,
@@ -13,6 +13,15 @@ from l4raw.wire.abi import (
     FLOW_UDP,
     FLOW_UDP_NEW,
 )
+
+_WRAP: Final = 0xFFFF_FFFF
+_AHEAD: Final = 1 << 31
+
+
+def elapsed(now: int, since: int) -> int:
+    """Milliseconds from `since` to `now`, both modulo 2^32; 0 if another thread has read a later clock."""
+    gone = now - since & _WRAP
+    return gone if gone < _AHEAD else 0
 
 
 class Timeouts(NamedTuple):

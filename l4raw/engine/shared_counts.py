@@ -25,7 +25,14 @@ class SharedCounts(Counts):
 
     def take(self, service: int, limits: Limits, address: bytes, now: int) -> Verdict:
         """Count a new flow; limits and time are those of the tables."""
-        verdict = native.lib.l4_limit_take(self._view, service, mapped(address))
+        return self._take(service, address, again=False)
+
+    def ask(self, service: int, limits: Limits, address: bytes, now: int) -> Verdict:
+        """What the rates say to one that is counted already."""
+        return self._take(service, address, again=True)
+
+    def _take(self, service: int, address: bytes, again: bool) -> Verdict:
+        verdict = native.lib.l4_limit_take(self._view, service, mapped(address), again)
         if verdict == MISS:
             raise RuntimeError(
                 "take: a lock of the tables was held for seconds; the thread that has it is stuck"

@@ -12,7 +12,7 @@ from typing import Final, NewType
 Verdict = NewType("Verdict", int)
 """What became of a frame. An index into VERDICT_NAMES and VERDICT_SENTENCES."""
 
-ABI_VERSION: Final = 19
+ABI_VERSION: Final = 20
 
 # enum l4_limit
 BURST: Final = 64
@@ -27,6 +27,7 @@ PLACES_EACH: Final = 2
 LOOK: Final = 256
 OPEN_WINDOW: Final = 65536
 END_WINDOW: Final = 4194304
+STREAM_MS: Final = 2000
 SERVICES: Final = 1024
 BACKENDS: Final = 65535
 NEXT_HOPS: Final = 65535

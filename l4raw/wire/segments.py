@@ -22,7 +22,7 @@ _OF_THE_LAST: Final = tcp.FIN | tcp.PSH
 _OF_THE_FIRST: Final = tcp.CWR
 _WRAP16, _WRAP32 = 0xFFFF, 0xFFFF_FFFF
 MOST: Final = 1366
-"""Segments of a super-frame: 64 KiB in pieces of 48 bytes, Linux's tcp_min_snd_mss."""
+"""Segments that one super-frame may cost us: 64 KiB in pieces of 48 bytes (Linux, tcp_min_snd_mss)."""
 
 
 def cut(frame: bytes | Frame, headers: Headers, size: int) -> list[bytearray]:

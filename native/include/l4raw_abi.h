@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 19 };
+enum { L4_ABI_VERSION = 20 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -48,6 +48,7 @@ enum l4_limit {
 	L4_LOOK = 256,             /* places that are looked at for the oldest flow, before Python looks on */
 	L4_OPEN_WINDOW = 65536,    /* bytes by which a client's first ACK may be ahead of the backend's SYN */
 	L4_END_WINDOW = 4194304,   /* bytes by which a FIN or RST may be ahead of what was acknowledged */
+	L4_STREAM_MS = 2000,       /* of two-sided UDP from the first answer on: then it is a stream */
 	L4_SERVICES = 1024,
 	L4_BACKENDS = 65535,       /* of all services together; index 0 is none */
 	L4_NEXT_HOPS = 65535,      /* index 0 is none */
@@ -194,8 +195,8 @@ enum l4_full {
 enum l4_flow_state {
 	L4_FLOW_FREE,
 	L4_FLOW_HALF_OPEN,         /* TCP: one segment so far, or only such as prove nothing */
-	L4_FLOW_UDP_NEW,           /* UDP: one datagram so far, and no reply */
-	L4_FLOW_ESTABLISHED,       /* TCP: a second segment, without SYN, FIN and RST */
+	L4_FLOW_UDP_NEW,           /* UDP: one datagram so far; where both sides are seen, no stream */
+	L4_FLOW_ESTABLISHED,       /* TCP: it has proved something: see l4raw/core/states.py */
 	L4_FLOW_CLOSING,           /* TCP: a FIN or RST after that */
 	L4_FLOW_UDP,
 	L4_FLOW_RESTING,           /* no flow: the reply key of one that has ended, so that its port is not used yet */

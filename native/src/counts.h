@@ -139,16 +139,16 @@ L4_INLINE int l4_count_client(struct l4_usage *usage, const struct l4_service *s
 }
 
 /* Counts.take(): L4_UNDECIDED, or the verdict that refuses a new flow; or L4_MISS, and nothing is counted. */
-L4_INLINE int l4_limit_begin(const struct l4_tables *tables, uint32_t half, uint32_t number, const uint64_t *address)
+L4_INLINE int l4_limit_begin(const struct l4_tables *tables, const struct l4_service *service, uint32_t number,
+			     const uint64_t *address)
 {
-	const struct l4_service *service = l4_service_at(tables, half, number);
 	struct l4_usage *usage = l4_usage_at(tables, number);
 	uint32_t now = l4_load(&l4_control_of(tables)->now);
 	struct l4_client_key client;
 	struct l4_clients *clients;
 	int verdict;
 
-	if (!service || !usage)
+	if (!usage)
 		return L4_MISS;
 	if (!service->client_flows && !service->client_new_per_s)
 		return l4_count_flow(usage, service, now);
@@ -229,6 +229,22 @@ L4_INLINE bool l4_limit_finish(const struct l4_tables *tables, uint32_t number, 
 	if (clients)
 		l4_unlock(&clients->lock);
 	return true;
+}
+
+/* Counts.ask(): the same of a flow that is counted already, so it is asked for the rates alone. */
+L4_INLINE int l4_limit_ask(const struct l4_tables *tables, const struct l4_service *service, uint32_t number,
+			   const uint64_t *address)
+{
+	struct l4_service rates = *service;
+	uint32_t tries;
+	int verdict;
+
+	rates.flows = rates.client_flows = 0;
+	verdict = l4_limit_begin(tables, &rates, number, address);
+	for (tries = 0; tries < L4_TRIES && verdict == L4_UNDECIDED; tries++)
+		if (l4_limit_finish(tables, number, address, 0))
+			break;
+	return verdict;
 }
 
 #endif

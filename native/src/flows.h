@@ -208,6 +208,12 @@ L4_INLINE int64_t l4_find_in_block(const struct l4_tables *tables, uint32_t star
 	return L4_NONE;
 }
 
+/* elapsed() in l4raw/core/timeouts.py. */
+L4_INLINE uint32_t l4_elapsed(uint32_t now, uint32_t since)
+{
+	return now - since < 1u << 31 ? now - since : 0;
+}
+
 /* The two candidate buckets of a hash, or its two overflow blocks. */
 struct l4_choice {
 	uint32_t first, second;

@@ -26,12 +26,12 @@ L4_INLINE bool l4_may_go(const struct l4_context *context, struct l4_flow *entry
 L4_INLINE uint32_t l4_silent(const struct l4_tables *tables, struct l4_flow *entry)
 {
 	uint32_t now = l4_load(&l4_control_of(tables)->now);
-	uint32_t silent = now - l4_load(&entry->last_seen), other = l4_load(&entry->peer);
+	uint32_t silent = l4_elapsed(now, l4_load(&entry->last_seen)), other = l4_load(&entry->peer);
 	struct l4_flow *peer = other ? l4_flow_at(tables, other - 1) : NULL;
 
 	if (!peer)
 		return silent;
-	other = now - l4_load(&peer->last_seen);
+	other = l4_elapsed(now, l4_load(&peer->last_seen));
 	return other < silent ? other : silent;
 }
 

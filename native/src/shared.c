@@ -213,13 +213,19 @@ int l4_hop_release(const struct l4_tables *tables, uint32_t index)
 	return done ? 0 : L4_BUSY;
 }
 
-int l4_limit_take(const struct l4_tables *tables, uint32_t service, const uint8_t *address)
+int l4_limit_take(const struct l4_tables *tables, uint32_t service, const uint8_t *address, int again)
 {
 	const uint64_t words[2] = { l4_read64(address), l4_read64(address + 8) };
 	uint32_t half = l4_load_acquire(&tables->control->generation) & 1;
+	const struct l4_service *of = l4_service_at(tables, half, service);
 	int verdict;
 
-	PATIENTLY(verdict, L4_MISS, l4_limit_begin(tables, half, service, words));
+	if (!of)
+		return L4_MISS;
+	if (again)
+		PATIENTLY(verdict, L4_MISS, l4_limit_ask(tables, of, service, words));
+	else
+		PATIENTLY(verdict, L4_MISS, l4_limit_begin(tables, of, service, words));
 	return verdict == L4_UNDECIDED ? L4_FORWARD : verdict;
 }
 

@@ -20,7 +20,7 @@
 #ifndef L4RAW_SRC_STEER_H
 #define L4RAW_SRC_STEER_H
 
-#include "admit.h"
+#include "reuse.h"
 #include "rewrite.h"
 
 /*
@@ -103,8 +103,10 @@ L4_INLINE void l4_follow(const struct l4_headers *headers, const struct l4_value
 	}
 	if (l4_unlikely(flags & L4_TCP_SYN) && values->next_hop &&
 	    (flags & (L4_TCP_FIN | L4_TCP_SYN | L4_TCP_RST | L4_TCP_ACK)) == (L4_TCP_SYN | L4_TCP_ACK)) {
-		seen->to = seen->of_peer = L4_FLOW_ESTABLISHED;
-		seen->sequence = l4_ntohl(headers->acknowledged_be);
+		if (seen->to == L4_FLOW_CLOSING || l4_load(&peer->state) == L4_FLOW_CLOSING) {
+			seen->to = seen->of_peer = L4_FLOW_ESTABLISHED;
+			seen->sequence = l4_ntohl(headers->acknowledged_be);
+		}
 		return;
 	}
 	if (l4_unlikely(flags & (L4_TCP_FIN | L4_TCP_RST))) {
@@ -123,6 +125,26 @@ L4_INLINE void l4_follow(const struct l4_headers *headers, const struct l4_value
 		seen->sequence = l4_ntohl(headers->acknowledged_be);
 }
 
+/* Of a UDP flow both of whose sides are seen: _of_datagram() in l4raw/core/states.py. */
+L4_INLINE void l4_follow_datagram(const struct l4_values *values, const struct l4_flow *peer, struct l4_seen *seen)
+{
+	if (values->next_hop) {
+		seen->to = L4_FLOW_UDP;
+		seen->sequence = seen->now;
+		if (l4_unlikely(values->state != L4_FLOW_UDP))
+			return;
+		seen->sequence = values->sequence;
+		if (l4_unlikely(l4_load(&peer->state) == L4_FLOW_UDP_NEW) &&
+		    l4_elapsed(seen->now, values->sequence) >= L4_STREAM_MS)
+			seen->of_peer = L4_FLOW_UDP;
+		return;
+	}
+	/* The state first: l4_move() writes it after `sequence`. */
+	if (values->state == L4_FLOW_UDP || (l4_load_acquire(&peer->state) == L4_FLOW_UDP &&
+					     l4_elapsed(seen->now, l4_load(&peer->sequence)) >= L4_STREAM_MS))
+		seen->to = L4_FLOW_UDP;
+}
+
 /* Move the other direction's entry to a state, if it is in the one before it: _tell() in l4raw/core/states.py. */
 L4_INLINE void l4_tell(const struct l4_context *context, uint32_t index, uint8_t state)
 {
@@ -137,7 +159,10 @@ L4_INLINE void l4_tell(const struct l4_context *context, uint32_t index, uint8_t
 	seen.now = l4_load(&entry->last_seen);
 	seen.packets = l4_load(&entry->packets);
 	seen.sequence = l4_load(&entry->sequence);
-	if (state == L4_FLOW_ESTABLISHED) {
+	if (state == L4_FLOW_UDP) {
+		before = L4_FLOW_UDP_NEW;
+		seen.sequence = 0;
+	} else if (state == L4_FLOW_ESTABLISHED) {
 		before = l4_load(&entry->next_hop) ? L4_FLOW_HALF_OPEN : L4_FLOW_CLOSING;
 		seen.sequence = l4_ntohl(context->headers.sequence_be);
 	}
@@ -163,7 +188,7 @@ L4_INLINE void l4_note(struct l4_context *context, const struct l4_values *value
 
 	if (!peer) {
 		seen.to = values->state == L4_FLOW_CLOSING && l4_opens(headers) ?
-				  L4_FLOW_ESTABLISHED /* see l4_is_over() */ :
+				  L4_FLOW_ESTABLISHED /* see reuse.h */ :
 				  l4_state_after(values->state, headers->flags);
 		l4_touch(context->tables, (uint32_t)context->flow, context->entry, &seen);
 		return;
@@ -171,34 +196,12 @@ L4_INLINE void l4_note(struct l4_context *context, const struct l4_values *value
 	if (headers->key.protocol == IPPROTO_TCP) {
 		seen.sequence = values->sequence;
 		l4_follow(headers, values, peer, &seen);
-	} else if (values->next_hop || l4_load(&peer->state) == L4_FLOW_UDP) { /* it answers, or asks again after that */
-		seen.to = L4_FLOW_UDP;
+	} else {
+		l4_follow_datagram(values, peer, &seen);
 	}
 	l4_touch(context->tables, (uint32_t)context->flow, context->entry, &seen);
 	if (l4_unlikely(seen.of_peer))
 		l4_tell(context, values->peer - 1, seen.of_peer);
-}
-
-/*
- * Whether a SYN to this service begins a new flow in the place of one that is closing: is_over() in l4raw/core/states.py.
- * 0: the old one was freed; L4_NONE: it is not so; or L4_BUSY.
- */
-L4_INLINE int l4_is_over(const struct l4_context *context, const struct l4_values *values, uint32_t service)
-{
-	const struct l4_service *its = l4_service_at(context->tables, context->half, service);
-	const struct l4_backend *backend = l4_backend_at(context->tables, context->half, values->backend);
-	struct l4_flow *peer = l4_peer_of(context, values);
-
-	if (!l4_opens(&context->headers) || context->headers.key.protocol != IPPROTO_TCP)
-		return L4_NONE;
-	if (values->state != L4_FLOW_CLOSING || (peer && l4_load(&peer->state) != L4_FLOW_CLOSING))
-		return L4_NONE;
-	if (!values->peer && values->service == service && backend && backend->takes_flows)
-		return L4_NONE;
-	/* None that would be refused ends another: _opens_anew() in l4raw/core/steer.py. */
-	if (!its || l4_is_martian(context) || (its->mode != L4_DSR_L2 && context->headers.ttl <= 1))
-		return L4_NONE;
-	return l4_free_flow(context->tables, (uint32_t)context->flow, context->generation, L4_HOPS_IN_LIST);
 }
 
 /* A client's frame of a known flow: on to its backend. */
@@ -335,13 +338,12 @@ L4_INLINE int l4_verdict_of(struct l4_context *context)
 		if (context->flow != L4_NONE && !known)
 			return l4_miss_as(context, L4_MISS_CHANGED);
 	}
-	if (known && l4_unlikely(context->headers.flags & L4_TCP_SYN) && l4_is_vip(context) &&
-	    (service = l4_service_of(context)) >= 0) {
-		int over = l4_is_over(context, &entry, (uint32_t)service);
+	if (known && l4_unlikely((context->headers.flags & L4_TCP_SYN) || entry.state == L4_FLOW_UDP_NEW) &&
+	    l4_opens(&context->headers) && l4_is_vip(context) && (service = l4_service_of(context)) >= 0) {
+		int verdict = l4_reuse(context, &entry, (uint32_t)service, &known);
 
-		if (over == L4_BUSY)
-			return l4_miss_as(context, L4_MISS_BUSY);
-		known = over != 0;
+		if (verdict != L4_UNDECIDED)
+			return verdict;
 	}
 	if (known)
 		return l4_known(context, &entry);

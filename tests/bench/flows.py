@@ -82,7 +82,8 @@ static void write_frame(uint8_t *to, const uint8_t *from, uint32_t number)
 /*
  * For each burst of flows from `first` on the frames of every template, one template
  * after the other; a template that begins with 0xff is the answer to the frame before it, and has the MAC
- * of its arm. Nanoseconds of this thread; `verdicts` gets counts, the last one is the misses'.
+ * of its arm; what follows it comes STREAM_MS later. Nanoseconds of this thread; `verdicts` gets counts, the
+ * last one is the misses'.
  */
 uint64_t lives(const struct l4_tables *tables, const uint8_t *templates, uint32_t kinds, uint32_t size,
 	uint32_t first, uint32_t count, int steer, uint64_t *verdicts)
@@ -116,6 +117,7 @@ uint64_t lives(const struct l4_tables *tables, const uint8_t *templates, uint32_
 				l4_count(tables, &results[j], size);
 				verdicts[results[j].verdict]++;
 			}}
+			tables->control->now += arm * L4_STREAM_MS;
 		}}
 	}}
 	return now_ns() - start;
@@ -173,7 +175,7 @@ class Tallied:
 
 
 def frames_of(protocol: int, mode: Mode) -> list[bytes]:
-    """What makes a flow an established one: of UDP two datagrams, under NAT with an answer in between.
+    """What makes a flow an established one: of UDP two datagrams, under NAT the second long after an answer.
 
     Of TCP, under NAT: a SYN, its SYN-ACK, an ACK, and a FIN.
     """

@@ -4,7 +4,8 @@ A virtual processor may share its core with a neighbour that nobody here sees; t
 everything takes up to twice as long, for seconds or minutes, also by the clock of
 the thread. A yardstick tells: a loop of additions, around each measurement. What
 counts are measurements between two of its readings that are near the best one; how
-long they took has no say in it.
+long they took has no say in it. A neighbour that takes cache or memory alone is
+not seen: where a table is large, that is in the figures.
 """
 
 from __future__ import annotations

@@ -34,13 +34,13 @@ from tests.tables import (
     VIP,
     backends,
     counted,
+    done,
     ip,
     make_tables,
     service,
     shared,
     weighted,
 )
-from tests.unit.test_outage import done
 
 pytestmark = pytest.mark.native
 each_executor = pytest.mark.parametrize("kind", EXECUTORS, ids=lambda kind: kind.name)

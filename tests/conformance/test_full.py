@@ -18,6 +18,8 @@ from l4raw.wire.abi import (
     EVENT_STATELESS,
     FORWARD,
     REPLY,
+    SLOTS,
+    STREAM_MS,
 )
 from tests.crafted import UDP, Tuple5, build
 from tests.executors import EXECUTORS, Executor
@@ -59,11 +61,12 @@ def key_of(client: int, port: int) -> bytes:
 
 
 def prove(balancer: Executor, client: int) -> None:
-    """Its flow is half-open no more: there is a second datagram; under NAT, after an answer."""
+    """Its flow is half-open no more: there is a second datagram; under NAT, long after an answer."""
     known = balancer.tables.flows.look_up(key_of(client, FILLERS))
     assert known
     if known.peer:
         assert balancer.run(answer(client, known.peer[0][0]), 1, 0).verdict == REPLY
+        balancer.tables.now += STREAM_MS
     assert balancer.run(datagram(client, FILLERS), 0, 0).verdict == FORWARD
 
 
@@ -100,6 +103,24 @@ def test_the_one_that_was_silent_longest_goes(executor: type[Executor], mode: Mo
         prove(balancer, client)
     assert tables.total_events()[EVENT_EVICTED_OLDEST] == 100
     assert sum(map(tables.current_flows, range(1, 4))) == flows.used // (2 if mode.is_nat else 1)
+
+
+@each_executor
+def test_the_busiest_flow_does_not_go_because_it_was_seen_a_tick_later(executor: type[Executor]) -> None:
+    """Another queue may have read the clock later, and noted its frame before this one looks."""
+    balancer = filled(executor, dns(FILLERS, Full.EVICT_OLDEST))
+    tables, flows = balancer.tables, balancer.tables.flows
+    tables.now += 5000
+    pair = next(near(tables, key_of(20_000, FILLERS)))
+    places = [bucket * SLOTS + slot for bucket in pair for slot in range(SLOTS)]
+    known = [index for index in places if flows.read(index).state]
+    assert len(known) >= 2
+    busiest, entry = known[-1], flows.read(known[-1])
+    flows.touch(busiest, entry, entry.state, tables.now + 10, entry.packets, entry.sequence)
+    key = flows.key(busiest)
+    assert balancer.run(datagram(20_000, FILLERS), 0, 0).verdict == FORWARD
+    assert tables.total_events()[EVENT_EVICTED_OLDEST] == 1
+    assert flows.find(key) == busiest
 
 
 @each_executor

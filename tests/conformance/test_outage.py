@@ -11,8 +11,7 @@ from l4raw.wire import tcp
 from l4raw.wire.abi import DROP_NO_BACKEND, FORWARD
 from tests.crafted import TCP, Tuple5, build
 from tests.executors import EXECUTORS, Executor, Outcome
-from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, ip, make_tables, service
-from tests.unit.test_outage import done
+from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, done, ip, make_tables, service
 
 pytestmark = pytest.mark.native
 

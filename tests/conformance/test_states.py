@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from l4raw.core.entry import Entry
 from l4raw.core.flows import flow_key
 from l4raw.core.model import Mode, Scheduler
+from l4raw.core.tables import Tables
 from l4raw.wire import tcp
 from l4raw.wire.abi import (
     END_WINDOW,
@@ -15,6 +17,7 @@ from l4raw.wire.abi import (
     FLOW_UDP_NEW,
     FORWARD,
     REPLY,
+    STREAM_MS,
 )
 from l4raw.wire.ipv4 import TCP, UDP
 from tests.crafted import Tuple5, build, tuple_of
@@ -59,6 +62,27 @@ class Conversation:
         assert self.answer(backend, client + 1, tcp.SYN | tcp.ACK).verdict == REPLY
         assert self.say(client + 1, backend + 1).verdict == FORWARD
         assert self.answer(backend + 1, client + 1).verdict == REPLY
+
+    @property
+    def tables(self) -> Tables:
+        return self._balancer.tables
+
+    def another(self, source: int) -> Conversation:
+        """Of another client, of the same service."""
+        return Conversation(self._balancer, self.of.protocol, source.to_bytes(4))
+
+    def clock(self, ms: int) -> None:
+        """Let so much time pass."""
+        self.tables.now = self.tables.now + ms & 0xFFFF_FFFF
+
+    def places(self) -> int:
+        """Half-open flows."""
+        return self.tables.flows.half_open
+
+    def entry(self) -> Entry:
+        """Of the client's direction."""
+        flows = self.tables.flows
+        return flows.read(flows.find(flow_key(*self.of)))
 
     def states(self) -> tuple[int, int]:
         """Of the client's direction, and of the backend's."""
@@ -128,21 +152,75 @@ def test_what_a_backend_takes_in_the_place_of_a_half_closed_connection_is_an_ope
 
 @each_executor
 @each_mode
-def test_a_datagram_that_is_answered_proves_nothing_and_the_one_after_that_does(
-    executor: type[Executor], mode: Mode
-) -> None:
+def test_questions_and_answers_prove_nothing_until_they_last(executor: type[Executor], mode: Mode) -> None:
     it = conversation(executor, mode, UDP)
+    it.clock(-10)  # 2^32 is nothing special
+    for _ in range(3):
+        it.say(0, 0)
+        assert it.states() == (FLOW_UDP_NEW, FLOW_UDP_NEW)
+    for _ in range(3):
+        it.answer(0, 0)
+        it.say(0, 0)
+        assert it.states() == (FLOW_UDP_NEW, FLOW_UDP)
+    it.clock(STREAM_MS - 1)
     it.say(0, 0)
-    assert it.states() == (FLOW_UDP_NEW, FLOW_UDP_NEW)
-    it.answer(0, 0)
     it.answer(0, 0)
     assert it.states() == (FLOW_UDP_NEW, FLOW_UDP)
+    it.clock(1)
     it.say(0, 0)
     assert it.states() == (FLOW_UDP, FLOW_UDP)
 
 
 @each_executor
-def test_invented_questions_that_are_answered_keep_nobody_out(executor: type[Executor]) -> None:
+@each_mode
+def test_who_asks_once_and_is_streamed_to_is_no_question_any_more(
+    executor: type[Executor], mode: Mode
+) -> None:
+    it = conversation(executor, mode, UDP)
+    for _ in range(STREAM_MS // 100):
+        it.answer(0, 0)
+        assert it.states() == (FLOW_UDP_NEW, FLOW_UDP)
+        it.clock(100)
+    it.answer(0, 0)
+    assert it.states() == (FLOW_UDP, FLOW_UDP)
+    before = it.places()
+    for _ in range(3):
+        it.answer(0, 0)
+    assert it.places() == before == 0
+
+
+@each_executor
+@each_mode
+def test_a_clock_that_is_read_a_tick_earlier_makes_no_stream(executor: type[Executor], mode: Mode) -> None:
+    it = conversation(executor, mode, UDP)
+    it.answer(0, 0)
+    it.clock(-10)
+    it.answer(0, 0)
+    it.say(0, 0)
+    assert it.states() == (FLOW_UDP_NEW, FLOW_UDP)
+
+
+@each_executor
+@each_mode
+def test_a_stream_outlives_any_number_of_questions(executor: type[Executor], mode: Mode) -> None:
+    """Under fullnat another client would get what is left of it, at its port."""
+    it = conversation(executor, mode, UDP)
+    it.answer(0, 0)
+    it.clock(STREAM_MS)
+    it.answer(0, 0)
+    for number in range(3 * it.tables.flows.capacity):
+        asked = it.another(0x0B00_0000 + number)
+        assert asked.opened.verdict == FORWARD
+        assert asked.answer(0, 0).verdict == REPLY
+    assert it.answer(0, 0).frame[:6] == CLIENT_MAC
+    assert it.states() == (FLOW_UDP, FLOW_UDP)
+
+
+@each_executor
+@pytest.mark.parametrize("repeated", [1, 2])
+def test_invented_questions_that_are_answered_keep_nobody_out(
+    executor: type[Executor], repeated: int
+) -> None:
     services = [service(Mode.NAT, Scheduler.RR, protocol=protocol) for protocol in (UDP, TCP)]
     balancer = executor(make_tables(services, arms=2, new=executor.new))
     tables = balancer.tables
@@ -151,7 +229,19 @@ def test_invented_questions_that_are_answered_keep_nobody_out(executor: type[Exe
     for number in range(2 * tables.flows.capacity):
         invented = Conversation(balancer, UDP, source=(0x0B00_0000 + number).to_bytes(4))
         assert invented.answer(0, 0).verdict == REPLY
+        for _ in range(1, repeated):
+            assert invented.say(0, 0).verdict == FORWARD
     assert tables.flows.used <= tables.flows.share.limit * 2 + 2
     for number in range(20):
         Conversation(balancer, TCP, source=(0x0A4D_0100 + number).to_bytes(4)).establish()
     assert known.states() == (FLOW_ESTABLISHED, FLOW_ESTABLISHED)
+
+
+@each_executor
+@each_mode
+def test_no_answer_to_a_syn_reopens_what_nobody_has_closed(executor: type[Executor], mode: Mode) -> None:
+    it = conversation(executor, mode)
+    it.establish()
+    it.answer(BACKEND, 4711, tcp.SYN | tcp.ACK)
+    it.say(4711, 0, tcp.RST)
+    assert it.states() == (FLOW_ESTABLISHED, FLOW_ESTABLISHED)

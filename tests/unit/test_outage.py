@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Generator
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -15,19 +15,9 @@ from l4raw.core.outage import without
 from l4raw.core.ring import Ring
 from l4raw.core.tables import Policy, ServiceEntry
 from l4raw.wire.abi import MAGLEV_SLOTS
-from tests.tables import SEED, VIP, backends, ip, make_tables, service, weighted
+from tests.tables import SEED, VIP, backends, done, ip, make_tables, service, weighted
 
 CONSISTENT = [Scheduler.MAGLEV, Scheduler.SH, Scheduler.HRW]
-_T = TypeVar("_T")
-
-
-def done(steps: Generator[None, None, _T]) -> _T:
-    """What a generator returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
 
 
 def policy(scheduler: Scheduler, *weights: int) -> Policy:
