@@ -29,7 +29,7 @@ from .host import CommandError, Host, NamespaceError
 from .nat import nat
 from .process import Log, environment, temporary_folder, tool
 from .servers import web
-from .tap import Failed, Tap, counting
+from .tap import Failed, Tap
 from .topology import NO_CHECK, Topology
 
 REQUESTS: Final = 300
@@ -181,8 +181,7 @@ def show(mode: str, dataplane: str) -> None:
             for tap in taps:
                 stack.callback(tap.close)
             balancer = Balancer(network, dataplane, folder)
-            with counting(taps):
-                answers = many_requests(network.client, f"http://{network.vip}/", REQUESTS)
+            answers = many_requests(network.client, f"http://{network.vip}/", REQUESTS)
             at_balancer, at_client = counts_at_rest(network, taps, equal=mode == "nat")
             last = balancer.stop()
         _report(mode, dataplane, answers, at_balancer, at_client, last, balancer.packet())
