@@ -14,8 +14,8 @@ from l4raw.wire.ipv4 import TCP
 
 def check(draft: Draft, service: DraftService) -> Iterator[Finding]:
     """What cannot be done, or would mean nothing. A value that is wrong already breaks no rule."""
-    table = draft.get((*service.loc, "check"), {})
-    if not isinstance(table, dict) or not table:
+    table = draft.get((*service.loc, "check"), None)
+    if not isinstance(table, dict):
         return
     if table.get("type") == NONE:
         yield from _none(service, table)

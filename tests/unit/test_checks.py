@@ -133,6 +133,8 @@ def test_in_words(config: Config, words: str) -> None:
         ("{ port = 0 }", "80/tcp", "L4R-111", "port 0 is not in 1 to 65535"),
         ("{ fall = 1 }", "53/udp", "L4R-170", "its protocol is UDP, which has no handshake"),
         ("{ fall = 1 }", "0/tcp", "L4R-170", "port 0 is every port: there is none to check"),
+        ("{}", "53/udp", "L4R-170", "its protocol is UDP, which has no handshake"),
+        ("{}", "0/tcp", "L4R-170", "port 0 is every port: there is none to check"),
         ('{ timeout = "3s" }', "80/tcp", "L4R-171", "timeout 3s is longer than interval 2s"),
         ('{ timeout = "1s", interval = "500ms" }', "80/tcp", "L4R-171", "timeout 1s is longer than interval"),
         ('{ type = "none", rise = 1 }', "80/tcp", "L4R-172", 'type "none", so rise means nothing'),
