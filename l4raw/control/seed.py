@@ -43,11 +43,13 @@ def state_dir(environ: Mapping[str, str]) -> Path:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether it is, or would be made, in a folder of this root.
+    """Whether the folder that it is in, or would be made in, is of this root.
 
     To the root of an ordinary user's own namespace, a folder of the host's root is somebody else's
-    (user_namespaces(7), "Unmapped user and group IDs"). That a write fails is no reason to look elsewhere.
+    (user_namespaces(7), "Unmapped user and group IDs"). Whose it is itself, and that a write fails, is no
+    reason to look elsewhere: another seed would move flows.
     """
+    folder = folder.parent
     while not folder.exists():
         folder = folder.parent
     return _owner(folder) == 0

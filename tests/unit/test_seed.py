@@ -56,6 +56,16 @@ def test_a_folder_of_ours_that_cannot_be_written_to_is_still_the_one(
     assert ring_seed(state_dir({"XDG_STATE_HOME": str(tmp_path / "other")})) == kept
 
 
+def test_whose_the_folder_is_moves_no_flow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It was restored from a backup, or a unit runs as another user."""
+    folder = tmp_path / "l4raw"
+    kept = ring_seed(folder)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(module, "SYSTEM", folder)
+    monkeypatch.setattr(module, "_owner", lambda path: 990 if path == folder else 0)
+    assert ring_seed(state_dir({"XDG_STATE_HOME": str(tmp_path / "other")})) == kept
+
+
 def test_a_folder_that_may_not_be_looked_into_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(_: Path) -> bool:
         raise PermissionError(13, "Permission denied")
