@@ -133,17 +133,25 @@ MUTANTS = {
     "backend's new SYN": Patch(STEER, "if (l4_unlikely(flags & L4_TCP_SYN) && values", "if (0 && values"),
     "client end stays": Patch(STEER, "seen->to = seen->of_peer = L4_FLOW_EST", "seen->to = L4_FLOW_EST"),
     "silent backend": Patch(STEER, "\t\t\tseen->of_peer = L4_FLOW_ESTABLISHED;", "\t\t\t;"),
-    "SYN of a closing flow": Patch(REUSE, "!stays && (values->state == L4_FLOW_CLOSING ||", "!stays && ("),
-    "SYN of a half-closed flow": Patch(REUSE, "other == L4_FLOW_CLOSING ||", "1 ||"),
+    "SYN of an open flow": Patch(REUSE, "return values->state == L4_FLOW_HALF_OPEN &&", "return "),
+    "SYN of a half-closed flow": Patch(
+        REUSE, "return l4_load(&peer->state) == L4_FLOW_CLOSING;", "return 1;"
+    ),
     "forged end and SYN": Patch(REUSE, "stays = values->service == service", "stays = 0"),
     "SYN to a backend that drains": Patch(REUSE, "backend && backend->takes_flows;", "backend;"),
-    "SYN that nobody answers": Patch(REUSE, "!stays && l4_is_half_open(values->state)", "0"),
-    "SYN after an end alone": Patch(REUSE, ", l4_load(&peer->last_seen)) >= L4_STREAM_MS", ", 0) >= 0"),
-    "SYN that is not asked": Patch(REUSE, "values->state == L4_FLOW_CLOSING ? l4_asked", "0 ? l4_asked"),
+    "SYN that nobody answers": Patch(REUSE, "return l4_is_half_open(values->state) &&", "return 0 &&"),
+    "SYN whose answer is on its way": Patch(REUSE, "values->last_seen) >= L4_STREAM_MS", "0) >= 0"),
+    "SYN to nobody": Patch(REUSE, "!service->ring_size || ", ""),
+    "SYN of who is denied": Patch(REUSE, "!l4_may_open(context, service) ||\n", "\n"),
+    "port without rest": Patch(REUSE, "of_flow->mode == L4_FULLNAT", "0"),
+    "SYN that is not asked": Patch(STEER, "entry->state == L4_FLOW_CLOSING) && l4_opens", "0) && l4_opens"),
     "asks twice": Patch(STEER, "l4_elapsed(seen->now, l4_load(&peer->sequence)) >= L4_STREAM_MS", "1"),
+    "answer in a full table": Patch(STEER, "&& l4_is_half_empty(tables))", ")"),
+    "half of the table": Patch(
+        TOUCH, "return 2 * l4_load(&control->used) <", "return 4 * l4_load(&control->used) <"
+    ),
     "no answer seen": Patch(STEER, "(l4_load_acquire(&peer->state) == L4_FLOW_UDP &&", "(1 &&"),
-    "a stream": Patch(STEER, "seen->of_peer = L4_FLOW_UDP;", ";"),
-    "a stream at once": Patch(STEER, "l4_elapsed(seen->now, values->sequence) >= L4_STREAM_MS", "1"),
+    "asked and counted": Patch(REUSE, "context->headers.key.src, 0);", "context->headers.key.src, 1);"),
     "ports of a source hash": Patch(
         ADMIT, "key->src, key->src, 0, 0) >> 32", "key->src, key->src, key->ports, 0) >> 32"
     ),
@@ -201,7 +209,7 @@ MUTANTS = {
     "brim": Patch(COUNTS, "(uint64_t)level + L4_LEVEL_OF_FLOW > ", "(uint64_t)level > "),
     "leaks for ever": Patch(COUNTS, "silent < L4_LEAK_MS ? silent : L4_LEAK_MS", "silent + 1"),
     "refused, and counted": Patch(
-        COUNTS, "if (verdict != L4_UNDECIDED)\n\t\tl4_add(&usage->flows, -1u);", "(void)0;"
+        COUNTS, "if (more && verdict != L4_UNDECIDED)\n\t\tl4_add(&usage->flows, -1u);", "(void)0;"
     ),
     "clients of all services": Patch(
         COUNTS, "l4_ports(0, l4_htons((uint16_t)service))", "l4_ports(0, (uint16_t)(0 * service))"

@@ -110,6 +110,7 @@ SOME_V6 = Acl(
     deny=((ip("2001:db8:78::"), 48), (ip("2001:db8:77:6::"), 63)),
 )
 """Lists that let some clients in and others not, at every depth."""
+FEWER = Acl(deny=tuple((client, 32) for client in CLIENTS[::2]))
 FEW = (Snat(SNAT[0], 1000, 1002),)
 """A pool that is exhausted often."""
 MANY = (Snat(SNAT[1], 2000, 2000), Snat(SNAT[0], 1002, 1040), Snat(SNAT[1], 65_400, 65_535))
@@ -176,18 +177,22 @@ _OFTEN = {"one": 9, "other": 9, "nat few": 7, "few6": 3} | {
 }
 CHOSEN = tuple(s for s in SERVICES for _ in range(_OFTEN.get(s.name, 1)))
 """New flows go to these: more often to those whose refusals are rare, or whose ports rest."""
-_OTHER = {s.name: replace(s, scheduler=WLC) for s in SERVICES if s.name == "often"} | {
-    s.name: replace(s, backends=(replace(s.backends[0], weight=0), *s.backends[1:]))
-    for s in SERVICES
-    if s.affinity
-}
+_OTHER = (
+    {s.name: replace(s, scheduler=WLC) for s in SERVICES if s.name == "often"}
+    | {s.name: replace(s, acl=FEWER) for s in SERVICES if s.name in ("other", "nat one each")}
+    | {
+        s.name: replace(s, backends=(replace(s.backends[0], weight=0), *s.backends[1:]))
+        for s in SERVICES
+        if s.affinity
+    }
+)
 CHOICES = (
     SERVICES,
     tuple(s for s in SERVICES if s.vip != VIPS[1]),
     tuple(_OTHER.get(s.name, s) for s in SERVICES if s.name not in ("web", "one", "all dns", "full too")),
 )
 """What reloads switch between: the second loses a VIP; the third some services, and changes
-a scheduler and weights."""
+a scheduler, access lists and weights."""
 
 
 def ports_for(service: Service) -> int:
@@ -216,9 +221,14 @@ def make_policies() -> list[Policy]:
         policies.append(compile_policy(choice, hops, SEED, timeouts, before, SOURCES))
     # The first once more: it must know the numbers of all.
     policies[0] = compile_policy(CHOICES[0], hops, SEED, timeouts, policies[-1], SOURCES)
-    down = {each.number for each in policies[0].backends if each and each.backend.name == B[0].name}
-    policies.append(done(without(policies[0], down, SEED)))
-    return policies
+    return [*policies, _outage(policies[0], 1), _outage(policies[2], 2)]
+
+
+def _outage(policy: Policy, count: int) -> Policy:
+    """The same without the first backends, which leaves some services none."""
+    names = {backend.name for backend in B[:count]}
+    down = {each.number for each in policy.backends if each and each.backend.name in names}
+    return done(without(policy, down, SEED))
 
 
 class Given(NamedTuple):

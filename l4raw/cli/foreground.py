@@ -38,7 +38,10 @@ _SHORT: Final = {
     "drop_flows_full": "new flows are refused, {count}",
 }
 """What the flow table has no room for, by its counter."""
-_WHY: Final = ("a flood, a scan, or single datagrams", "the flow table is full: raise flow_memory")
+_WHY: Final = (
+    "a flood, a scan, or clients that send one datagram in a while",
+    "the flow table is full: raise flow_memory",
+)
 """Of a table that has room, and of one that has little."""
 _ERASE_LINE: Final = "\r\x1b[K"
 

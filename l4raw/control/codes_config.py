@@ -87,7 +87,7 @@ CONFIG = (
     Code(
         "L4R-114",
         "not a size or a duration",
-        "a number without a unit could be read in two ways.",
+        "a number without a unit could be read in two ways, and every unit has one name.",
         'sizes: "64MiB" (KiB, MiB, GiB); durations: "60s" (ms, s, m, h)',
     ),
     Code(

@@ -108,7 +108,7 @@ KEYS = (
     ),
     Code(
         "L4R-167",
-        "an access list that allows nobody, or everybody",
+        "an access list that allows nobody",
         "an empty `allow` would let everybody in, which is what no list does; whoever wrote it may have meant"
         " nobody.",
         'name the networks; remove `allow` for everybody; for nobody, write deny = ["0.0.0.0/0"], or "::/0"',

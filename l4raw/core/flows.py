@@ -226,6 +226,11 @@ class FlowTable:
             _U32.pack_into(buffer, offset + _SEQUENCE, sequence)
         _U32.pack_into(buffer, offset + _PACKETS, packets & _WRAP)
 
+    @property
+    def is_half_empty(self) -> bool:
+        """Whether less than half of the capacity is in use."""
+        return 2 * self.used < self.capacity
+
     def renew(self, index: int, lock: int, backend: int, now: int) -> bool:
         """Note a client's choice: see affinity.py. False: the entry is not what it was at `lock`."""
         entry = self.read(index)

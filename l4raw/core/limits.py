@@ -77,6 +77,13 @@ class Counts:
 
         `service` is its number, `now` in ms modulo 2^32.
         """
+        return self._take(service, limits, address, now, 1)
+
+    def ask(self, service: int, limits: Limits, address: bytes, now: int) -> Verdict:
+        """The same of a flow that is counted already: it is asked for the rates alone, and fills them."""
+        return self._take(service, replace(limits, flows=0, client_flows=0), address, now, 0)
+
+    def _take(self, service: int, limits: Limits, address: bytes, now: int, more: int) -> Verdict:
         usage = service * USAGE.size
         level, stamp, flows, tracked = USAGE.unpack_from(self.usage, usage)
         place, client_level, client_flows, client_now = None, 0, 0, now
@@ -100,18 +107,12 @@ class Counts:
                 return DROP_SERVICE_RATE
             level, stamp = level + _FLOW, service_now
         if place:
-            level_now = client_level + _FLOW if limits.client_new_per_s else 0
-            CLIENT.pack_into(self.clients, place.offset, place.tag, client_flows + 1, client_now, level_now)
-            tracked += 1
-        USAGE.pack_into(self.usage, usage, level, stamp, flows + 1, tracked)
+            client_level = client_level + _FLOW if limits.client_new_per_s else 0
+            values = place.tag, client_flows + more, client_now, client_level
+            CLIENT.pack_into(self.clients, place.offset, *values)
+            tracked += more
+        USAGE.pack_into(self.usage, usage, level, stamp, flows + more, tracked)
         return FORWARD
-
-    def ask(self, service: int, limits: Limits, address: bytes, now: int) -> Verdict:
-        """The same of a flow that is counted already, so it is asked for the rates alone."""
-        verdict = self.take(service, replace(limits, flows=0, client_flows=0), address, now)
-        if verdict == FORWARD:
-            self.end(service, address)
-        return verdict
 
     def end(self, service: int, address: bytes) -> None:
         """A flow that was counted is gone, or did not come about."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from l4raw.core.entry import Entry
 from l4raw.core.tables import Tables
 from l4raw.wire.abi import FLOW_RESTING
 
@@ -22,8 +23,22 @@ REST_MS: Final = 30_000
 _WRAP: Final = 0xFFFF_FFFF
 
 
-def rest(tables: Tables, reply_key: bytes, service: int, backend: int) -> None:
-    """Let the port of a flow rest, whose entries have just been freed, if there is room for that."""
+def end(tables: Tables, index: int, entry: Entry) -> bool:
+    """Free a flow by one of its entries, and let its port rest. False: that was another flow's by now."""
+    service = tables.policy.by_number[entry.service]
+    assert service is not None, "an entry names a service of the policy"
+    reply_key = b""
+    if service.pool and entry.peer:
+        reply_key = tables.flows.key(index if entry.next_hop else entry.peer - 1)
+    if not tables.free(index, entry.lock):
+        return False
+    if reply_key:
+        _rest(tables, reply_key, entry.service, entry.backend)
+    return True
+
+
+def _rest(tables: Tables, reply_key: bytes, service: int, backend: int) -> None:
+    """If there is room for that."""
     flows = tables.flows
     index = flows.insert(reply_key, FLOW_RESTING, service, backend, 0, tables.now)
     if index >= 0:

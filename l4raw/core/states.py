@@ -10,18 +10,21 @@ to select a timeout, and to tell flows that have proved nothing from others.
     (one side)      without SYN, FIN and RST;     whatever its sequence
                     its second datagram           number
     NAT             the client acknowledges the   either side's, if its
-    (both sides)    backend's SYN; either side    sequence number is plausible
-                    sends a datagram STREAM_MS
-                    after the first answer
+    (both sides)    backend's SYN; a datagram is  sequence number is plausible
+                    answered, and, where half of
+                    the table is in use, the
+                    client sends another one
+                    STREAM_MS later
 
 Under NAT each direction has a state, and the one that is further on sets the
 timeout. Nobody else than the client makes a TCP flow an established one: who
 invents a source address does not see the answer to his SYN, and cannot
 acknowledge it. A datagram proves nothing, and its answer neither: an invented
-question is answered as well as another. What lasts is a stream, as for Linux
-(nf_conntrack_proto_udp.c): who invents one must keep it up for STREAM_MS, while
-the share of half-open flows turns over. A FIN ends its own direction; the other
-may go on for long (RFC 9293, section 3.6). A RST ends both, if its number is
+question is answered as well as another, and many servers repeat an answer. So
+an answer suffices only while less than half of the table is in use. Beyond that
+a stream does, of the client: who invents one must keep it up for STREAM_MS,
+while the share of half-open flows turns over. A FIN ends its own direction; the
+other may go on for long (RFC 9293, section 3.6). A RST ends both, if its number is
 what the other side has acknowledged, no more and no less (RFC 5961, section
 3.2): one whose sender had more on its way ends its own direction. So with two
 arms, where nobody on the clients' side can speak for a backend, whoever guesses
@@ -42,7 +45,7 @@ from __future__ import annotations
 from typing import Final
 
 from l4raw.core.entry import HALF_OPEN, Entry
-from l4raw.core.resting import rest, wake
+from l4raw.core.resting import end, wake
 from l4raw.core.tables import Tables
 from l4raw.core.timeouts import elapsed
 from l4raw.wire import ipv4, tcp
@@ -140,14 +143,15 @@ def _tell(tables: Tables, flow: int, state: int, headers: Headers) -> None:
 
 
 def _of_datagram(tables: Tables, entry: Entry) -> tuple[int, int, int]:
-    """As _of_two(), for UDP. Of the backend's entry `sequence` is when it first answered, in ms."""
-    now, peer = tables.now, tables.flows.read(entry.peer - 1)
+    """As _of_two(), for UDP. The sequence of the backend's entry is when it first answered, in ms."""
+    flows, peer = tables.flows, tables.flows.read(entry.peer - 1)
     if entry.next_hop:
-        if entry.state != FLOW_UDP:
-            return FLOW_UDP, now, FLOW_FREE
-        is_new = peer.state == FLOW_UDP_NEW and elapsed(now, entry.sequence) >= STREAM_MS
-        return FLOW_UDP, entry.sequence, FLOW_UDP if is_new else FLOW_FREE
-    if entry.state == FLOW_UDP_NEW and (peer.state != FLOW_UDP or elapsed(now, peer.sequence) < STREAM_MS):
+        answered = entry.sequence if entry.state == FLOW_UDP else tables.now
+        suffices = peer.state == FLOW_UDP_NEW and flows.is_half_empty
+        return FLOW_UDP, answered, FLOW_UDP if suffices else FLOW_FREE
+    if entry.state == FLOW_UDP_NEW and (
+        peer.state != FLOW_UDP or elapsed(tables.now, peer.sequence) < STREAM_MS
+    ):
         return FLOW_UDP_NEW, entry.sequence, FLOW_FREE
     return FLOW_UDP, 0, FLOW_FREE
 
@@ -228,15 +232,7 @@ def expire(tables: Tables, budget: int) -> int:
         service = tables.policy.by_number[entry.service]
         assert service is not None, "an entry names a service of the policy"
         if silent > service.timeouts[state]:
-            replies = _reply_key(tables, index, entry) if service.pool and entry.peer else b""
-            if tables.free(index, entry.lock):
-                freed += entry.state != FLOW_AFFINITY
-                if replies:
-                    rest(tables, replies, entry.service, entry.backend)
+            freed += end(tables, index, entry) and entry.state != FLOW_AFFINITY
     wake(tables, budget)
     return freed
 
-
-def _reply_key(tables: Tables, index: int, entry: Entry) -> bytes:
-    """The key of the direction to the client, which has a next hop."""
-    return tables.flows.key(index if entry.next_hop else entry.peer - 1)

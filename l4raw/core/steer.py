@@ -16,7 +16,7 @@ decisions over the same tables.
 from __future__ import annotations
 
 from l4raw.core import fragments, portless, rewrite
-from l4raw.core.admit import admit
+from l4raw.core.admit import admit, opens
 from l4raw.core.answers import answered
 from l4raw.core.decision import Decision
 from l4raw.core.flows import flow_key
@@ -24,7 +24,7 @@ from l4raw.core.full import without_entry
 from l4raw.core.mss import clamp
 from l4raw.core.mtu import fit
 from l4raw.core.path_mtu import limit
-from l4raw.core.reuse import reuse
+from l4raw.core.reuse import ask, reuse
 from l4raw.core.snat import stray
 from l4raw.core.states import note
 from l4raw.core.tables import Tables
@@ -34,6 +34,7 @@ from l4raw.wire.abi import (
     DROP_NEXT_HOP_UNKNOWN,
     DROP_NO_SERVICE,
     DROP_TTL,
+    FLOW_CLOSING,
     FLOW_UDP_NEW,
     FORWARD,
     PASS_OTHER_MAC,
@@ -85,10 +86,7 @@ def _to_vip(frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tab
     key = flow_key(headers.src, headers.sport, headers.dst, headers.dport, headers.protocol)
     known, pick, source = flows.look_up(key), None, None
     if known and (headers.flags & tcp.SYN or known.entry.state == FLOW_UDP_NEW):
-        found = reuse(known, headers, arm, service, tables)
-        if isinstance(found, int):
-            return Decision(found, headers, service)
-        known = found
+        known = reuse(known, headers, arm, service, tables)
     if known is None:
         verdict, flow, pick, source = admit(headers, key, arm, service, tables)
         known = flows.look_up(key) if flow >= 0 else None
@@ -96,7 +94,7 @@ def _to_vip(frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tab
             ended = without_entry(verdict, pick, headers, service, tables)
             return answered(frame, ended, arm, partial, tables)
     flow, entry, peer = known
-    service, backend = policy.by_number[entry.service], policy.backends[entry.backend]
+    wanted, service, backend = service, policy.by_number[entry.service], policy.backends[entry.backend]
     assert service is not None and backend is not None, "the policy keeps what a flow names"
     mode = service.service.mode
     if mode.routes and headers.ttl <= 1:  # RFC 1812 section 5.3.1, RFC 8200 section 3
@@ -104,6 +102,8 @@ def _to_vip(frame: bytes | Frame, headers: Headers, arm: int, partial: bool, tab
     own_mac, mac = tables.arms[backend.arm].mac, hops.macs[backend.next_hop]
     if mac is None:
         return Decision(DROP_NEXT_HOP_UNKNOWN, headers, service, backend, flow)
+    if entry.state == FLOW_CLOSING and opens(headers) and (why := ask(tables, headers, wanted)) != FORWARD:
+        return Decision(why, headers, service, backend, flow)
     note(tables, flow, entry, headers, first=pick is not None)
     if peer:
         edits = _as_flipped(headers, own_mac, mac, peer, partial)

@@ -23,16 +23,9 @@ class SharedCounts(Counts):
         super().__init__(hash_key, usage, clients, sizes.client_buckets)
         self._view = view
 
-    def take(self, service: int, limits: Limits, address: bytes, now: int) -> Verdict:
-        """Count a new flow; limits and time are those of the tables."""
-        return self._take(service, address, again=False)
-
-    def ask(self, service: int, limits: Limits, address: bytes, now: int) -> Verdict:
-        """What the rates say to one that is counted already."""
-        return self._take(service, address, again=True)
-
-    def _take(self, service: int, address: bytes, again: bool) -> Verdict:
-        verdict = native.lib.l4_limit_take(self._view, service, mapped(address), again)
+    def _take(self, service: int, limits: Limits, address: bytes, now: int, more: int) -> Verdict:
+        """Limits and time are those of the tables."""
+        verdict = native.lib.l4_limit_take(self._view, service, mapped(address), more)
         if verdict == MISS:
             raise RuntimeError(
                 "take: a lock of the tables was held for seconds; the thread that has it is stuck"

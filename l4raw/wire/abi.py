@@ -12,7 +12,7 @@ from typing import Final, NewType
 Verdict = NewType("Verdict", int)
 """What became of a frame. An index into VERDICT_NAMES and VERDICT_SENTENCES."""
 
-ABI_VERSION: Final = 20
+ABI_VERSION: Final = 21
 
 # enum l4_limit
 BURST: Final = 64
@@ -322,7 +322,7 @@ MISS_SENTENCES: Final[tuple[str, ...]] = (
     "how its service picks a backend is no look-up here",
     "longer than what every arm takes, or the path of its tunnel: it is refused or cut",
     "the first ports that its flow tries are taken, but its pool has others",
-    "the flow table is full, but ports that rest can give way",
+    "a port of a SNAT pool is to rest; or the flow table is full, and ports that rest can give way",
     "an ICMP error, which follows the flow that it quotes",
     "no room in front of the frame for a tunnel's headers",
     "a fragment, which follows the first one of its datagram",

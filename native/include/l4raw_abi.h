@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 20 };
+enum { L4_ABI_VERSION = 21 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -48,7 +48,7 @@ enum l4_limit {
 	L4_LOOK = 256,             /* places that are looked at for the oldest flow, before Python looks on */
 	L4_OPEN_WINDOW = 65536,    /* bytes by which a client's first ACK may be ahead of the backend's SYN */
 	L4_END_WINDOW = 4194304,   /* bytes by which a FIN or RST may be ahead of what was acknowledged */
-	L4_STREAM_MS = 2000,       /* of two-sided UDP from the first answer on: then it is a stream */
+	L4_STREAM_MS = 2000,       /* from a first answer on: then UDP is a stream; DSR's SYNs: then nobody answers */
 	L4_SERVICES = 1024,
 	L4_BACKENDS = 65535,       /* of all services together; index 0 is none */
 	L4_NEXT_HOPS = 65535,      /* index 0 is none */
@@ -134,7 +134,7 @@ enum l4_verdict { L4_VERDICTS(L4_VERDICT_ENUM) L4_VERDICT_COUNT };
 	_(RULE, "how its service picks a backend is no look-up here") \
 	_(TOO_LONG, "longer than what every arm takes, or the path of its tunnel: it is refused or cut") \
 	_(PORTS, "the first ports that its flow tries are taken, but its pool has others") \
-	_(REST, "the flow table is full, but ports that rest can give way") \
+	_(REST, "a port of a SNAT pool is to rest; or the flow table is full, and ports that rest can give way") \
 	_(ICMP_ERROR, "an ICMP error, which follows the flow that it quotes") \
 	_(FRONT, "no room in front of the frame for a tunnel's headers") \
 	_(FRAGMENT, "a fragment, which follows the first one of its datagram") \

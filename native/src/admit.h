@@ -414,7 +414,7 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 		return l4_miss_as(context, L4_MISS_TOO_LONG);
 	}
 
-	refused = l4_limit_begin(tables, service, service_number, context->headers.key.src);
+	refused = l4_limit_begin(tables, service, service_number, context->headers.key.src, 1);
 	if (refused != L4_UNDECIDED) {
 		if (refused != L4_MISS)
 			return refused;

@@ -96,21 +96,22 @@ L4_INLINE int l4_fill_level(struct l4_usage *usage, uint32_t rate, uint32_t now)
 	return L4_MISS;
 }
 
-/* Count a new flow of a service. L4_UNDECIDED, or a verdict, or L4_MISS; then it is not counted. */
-L4_INLINE int l4_count_flow(struct l4_usage *usage, const struct l4_service *service, uint32_t now)
+/* Count a new flow of a service; or `more` is 0. L4_UNDECIDED, or a verdict, or L4_MISS; then it is not counted. */
+L4_INLINE int l4_count_flow(struct l4_usage *usage, const struct l4_service *service, uint32_t now, uint32_t more)
 {
-	uint32_t flows = l4_add(&usage->flows, 1u);
-	int verdict = service->flows && flows >= service->flows ? L4_DROP_SERVICE_FLOWS :
-								   l4_fill_level(usage, service->new_per_s, now);
+	uint32_t flows = more ? l4_add(&usage->flows, 1u) : 0;
+	int verdict = more && service->flows && flows >= service->flows ?
+			      L4_DROP_SERVICE_FLOWS :
+			      l4_fill_level(usage, service->new_per_s, now);
 
-	if (verdict != L4_UNDECIDED)
+	if (more && verdict != L4_UNDECIDED)
 		l4_add(&usage->flows, -1u);
 	return verdict;
 }
 
 /* The same for its client too, whose bucket is locked. */
 L4_INLINE int l4_count_client(struct l4_usage *usage, const struct l4_service *service, struct l4_clients *clients,
-			      uint32_t tag, uint32_t now)
+			      uint32_t tag, uint32_t now, uint32_t more)
 {
 	struct l4_client *place = l4_place_of(clients, tag, now), was = { .tag = tag };
 	uint32_t rate = service->client_new_per_s, at = now;
@@ -122,25 +123,28 @@ L4_INLINE int l4_count_client(struct l4_usage *usage, const struct l4_service *s
 			at = l4_on_time(now, was.stamp, was.level);
 		}
 		was.level = l4_leaked(was.level, rate, at - was.stamp);
-		if (service->client_flows && was.flows >= service->client_flows)
+		if (more && service->client_flows && was.flows >= service->client_flows)
 			return L4_DROP_CLIENT_FLOWS;
 		if (l4_over(was.level, rate))
 			return L4_DROP_CLIENT_RATE;
 	}
-	verdict = l4_count_flow(usage, service, now);
+	verdict = l4_count_flow(usage, service, now, more);
 	if (verdict != L4_UNDECIDED || !place)
 		return verdict;
 	place->tag = tag;
-	place->flows = was.flows + 1;
+	place->flows = was.flows + more;
 	place->stamp = at;
 	place->level = rate ? was.level + L4_LEVEL_OF_FLOW : 0;
-	l4_add(&usage->tracked, 1u);
+	l4_add(&usage->tracked, more);
 	return L4_UNDECIDED;
 }
 
-/* Counts.take(): L4_UNDECIDED, or the verdict that refuses a new flow; or L4_MISS, and nothing is counted. */
+/*
+ * Counts.take(), or with `more` 0 Counts.ask(): L4_UNDECIDED, or the verdict that refuses a flow; or L4_MISS, and
+ * nothing is counted.
+ */
 L4_INLINE int l4_limit_begin(const struct l4_tables *tables, const struct l4_service *service, uint32_t number,
-			     const uint64_t *address)
+			     const uint64_t *address, uint32_t more)
 {
 	struct l4_usage *usage = l4_usage_at(tables, number);
 	uint32_t now = l4_load(&l4_control_of(tables)->now);
@@ -150,13 +154,13 @@ L4_INLINE int l4_limit_begin(const struct l4_tables *tables, const struct l4_ser
 
 	if (!usage)
 		return L4_MISS;
-	if (!service->client_flows && !service->client_new_per_s)
-		return l4_count_flow(usage, service, now);
+	if (!service->client_new_per_s && (!more || !service->client_flows))
+		return l4_count_flow(usage, service, now, more);
 	client = l4_client_of(tables, number, address);
 	clients = l4_clients_at(tables, client.bucket);
 	if (!clients || !l4_try_lock(&clients->lock))
 		return L4_MISS;
-	verdict = l4_count_client(usage, service, clients, client.tag, now);
+	verdict = l4_count_client(usage, service, clients, client.tag, now, more);
 	l4_unlock(&clients->lock);
 	return verdict;
 }
@@ -229,22 +233,6 @@ L4_INLINE bool l4_limit_finish(const struct l4_tables *tables, uint32_t number, 
 	if (clients)
 		l4_unlock(&clients->lock);
 	return true;
-}
-
-/* Counts.ask(): the same of a flow that is counted already, so it is asked for the rates alone. */
-L4_INLINE int l4_limit_ask(const struct l4_tables *tables, const struct l4_service *service, uint32_t number,
-			   const uint64_t *address)
-{
-	struct l4_service rates = *service;
-	uint32_t tries;
-	int verdict;
-
-	rates.flows = rates.client_flows = 0;
-	verdict = l4_limit_begin(tables, &rates, number, address);
-	for (tries = 0; tries < L4_TRIES && verdict == L4_UNDECIDED; tries++)
-		if (l4_limit_finish(tables, number, address, 0))
-			break;
-	return verdict;
 }
 
 #endif

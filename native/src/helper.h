@@ -104,11 +104,11 @@ void l4_place_drop(const struct l4_tables *tables, uint32_t place);
  * Limits. `address` is 16 bytes, IPv4-mapped.
  *
  * l4_limit_take: count a new flow of a service. L4_FORWARD, the verdict that
- *     refuses it, or L4_MISS if a lock was held. `again`: it is counted
- *     already; only the rates are asked.
+ *     refuses it, or L4_MISS if a lock was held. `more`: 1; or 0, if it is
+ *     counted already: then only the rates are asked.
  * l4_limit_end: it is gone. 0, or L4_BUSY.
  */
-int l4_limit_take(const struct l4_tables *tables, uint32_t service, const uint8_t *address, int again);
+int l4_limit_take(const struct l4_tables *tables, uint32_t service, const uint8_t *address, uint32_t more);
 int l4_limit_end(const struct l4_tables *tables, uint32_t service, const uint8_t *address);
 
 /*

@@ -213,7 +213,7 @@ int l4_hop_release(const struct l4_tables *tables, uint32_t index)
 	return done ? 0 : L4_BUSY;
 }
 
-int l4_limit_take(const struct l4_tables *tables, uint32_t service, const uint8_t *address, int again)
+int l4_limit_take(const struct l4_tables *tables, uint32_t service, const uint8_t *address, uint32_t more)
 {
 	const uint64_t words[2] = { l4_read64(address), l4_read64(address + 8) };
 	uint32_t half = l4_load_acquire(&tables->control->generation) & 1;
@@ -222,10 +222,7 @@ int l4_limit_take(const struct l4_tables *tables, uint32_t service, const uint8_
 
 	if (!of)
 		return L4_MISS;
-	if (again)
-		PATIENTLY(verdict, L4_MISS, l4_limit_ask(tables, of, service, words));
-	else
-		PATIENTLY(verdict, L4_MISS, l4_limit_begin(tables, of, service, words));
+	PATIENTLY(verdict, L4_MISS, l4_limit_begin(tables, of, service, words, more));
 	return verdict == L4_UNDECIDED ? L4_FORWARD : verdict;
 }
 

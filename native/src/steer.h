@@ -126,16 +126,13 @@ L4_INLINE void l4_follow(const struct l4_headers *headers, const struct l4_value
 }
 
 /* Of a UDP flow both of whose sides are seen: _of_datagram() in l4raw/core/states.py. */
-L4_INLINE void l4_follow_datagram(const struct l4_values *values, const struct l4_flow *peer, struct l4_seen *seen)
+L4_INLINE void l4_follow_datagram(const struct l4_tables *tables, const struct l4_values *values,
+				  const struct l4_flow *peer, struct l4_seen *seen)
 {
 	if (values->next_hop) {
 		seen->to = L4_FLOW_UDP;
-		seen->sequence = seen->now;
-		if (l4_unlikely(values->state != L4_FLOW_UDP))
-			return;
-		seen->sequence = values->sequence;
-		if (l4_unlikely(l4_load(&peer->state) == L4_FLOW_UDP_NEW) &&
-		    l4_elapsed(seen->now, values->sequence) >= L4_STREAM_MS)
+		seen->sequence = values->state == L4_FLOW_UDP ? values->sequence : seen->now;
+		if (l4_unlikely(l4_load(&peer->state) == L4_FLOW_UDP_NEW) && l4_is_half_empty(tables))
 			seen->of_peer = L4_FLOW_UDP;
 		return;
 	}
@@ -197,7 +194,7 @@ L4_INLINE void l4_note(struct l4_context *context, const struct l4_values *value
 		seen.sequence = values->sequence;
 		l4_follow(headers, values, peer, &seen);
 	} else {
-		l4_follow_datagram(values, peer, &seen);
+		l4_follow_datagram(context->tables, values, peer, &seen);
 	}
 	l4_touch(context->tables, (uint32_t)context->flow, context->entry, &seen);
 	if (l4_unlikely(seen.of_peer))
@@ -226,6 +223,13 @@ L4_INLINE int l4_go_on(struct l4_context *context, const struct l4_values *entry
 	}
 	if (entry->peer && !l4_flip(context, entry))
 		return l4_miss_as(context, L4_MISS_CHANGED);
+	/* Last, as it counts. */
+	if (l4_unlikely(entry->state == L4_FLOW_CLOSING) && l4_opens(&context->headers)) {
+		int verdict = l4_ask(context);
+
+		if (verdict != L4_UNDECIDED)
+			return verdict;
+	}
 	l4_note(context, entry);
 	return l4_to_backend(context, backend, entry->backend, hop);
 }

@@ -20,6 +20,14 @@ L4_INLINE bool l4_is_half_open(uint8_t state)
 	return state == L4_FLOW_HALF_OPEN || state == L4_FLOW_UDP_NEW;
 }
 
+/* Whether less than half of the capacity is in use. */
+L4_INLINE bool l4_is_half_empty(const struct l4_tables *tables)
+{
+	const struct l4_control *control = l4_control_of(tables);
+
+	return 2 * l4_load(&control->used) < control->flow_capacity;
+}
+
 /* Whether it is the client's entry of a half-open flow, which has a place: Entry.has_place in l4raw/core/entry.py. */
 L4_INLINE bool l4_has_place(const struct l4_flow *entry)
 {

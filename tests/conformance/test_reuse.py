@@ -6,19 +6,37 @@ from dataclasses import replace
 
 import pytest
 
-from l4raw.core.model import Acl, Limits, Mode, Scheduler, Service
+from l4raw.core.limits import CLIENT as PLACE
+from l4raw.core.limits import CLIENTS_SIZE, USAGE
+from l4raw.core.model import Acl, Limits, Mode, Scheduler, Service, Snat
 from l4raw.core.outage import without
-from l4raw.core.tables import compile_policy
+from l4raw.core.tables import Tables, compile_policy
 from l4raw.wire import tcp
-from l4raw.wire.abi import DROP_ACL, DROP_CLIENT_RATE, DROP_SERVICE_RATE, FLOW_ESTABLISHED, FORWARD, STREAM_MS
+from l4raw.wire.abi import (
+    CLIENT_PLACES,
+    DROP_ACL,
+    DROP_CLIENT_FLOWS,
+    DROP_CLIENT_RATE,
+    DROP_SERVICE_RATE,
+    DROP_SNAT_EXHAUSTED,
+    DROP_TTL,
+    END_WINDOW,
+    FLOW_ESTABLISHED,
+    FORWARD,
+    FRAGMENTED,
+    REPLY,
+    STREAM_MS,
+)
 from l4raw.wire.ipv4 import TCP, UDP
 from tests.conformance.test_states import BACKEND, CLIENT, Conversation
-from tests.crafted import tuple_of
+from tests.crafted import Tuple5, build, tuple_of
 from tests.executors import EXECUTORS, Executor
-from tests.tables import SEED, done, make_tables, service
+from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, done, ip, make_tables, service
 
 pytestmark = pytest.mark.native
 each_executor = pytest.mark.parametrize("executor", EXECUTORS, ids=lambda e: e.name)
+NAT = pytest.mark.parametrize("mode", [Mode.NAT, Mode.FULLNAT])
+EACH_RATE = pytest.mark.parametrize("limits", [Limits(new_per_s=9), Limits(client_new_per_s=9)])
 NAT_AND_DSR = pytest.mark.parametrize("mode", [Mode.NAT, Mode.FULLNAT, Mode.DSR_L2])
 
 
@@ -42,13 +60,44 @@ def goes_on(it: Conversation, flags: int = tcp.SYN, seq: int = 7_000_000) -> boo
     return outcome.frame[:6] == before[:6]
 
 
+def frame(flags: int, sport: int = 4000, ttl: int = 64, body: bytes = b"") -> bytes:
+    """Of the client of a conversation."""
+    of = Tuple5(ip("10.77.0.1"), sport, VIP, 80, TCP)
+    return bytes(build(of, (OUR_MACS[0], CLIENT_MAC), flags, ttl, body))
+
+
+def levels(tables: Tables) -> tuple[int, int]:
+    """Of the service, and of the one client."""
+    counts = tables.counts
+    starts = range(0, len(counts.clients), CLIENTS_SIZE)
+    places = [start + 16 + i * PLACE.size for start in starts for i in range(CLIENT_PLACES)]
+    of_service = USAGE.unpack_from(counts.usage, USAGE.size)[0]
+    return of_service, sum(PLACE.unpack_from(counts.clients, place)[3] for place in places)
+
+
 @each_executor
 @NAT_AND_DSR
 def test_who_was_never_answered_leaves_a_backend_that_is_down(executor: type[Executor], mode: Mode) -> None:
     it = conversation(executor, service(mode, Scheduler.RR, protocol=TCP))
     assert goes_on(it)
     lose_its_backend(it)
+    if not mode.is_nat:
+        it.clock(STREAM_MS - 1)
+        assert goes_on(it), "the answer may be on its way, past the balancer"
+        it.clock(STREAM_MS)
     assert not goes_on(it)
+
+
+@each_executor
+@NAT_AND_DSR
+def test_who_was_answered_stays(executor: type[Executor], mode: Mode) -> None:
+    """The SYN was sent again before its answer arrived."""
+    it = conversation(executor, service(mode, Scheduler.RR, protocol=TCP))
+    lose_its_backend(it)
+    if mode.is_nat:
+        assert it.answer(BACKEND, CLIENT + 1, tcp.SYN | tcp.ACK).verdict == REPLY
+    assert goes_on(it, seq=CLIENT)
+    assert goes_on(it, tcp.ACK, CLIENT + 1)
 
 
 @each_executor
@@ -66,25 +115,42 @@ def test_who_is_connected_stays(executor: type[Executor], mode: Mode) -> None:
 
 
 @each_executor
-@pytest.mark.parametrize("mode", [Mode.NAT, Mode.FULLNAT])
-@pytest.mark.parametrize("how", [tcp.FIN | tcp.ACK, tcp.RST])
-def test_who_has_closed_its_end_waits_for_no_backend_that_is_silent(
-    executor: type[Executor], mode: Mode, how: int
+@NAT_AND_DSR
+def test_who_guesses_ends_no_connection_of_a_backend_that_takes_no_flows(
+    executor: type[Executor], mode: Mode
 ) -> None:
-    """It is down: it will not close its own, nor say that a number is wrong."""
+    """An idle one: for the balancer, its backend is as silent as one that is dead."""
     it = conversation(executor, service(mode, Scheduler.RR, protocol=TCP))
-    it.establish()
-    it.say(CLIENT + 1 + 500, BACKEND + 1, how)
-    assert goes_on(it)
+    if mode.is_nat:
+        it.establish()
+    else:
+        it.say(CLIENT + 1, BACKEND + 1)
     lose_its_backend(it)
-    it.clock(STREAM_MS - 1)
-    assert goes_on(it), "it may still be sending"
-    it.clock(1)
-    assert not goes_on(it)
+    it.clock(60_000)
+    for number in range(0, 1 << 32, END_WINDOW):
+        it.say(number, 0, tcp.FIN, mac=b"\2evil!")
+    it.clock(60_000)
+    it.say(12345, 0, tcp.SYN, mac=b"\2evil!")
+    assert goes_on(it, tcp.ACK, CLIENT + 1)
+    if mode.is_nat:
+        assert it.answer(BACKEND + 1, CLIENT + 1).verdict == REPLY
 
 
 @each_executor
-@pytest.mark.parametrize("mode", [Mode.NAT, Mode.FULLNAT])
+@NAT
+def test_who_has_closed_its_end_gets_its_answer(executor: type[Executor], mode: Mode) -> None:
+    """However late, and whoever sends a SYN meanwhile."""
+    it = conversation(executor, service(mode, Scheduler.RR, protocol=TCP))
+    it.establish()
+    it.say(CLIENT + 1, BACKEND + 1, tcp.FIN | tcp.ACK)
+    lose_its_backend(it)
+    it.clock(60_000)
+    it.say(12345, 0, tcp.SYN, mac=b"\2evil!")
+    assert it.answer(BACKEND + 1, CLIENT + 2).verdict == REPLY
+
+
+@each_executor
+@NAT
 def test_a_datagram_without_an_answer_leaves_a_backend_that_is_down(
     executor: type[Executor], mode: Mode
 ) -> None:
@@ -137,6 +203,70 @@ def test_its_own_place_is_not_what_a_flow_is_refused_for(executor: type[Executor
     assert it.say(5_000_000, 0, tcp.SYN).verdict == FORWARD
     it.establish(5_000_000, 9_000_000)
     assert it.states() == (FLOW_ESTABLISHED, FLOW_ESTABLISHED)
+
+
+@each_executor
+@NAT_AND_DSR
+def test_a_clients_count_is_that_of_its_flows(executor: type[Executor], mode: Mode) -> None:
+    """However often one of them begins anew."""
+    of = service(mode, Scheduler.RR, protocol=TCP, limits=Limits(client_flows=2))
+    it = conversation(executor, of)
+    if mode.is_nat:
+        it.establish()
+    else:
+        it.say(CLIENT + 1, BACKEND + 1)
+    for _ in range(3):
+        it.say(CLIENT + 1 + 300, BACKEND + 1, tcp.RST | tcp.ACK)
+        assert goes_on(it)
+    assert it.run(frame(tcp.SYN, 5000)).verdict == FORWARD
+    assert it.run(frame(tcp.SYN, 5001)).verdict == DROP_CLIENT_FLOWS
+
+
+@each_executor
+@EACH_RATE
+def test_what_is_no_new_connection_takes_nothing(executor: type[Executor], limits: Limits) -> None:
+    it = conversation(executor, service(Mode.NAT, Scheduler.RR, protocol=TCP, limits=limits))
+    it.establish()
+    it.say(CLIENT + 1 + 300, BACKEND + 1, tcp.RST)
+    before = levels(it.tables)
+    assert it.run(frame(tcp.SYN, ttl=1)).verdict == DROP_TTL
+    assert levels(it.tables) == before
+
+
+@each_executor
+@EACH_RATE
+def test_one_that_is_too_long_is_asked_once(executor: type[Executor], limits: Limits) -> None:
+    """Two executors look at it: with its data (RFC 7413) it does not fit into the tunnel."""
+    of = service(Mode.DSR_IPIP, Scheduler.RR, protocol=TCP, limits=limits)
+    balancer = executor(make_tables([of], arms=2, new=executor.new))
+    for flags in (tcp.SYN, tcp.ACK, tcp.RST):
+        assert balancer.run(frame(flags), 0, 0).verdict == FORWARD
+    before = levels(balancer.tables)
+    assert balancer.run(frame(tcp.SYN, body=bytes(1450)), 0, 0).verdict == FRAGMENTED
+    taken = [now - was for was, now in zip(before, levels(balancer.tables), strict=True)]
+    assert taken == [1000 * bool(limits.new_per_s), 1000 * bool(limits.client_new_per_s)]
+
+
+@each_executor
+def test_a_port_rests_before_another_client_has_it(executor: type[Executor]) -> None:
+    """One port, and a client that begins anew at the other backend."""
+    pool = (Snat(ip("10.78.0.201"), 5000, 5000),)
+    of = service(Mode.FULLNAT, Scheduler.RR, protocol=TCP, snat=pool, members=backends(2))
+    it = conversation(executor, of)
+    it.establish()
+    it.say(CLIENT + 1, BACKEND + 1, tcp.RST)
+    assert not goes_on(it)
+    assert it.run(frame(tcp.SYN, 5000)).verdict == DROP_SNAT_EXHAUSTED
+
+
+@each_executor
+@NAT
+def test_where_no_backend_is_left_flows_stay(executor: type[Executor], mode: Mode) -> None:
+    """The check may be wrong."""
+    it = conversation(executor, service(mode, Scheduler.RR, protocol=UDP))
+    down = {backend.number for backend in it.tables.policy.backends if backend}
+    it.tables.install(done(without(it.tables.policy, down, SEED)))
+    assert goes_on(it)
 
 
 @each_executor

@@ -47,8 +47,11 @@ class Conversation:
 
     def say(self, seq: int, ack: int, flags: int = tcp.ACK, mac: bytes = CLIENT_MAC) -> Outcome:
         """The client sends; or somebody in its name, with this MAC address."""
-        frame = build(self.of, (OUR_MACS[0], mac), flags, seq=seq, ack=ack)
-        return self._balancer.run(bytes(frame), 0, 0)
+        return self.run(bytes(build(self.of, (OUR_MACS[0], mac), flags, seq=seq, ack=ack)))
+
+    def run(self, frame: bytes) -> Outcome:
+        """A frame from the clients' side."""
+        return self._balancer.run(frame, 0, 0)
 
     def answer(self, seq: int, ack: int, flags: int = tcp.ACK) -> Outcome:
         """The backend answers."""
@@ -74,6 +77,15 @@ class Conversation:
     def clock(self, ms: int) -> None:
         """Let so much time pass."""
         self.tables.now = self.tables.now + ms & 0xFFFF_FFFF
+
+    def crowded(self) -> Conversation:
+        """That of a client who comes when others have taken half of the table, over UDP."""
+        assert self.answer(0, 0).verdict == REPLY
+        number = 0x0E00_0000
+        while self.tables.flows.is_half_empty:
+            assert self.another(number).answer(0, 0).verdict == REPLY
+            number += 1
+        return self.another(number)
 
     def places(self) -> int:
         """Half-open flows."""
@@ -152,8 +164,24 @@ def test_what_a_backend_takes_in_the_place_of_a_half_closed_connection_is_an_ope
 
 @each_executor
 @each_mode
-def test_questions_and_answers_prove_nothing_until_they_last(executor: type[Executor], mode: Mode) -> None:
+def test_in_a_table_with_room_an_answer_suffices(executor: type[Executor], mode: Mode) -> None:
+    """As many clients as half of it has room for, who seldom speak: each keeps its backend, and its port."""
     it = conversation(executor, mode, UDP)
+    clients = []
+    for number in range(it.tables.flows.capacity // 4 - 1):
+        clients.append(it.another(0x0B00_0000 + number))
+        assert clients[-1].answer(0, 0).verdict == REPLY
+    it.clock(5_000)
+    for client in clients:
+        assert client.answer(0, 0).verdict == REPLY
+        assert tuple_of(client.say(0, 0).frame) == client.at_backend
+        assert client.states() == (FLOW_UDP, FLOW_UDP)
+
+
+@each_executor
+@each_mode
+def test_questions_and_answers_prove_nothing_until_they_last(executor: type[Executor], mode: Mode) -> None:
+    it = conversation(executor, mode, UDP).crowded()
     it.clock(-10)  # 2^32 is nothing special
     for _ in range(3):
         it.say(0, 0)
@@ -173,41 +201,44 @@ def test_questions_and_answers_prove_nothing_until_they_last(executor: type[Exec
 
 @each_executor
 @each_mode
-def test_who_asks_once_and_is_streamed_to_is_no_question_any_more(
-    executor: type[Executor], mode: Mode
-) -> None:
-    it = conversation(executor, mode, UDP)
-    for _ in range(STREAM_MS // 100):
+def test_however_often_a_question_is_answered_it_is_one(executor: type[Executor], mode: Mode) -> None:
+    """Many servers say it again, when nobody confirms it; nobody does if the question was invented."""
+    it = conversation(executor, mode, UDP).crowded()
+    before = it.places()
+    for _ in range(4):
         it.answer(0, 0)
         assert it.states() == (FLOW_UDP_NEW, FLOW_UDP)
-        it.clock(100)
-    it.answer(0, 0)
+        it.clock(STREAM_MS)
+    assert it.places() == before
+    it.say(0, 0)
     assert it.states() == (FLOW_UDP, FLOW_UDP)
-    before = it.places()
-    for _ in range(3):
-        it.answer(0, 0)
-    assert it.places() == before == 0
+    assert it.places() == before - 1
 
 
 @each_executor
 @each_mode
 def test_a_clock_that_is_read_a_tick_earlier_makes_no_stream(executor: type[Executor], mode: Mode) -> None:
-    it = conversation(executor, mode, UDP)
+    it = conversation(executor, mode, UDP).crowded()
     it.answer(0, 0)
     it.clock(-10)
-    it.answer(0, 0)
     it.say(0, 0)
     assert it.states() == (FLOW_UDP_NEW, FLOW_UDP)
 
 
 @each_executor
 @each_mode
-def test_a_stream_outlives_any_number_of_questions(executor: type[Executor], mode: Mode) -> None:
+@pytest.mark.parametrize("crowded", [True, False])
+def test_a_stream_outlives_any_number_of_questions(
+    executor: type[Executor], mode: Mode, crowded: bool
+) -> None:
     """Under fullnat another client would get what is left of it, at its port."""
     it = conversation(executor, mode, UDP)
+    if crowded:
+        it = it.crowded()
     it.answer(0, 0)
-    it.clock(STREAM_MS)
-    it.answer(0, 0)
+    if crowded:
+        it.clock(STREAM_MS)
+        it.say(0, 0)
     for number in range(3 * it.tables.flows.capacity):
         asked = it.another(0x0B00_0000 + number)
         assert asked.opened.verdict == FORWARD
@@ -217,21 +248,27 @@ def test_a_stream_outlives_any_number_of_questions(executor: type[Executor], mod
 
 
 @each_executor
-@pytest.mark.parametrize("repeated", [1, 2])
+@pytest.mark.parametrize(("asked", "answered"), [(1, 1), (2, 1), (1, 2)])
 def test_invented_questions_that_are_answered_keep_nobody_out(
-    executor: type[Executor], repeated: int
+    executor: type[Executor], asked: int, answered: int
 ) -> None:
     services = [service(Mode.NAT, Scheduler.RR, protocol=protocol) for protocol in (UDP, TCP)]
     balancer = executor(make_tables(services, arms=2, new=executor.new))
     tables = balancer.tables
-    known = Conversation(balancer)
+    known, established = Conversation(balancer), 1
     known.establish()
     for number in range(2 * tables.flows.capacity):
+        if number % 50 == 0:
+            Conversation(balancer, TCP, source=(0x0A4E_0000 + number).to_bytes(4)).establish()
+            established += 1
         invented = Conversation(balancer, UDP, source=(0x0B00_0000 + number).to_bytes(4))
         assert invented.answer(0, 0).verdict == REPLY
-        for _ in range(1, repeated):
+        for _ in range(1, asked):
             assert invented.say(0, 0).verdict == FORWARD
-    assert tables.flows.used <= tables.flows.share.limit * 2 + 2
+        for _ in range(1, answered):
+            invented.clock(STREAM_MS)
+            assert invented.answer(0, 0).verdict == REPLY
+    assert tables.flows.used <= tables.flows.capacity // 2 + 2 * tables.flows.share.limit + 2 * established
     for number in range(20):
         Conversation(balancer, TCP, source=(0x0A4D_0100 + number).to_bytes(4)).establish()
     assert known.states() == (FLOW_ESTABLISHED, FLOW_ESTABLISHED)
