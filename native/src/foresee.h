@@ -49,4 +49,37 @@ L4_INLINE struct l4_choice l4_foresee_reply(const struct l4_context *context, ui
 	return buckets;
 }
 
+/* An entry that will be freed, and its tag. */
+L4_INLINE struct l4_flow *l4_foresee_free(const struct l4_tables *tables, uint32_t index)
+{
+	struct l4_flow *entry = l4_flow_at(tables, index);
+
+	if (entry) {
+		__builtin_prefetch(entry, 1);
+		__builtin_prefetch(&tables->tags[index / L4_SLOTS], 1);
+	}
+	return entry;
+}
+
+/* The half-open flow that will make room for a new one; NULL: nobody goes. `ahead`: new flows before that one. */
+L4_INLINE struct l4_flow *l4_foresee_end(const struct l4_tables *tables, uint32_t ahead)
+{
+	const struct l4_control *control = l4_control_of(tables);
+	uint32_t value;
+
+	if (l4_load(&control->half_open_used) + ahead < control->half_open_limit)
+		return NULL;
+	value = l4_in_place(tables, l4_place_at_turn(tables, l4_load(&control->oldest) + ahead));
+	return value && value != L4_PLACE_TAKEN ? l4_foresee_free(tables, value - 1) : NULL;
+}
+
+/* Its other direction, once it is here itself. */
+L4_INLINE void l4_foresee_peer(const struct l4_tables *tables, const struct l4_flow *entry)
+{
+	uint32_t peer = l4_load(&entry->peer);
+
+	if (peer)
+		l4_foresee_free(tables, peer - 1);
+}
+
 #endif

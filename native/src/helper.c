@@ -149,13 +149,21 @@ L4_APART void foresee(const struct abreast *all, uint32_t count)
 	const struct l4_tables *tables = all->context.tables;
 	const uint16_t *slots[ABREAST];
 	struct l4_choice replies[ABREAST];
+	struct l4_flow *leaving[ABREAST];
 	uint32_t i, ahead = 0;
 
-	for (i = 0; i < count; i++)
-		slots[i] = all[i].looks && all[i].index < 0 ? l4_foresee_slot(&all[i].context, ahead++) : NULL;
-	for (i = 0; i < count; i++)
+	for (i = 0; i < count; i++) {
+		bool is_new = all[i].looks && all[i].index < 0;
+
+		leaving[i] = is_new ? l4_foresee_end(tables, ahead) : NULL;
+		slots[i] = is_new ? l4_foresee_slot(&all[i].context, ahead++) : NULL;
+	}
+	for (i = 0; i < count; i++) {
+		if (leaving[i])
+			l4_foresee_peer(tables, leaving[i]);
 		if (slots[i])
 			replies[i] = l4_foresee_reply(&all[i].context, *slots[i]);
+	}
 	for (i = 0; i < count; i++)
 		if (slots[i])
 			l4_prefetch_free(tables, replies[i]);
