@@ -192,6 +192,9 @@ def next_address(netlink: Netlink, arm: Interface, backend: Backend, mode: Mode)
             why="l4raw sends frames out of an interface; a server on the balancer itself never sees them.",
             fix="give the backend the address of another host",
         )
+    if route.broadcast:
+        what = f"backend {backend.name} has a broadcast address, which is that of all hosts of its network"
+        raise L4Error("L4R-305", what=what, where=where, fix="give the backend the address of one host")
     if route.interface != arm.index:
         found = socket.if_indextoname(route.interface)
         raise L4Error(

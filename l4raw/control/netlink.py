@@ -24,7 +24,7 @@ from l4raw.wire.ethernet import parse_mac
 
 _ETHERNET = 1  # ARPHRD_ETHER, linux/if_arp.h
 _UP, _LOWER_UP = 0x1, 0x10000  # IFF_UP, IFF_LOWER_UP, linux/if.h
-_ROUTE_LOCAL = 2  # RTN_LOCAL, linux/rtnetlink.h
+_ROUTE_LOCAL, _ROUTE_BROADCAST = 2, 3  # RTN_LOCAL, RTN_BROADCAST, linux/rtnetlink.h
 
 _NEW_NEIGHBOUR, _DELETED_NEIGHBOUR, _GET_NEIGHBOUR = 28, 29, 30  # RTM_*NEIGH
 _NEIGHBOUR_GROUP = 1 << 2  # RTNLGRP_NEIGH as a bit of nl_groups
@@ -64,6 +64,8 @@ class Route:
     """The address that the kernel would send from."""
     local: bool
     """The destination is an address of this host."""
+    broadcast: bool
+    """The destination is all hosts of a network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,7 @@ class Netlink:
             gateway=_address(answer.get_attr("RTA_GATEWAY")),
             source=_address(answer.get_attr("RTA_PREFSRC")),
             local=answer["type"] == _ROUTE_LOCAL,
+            broadcast=answer["type"] == _ROUTE_BROADCAST,
         )
 
 

@@ -515,6 +515,7 @@ def test_unresolved_backends_are_named_and_gateways_are_shared(net: Net) -> None
         ("192.0.2.1", "no route to backend b9"),
         ("198.51.100.1", "no route to backend b9"),
         ("10.2.0.2", "backend b9 has an address of this host"),
+        ("10.2.0.255", "backend b9 has a broadcast address"),
     ],
 )
 def test_a_backend_that_the_backend_arm_does_not_reach_is_refused(net: Net, address: str, what: str) -> None:
