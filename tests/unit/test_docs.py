@@ -230,3 +230,9 @@ def test_commands_exist(page: Path) -> None:
             }
             assert asked <= known, words
             assert names or asked or words[1:] in (["--help"], ["--version"]), words
+
+
+def test_every_event_of_up_is_described() -> None:
+    source = (ROOT / "l4raw/cli/foreground.py").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/json.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(set(re.findall(r'_event\(\s*"(\w+)"', source)))
