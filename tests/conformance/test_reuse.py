@@ -60,6 +60,14 @@ def goes_on(it: Conversation, flags: int = tcp.SYN, seq: int = 7_000_000) -> boo
     return outcome.frame[:6] == before[:6]
 
 
+def connect(it: Conversation, mode: Mode) -> None:
+    """What follows the SYN, as far as the balancer sees it."""
+    if mode.is_nat:
+        it.establish()
+    else:
+        it.say(CLIENT + 1, BACKEND + 1)
+
+
 def frame(flags: int, sport: int = 4000, ttl: int = 64, body: bytes = b"") -> bytes:
     """Of the client of a conversation."""
     of = Tuple5(ip("10.77.0.1"), sport, VIP, 80, TCP)
@@ -105,10 +113,7 @@ def test_who_was_answered_stays(executor: type[Executor], mode: Mode) -> None:
 def test_who_is_connected_stays(executor: type[Executor], mode: Mode) -> None:
     """A SYN can be anyone's."""
     it = conversation(executor, service(mode, Scheduler.RR, protocol=TCP))
-    if mode.is_nat:
-        it.establish()
-    else:
-        it.say(CLIENT + 1, BACKEND + 1)
+    connect(it, mode)
     lose_its_backend(it)
     it.clock(60_000)
     assert goes_on(it)
@@ -121,10 +126,7 @@ def test_who_guesses_ends_no_connection_of_a_backend_that_takes_no_flows(
 ) -> None:
     """An idle one: for the balancer, its backend is as silent as one that is dead."""
     it = conversation(executor, service(mode, Scheduler.RR, protocol=TCP))
-    if mode.is_nat:
-        it.establish()
-    else:
-        it.say(CLIENT + 1, BACKEND + 1)
+    connect(it, mode)
     lose_its_backend(it)
     it.clock(60_000)
     for number in range(0, 1 << 32, END_WINDOW):
@@ -211,10 +213,7 @@ def test_a_clients_count_is_that_of_its_flows(executor: type[Executor], mode: Mo
     """However often one of them begins anew."""
     of = service(mode, Scheduler.RR, protocol=TCP, limits=Limits(client_flows=2))
     it = conversation(executor, of)
-    if mode.is_nat:
-        it.establish()
-    else:
-        it.say(CLIENT + 1, BACKEND + 1)
+    connect(it, mode)
     for _ in range(3):
         it.say(CLIENT + 1 + 300, BACKEND + 1, tcp.RST | tcp.ACK)
         assert goes_on(it)
