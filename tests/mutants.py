@@ -8,7 +8,7 @@ from __future__ import annotations
 from tests.variants import Patch
 
 STEER, ADMIT, REWRITE, CONTEXT = "src/steer.h", "src/admit.h", "src/rewrite.h", "src/context.h"
-REUSE = "src/reuse.h"
+REUSE, KNOWN = "src/reuse.h", "src/known.h"
 ACL, MSS, COUNTS = "src/acl.h", "src/mss.h", "src/counts.h"
 AFFINITY, FULL = "src/affinity.h", "src/full.h"
 FLOWS, INSERT, HOPS = "src/flows.h", "src/insert.h", "src/hops.h"
@@ -61,17 +61,17 @@ MUTANTS = {
         STEER, "if (headers->icmp && l4_is_icmp_error(headers->v6, headers->icmp_type))", "if (0)"
     ),
     "TTL of DSR": Patch(
-        STEER,
+        KNOWN,
         "if (backend->mode != L4_DSR_L2 && context->headers.ttl <= 1)",
         "if (context->headers.ttl <= 1)",
     ),
-    "TTL of replies": Patch(STEER, "if (context->headers.ttl <= 1) /*", "if (context->headers.ttl < 1) /*"),
+    "TTL of replies": Patch(KNOWN, "if (context->headers.ttl <= 1) /*", "if (context->headers.ttl < 1) /*"),
     "martian class E": Patch(ADMIT, "first >= 224", "first >= 240"),
     "martian own address": Patch(ADMIT, "source, 0, L4_IS_OWN", "source, 0, L4_IS_VIP"),
-    "SYN and FIN opens": Patch(ADMIT, "L4_TCP_ACK | L4_TCP_FIN | L4_TCP_RST", "L4_TCP_ACK | L4_TCP_RST"),
+    "SYN and FIN opens": Patch(KNOWN, "L4_TCP_ACK | L4_TCP_FIN | L4_TCP_RST", "L4_TCP_ACK | L4_TCP_RST"),
     "port 0 first": Patch(CONTEXT, "if (number >= 0)\n\t\treturn number;", ""),
     "ports not exchanged": Patch(
-        STEER, "context->ports_be << 16 | context->ports_be >> 16", "context->ports_be"
+        KNOWN, "context->ports_be << 16 | context->ports_be >> 16", "context->ports_be"
     ),
     "backend's port": Patch(
         ADMIT,
@@ -89,7 +89,7 @@ MUTANTS = {
     ),
     "first range only": Patch(ADMIT, "i < L4_SNAT_RANGES && i < service->snat_ranges", "i < 1"),
     "rest gives no way": Patch(ADMIT, "l4_load(&l4_control_of(context->tables)->resting))", "0)"),
-    "path of a known flow": Patch(STEER, " || l4_is_too_long_for_path(context, backend)", ""),
+    "path of a known flow": Patch(KNOWN, " || l4_is_too_long_for_path(context, backend)", ""),
     "path of a new flow": Patch(
         ADMIT, "if (l4_unlikely(l4_is_too_long_for_path(context, backend))) {", "if (0) {"
     ),
@@ -124,33 +124,33 @@ MUTANTS = {
     "place kept": Patch(TOUCH, "\t\tl4_leave(tables, index, entry);\n", ""),
     "place of the ended": Patch(FREE, "l4_leave(tables, index, entry);\n\tl4_empty", "l4_empty"),
     "place of the refused": Patch(SHARE, "l4_free_place(tables, number, L4_PLACE_TAKEN);", "(void)number;"),
-    "any ACK establishes": Patch(STEER, "if (!l4_acknowledges(", "if (0 && !l4_acknowledges("),
-    "first ACK far ahead": Patch(STEER, "expected < L4_OPEN_WINDOW", "expected <= L4_OPEN_WINDOW"),
-    "any RST ends": Patch(STEER, "- acknowledged >= L4_END_WINDOW) {", "- acknowledged >= ~0u) {"),
-    "RST far ahead": Patch(STEER, "acknowledged >= L4_END_WINDOW", "acknowledged > L4_END_WINDOW"),
-    "RST ends one side": Patch(STEER, "\t\t\tseen->of_peer = L4_FLOW_CLOSING;", "\t\t\t;"),
-    "any RST ends both sides": Patch(STEER, "l4_ntohl(headers->sequence_be) == acknowledged)", "1)"),
-    "backend's new SYN": Patch(STEER, "if (l4_unlikely(flags & L4_TCP_SYN) && values", "if (0 && values"),
-    "client end stays": Patch(STEER, "seen->to = seen->of_peer = L4_FLOW_EST", "seen->to = L4_FLOW_EST"),
-    "silent backend": Patch(STEER, "\t\t\tseen->of_peer = L4_FLOW_ESTABLISHED;", "\t\t\t;"),
-    "SYN of an open flow": Patch(REUSE, "return values->state == L4_FLOW_HALF_OPEN &&", "return "),
+    "any ACK establishes": Patch(KNOWN, "if (!l4_acknowledges(", "if (0 && !l4_acknowledges("),
+    "first ACK far ahead": Patch(KNOWN, "expected < L4_OPEN_WINDOW", "expected <= L4_OPEN_WINDOW"),
+    "any RST ends": Patch(KNOWN, "- acknowledged >= L4_END_WINDOW) {", "- acknowledged >= ~0u) {"),
+    "RST far ahead": Patch(KNOWN, "acknowledged >= L4_END_WINDOW", "acknowledged > L4_END_WINDOW"),
+    "RST ends one side": Patch(KNOWN, "\t\t\tseen->of_peer = L4_FLOW_CLOSING;", "\t\t\t;"),
+    "any RST ends both sides": Patch(KNOWN, "l4_ntohl(headers->sequence_be) == acknowledged)", "1)"),
+    "backend's new SYN": Patch(KNOWN, "if (l4_unlikely(flags & L4_TCP_SYN) && values", "if (0 && values"),
+    "client end stays": Patch(KNOWN, "seen->to = seen->of_peer = L4_FLOW_EST", "seen->to = L4_FLOW_EST"),
+    "silent backend": Patch(KNOWN, "\t\t\tseen->of_peer = L4_FLOW_ESTABLISHED;", "\t\t\t;"),
+    "SYN of an open flow": Patch(KNOWN, "return values->state == L4_FLOW_HALF_OPEN &&", "return "),
     "SYN of a half-closed flow": Patch(
-        REUSE, "return l4_load(&peer->state) == L4_FLOW_CLOSING;", "return 1;"
+        KNOWN, "return l4_load(&peer->state) == L4_FLOW_CLOSING;", "return 1;"
     ),
-    "forged end and SYN": Patch(REUSE, "stays = values->service == service", "stays = 0"),
-    "SYN to a backend that drains": Patch(REUSE, "backend && backend->takes_flows;", "backend;"),
-    "SYN that nobody answers": Patch(REUSE, "return l4_is_half_open(values->state) &&", "return 0 &&"),
-    "SYN whose answer is on its way": Patch(REUSE, "values->last_seen) >= L4_STREAM_MS", "0) >= 0"),
+    "forged end and SYN": Patch(KNOWN, "stays = values->service == service", "stays = 0"),
+    "SYN to a backend that drains": Patch(KNOWN, "backend && backend->takes_flows;", "backend;"),
+    "SYN that nobody answers": Patch(KNOWN, "return l4_is_half_open(values->state) &&", "return 0 &&"),
+    "SYN whose answer is on its way": Patch(KNOWN, "values->last_seen) >= L4_STREAM_MS", "0) >= 0"),
     "SYN to nobody": Patch(REUSE, "!service->ring_size || ", ""),
     "SYN of who is denied": Patch(REUSE, "!l4_may_open(context, service) ||\n", "\n"),
     "port without rest": Patch(REUSE, "of_flow->mode == L4_FULLNAT", "0"),
-    "SYN that is not asked": Patch(STEER, "entry->state == L4_FLOW_CLOSING) && l4_opens", "0) && l4_opens"),
-    "asks twice": Patch(STEER, "l4_elapsed(seen->now, l4_load(&peer->sequence)) >= L4_STREAM_MS", "1"),
-    "answer in a full table": Patch(STEER, "&& l4_is_half_empty(tables))", ")"),
+    "SYN that is not asked": Patch(STEER, "entry->state == L4_FLOW_CLOSING) && verdict", "0) && verdict"),
+    "asks twice": Patch(KNOWN, "l4_elapsed(seen->now, l4_load(&peer->sequence)) >= L4_STREAM_MS", "1"),
+    "answer in a full table": Patch(KNOWN, "&& l4_is_half_empty(tables))", ")"),
     "half of the table": Patch(
         TOUCH, "return 2 * l4_load(&control->used) <", "return 4 * l4_load(&control->used) <"
     ),
-    "no answer seen": Patch(STEER, "(l4_load_acquire(&peer->state) == L4_FLOW_UDP &&", "(1 &&"),
+    "no answer seen": Patch(KNOWN, "(l4_load_acquire(&peer->state) == L4_FLOW_UDP &&", "(1 &&"),
     "asked and counted": Patch(REUSE, "context->headers.key.src, 0);", "context->headers.key.src, 1);"),
     "ports of a source hash": Patch(
         ADMIT, "key->src, key->src, 0, 0) >> 32", "key->src, key->src, key->ports, 0) >> 32"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * BPF's version of native/src/memory.h: the same names over the maps of a
- * program. Only what redirect.bpf.c needs so far; no table is written.
+ * program. Here is what finds a flow and writes nothing; the rest is in
+ * tables.h, so that a program which only redirects has no map for it.
  */
 #ifndef L4RAW_BPF_MEMORY_H
 #define L4RAW_BPF_MEMORY_H
@@ -17,7 +18,8 @@
 #define l4_copy(to, from, size) __builtin_memcpy(to, from, size)
 #define l4_unlikely(condition) __builtin_expect(!!(condition), 0)
 
-enum { L4_SUM_STEPS = 65536 / 16 };
+/* A frame is no longer than a chunk of the UMEM: see l4_is_too_long_to_sum() in forward.bpf.c. */
+enum { L4_SUM_STEPS = 2048 / 16 };
 
 /* Words of tags, each a bucket's, in an element of the map of flows. */
 enum { L4_TAGS_IN_LINE = sizeof(struct l4_flow) / 4 };
@@ -81,6 +83,57 @@ L4_INLINE bool l4_has(const uint8_t *start, const uint8_t *end, uint32_t size)
 }
 
 #define l4_still_has(start, end, size) l4_has(start, end, size)
+
+/*
+ * Tables are maps, which have names. What is passed on as `tables` is the program's own context, for what needs
+ * that; NULL where nothing does.
+ */
+struct xdp_md;
+L4_INLINE struct xdp_md *l4_program_of(const struct l4_tables *tables)
+{
+	return (struct xdp_md *)tables;
+}
+
+uint32_t l4_sum_of_frame(struct xdp_md *context, uint32_t offset, uint32_t size);
+#define l4_sum_far(tables, start, end, offset, size) \
+	((void)(start), (void)(end), l4_sum_of_frame(l4_program_of(tables), offset, size))
+
+/* What it can be: no header of a frame that the helper takes begins later. A mask, as a bound is forgotten. */
+#define l4_offset(found) ((found) & 0x7ff)
+
+/*
+ * Words of a frame, which are aligned to nothing. Not copied: clang for BPF does that byte by byte. Where the
+ * processor cannot read them so, the kernel refuses the program.
+ */
+L4_INLINE uint16_t l4_read16(const void *from)
+{
+	return *(const uint16_t *)from;
+}
+
+L4_INLINE uint32_t l4_read32(const void *from)
+{
+	return *(const uint32_t *)from;
+}
+
+L4_INLINE uint64_t l4_read64(const void *from)
+{
+	return *(const uint64_t *)from;
+}
+
+L4_INLINE void l4_write16(void *to, uint16_t value)
+{
+	*(uint16_t *)to = value;
+}
+
+L4_INLINE void l4_write32(void *to, uint32_t value)
+{
+	*(uint32_t *)to = value;
+}
+
+L4_INLINE void l4_write64(void *to, uint64_t value)
+{
+	*(uint64_t *)to = value;
+}
 
 L4_INLINE struct l4_control *l4_control_of(const struct l4_tables *tables)
 {

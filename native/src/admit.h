@@ -16,7 +16,7 @@
 #include "affinity.h"
 #include "counts.h"
 #include "full.h"
-#include "tunnel.h"
+#include "known.h"
 
 /* The network of 0.0.0.0, loopback, class D and class E (RFC 1812, section 5.3.7). */
 L4_INLINE bool l4_of_nobody_v4(const uint64_t *address)
@@ -53,13 +53,6 @@ L4_INLINE bool l4_is_martian(const struct l4_context *context)
 	return l4_address_is(context->tables, context->half, source, 0, L4_IS_VIP) >= 0 ||
 	       l4_address_is(context->tables, context->half, source, 0, L4_IS_SNAT) >= 0 ||
 	       l4_address_is(context->tables, context->half, source, 0, L4_IS_OWN) >= 0;
-}
-
-/* Whether this frame may be the first of its flow: any but a TCP segment that is not simply a SYN. */
-L4_INLINE bool l4_opens(const struct l4_headers *headers)
-{
-	return headers->key.protocol != IPPROTO_TCP ||
-	       (headers->flags & (L4_TCP_SYN | L4_TCP_ACK | L4_TCP_FIN | L4_TCP_RST)) == L4_TCP_SYN;
 }
 
 /* Whether a flow of this rule finds its backend again without an entry: see HASHES in l4raw/core/ring.py. */
@@ -282,17 +275,6 @@ L4_INLINE int l4_refuse(struct l4_context *context, const struct l4_service *ser
 	if (when_full == L4_DROP_FLOWS_FULL && l4_load(&l4_control_of(context->tables)->resting))
 		return l4_miss_as(context, L4_MISS_REST);
 	return when_full;
-}
-
-/* Send it to the backend with this number by that hop. */
-L4_INLINE int l4_to_backend(struct l4_context *context, const struct l4_backend *backend, uint32_t number,
-			     struct l4_where hop)
-{
-	context->backend = number;
-	context->hop = hop;
-	context->out_arm = backend->arm;
-	context->tunnel = l4_is_tunnel(backend->mode);
-	return L4_FORWARD;
 }
 
 /* What NAT makes of the frame of a new flow: the reply's key with source and destination exchanged. */

@@ -9,7 +9,7 @@
 #define L4RAW_SRC_AFFINITY_H
 
 #include "context.h"
-#include "free.h"
+#include "share.h"
 
 /* What the flow table says of a client and a service. */
 struct l4_affinity {

@@ -40,22 +40,6 @@
 #define l4_ntohs(value) l4_htons(value)
 #define l4_htonl(value) l4_ntohl(value)
 
-L4_INLINE uint16_t l4_read16(const void *from)
-{
-	uint16_t value;
-
-	l4_copy(&value, from, sizeof(value));
-	return value;
-}
-
-L4_INLINE uint32_t l4_read32(const void *from)
-{
-	uint32_t value;
-
-	l4_copy(&value, from, sizeof(value));
-	return value;
-}
-
 /* One's complement sum of 16 bits of a sum of words of any width; 0 only if all of them were. */
 L4_INLINE uint16_t l4_fold(uint64_t sum)
 {

@@ -8,8 +8,9 @@
 #ifndef L4RAW_SRC_CONTEXT_H
 #define L4RAW_SRC_CONTEXT_H
 
-#include "share.h"
 #include "lookup.h"
+#include "touch.h"
+#include "where.h"
 
 /*
  * A frame's story: what it is, what was read, what was found, what was decided.
@@ -62,27 +63,31 @@ L4_INLINE const uint8_t *l4_own_mac(const struct l4_tables *tables, uint32_t arm
 	return l4_control_of(tables)->arms[arm & 1];
 }
 
-/* Stage 1: parse and hash. */
+/* Stage 1: parse and hash. L4_UNDECIDED, or a verdict. */
+L4_INLINE int l4_read_headers(const struct l4_tables *tables, uint32_t arm, const uint8_t *data, const uint8_t *end,
+			      struct l4_headers *headers)
+{
+	const struct l4_hash_key *key = &l4_control_of(tables)->key;
+	int verdict = l4_parse(data, end, headers);
+
+	if (verdict != L4_UNDECIDED)
+		return verdict;
+	if (!l4_still_has(data, end, sizeof(struct ethhdr)) ||
+	    !l4_same_mac(data + offsetof(struct ethhdr, h_dest), l4_own_mac(tables, arm)))
+		return L4_PASS_OTHER_MAC;
+	if (l4_unlikely(headers->v6))
+		headers->key.hash = l4_hash(key, headers->key.src, headers->key.dst, headers->key.ports,
+					    headers->key.protocol);
+	else
+		headers->key.hash = l4_hash_v4(key, headers->key.src, headers->key.dst, headers->key.ports,
+					       headers->key.protocol);
+	return L4_UNDECIDED;
+}
+
 L4_INLINE void l4_see(struct l4_context *context)
 {
-	const struct l4_tables *tables = context->tables;
-	const uint8_t *mac = l4_own_mac(tables, context->arm);
-	struct l4_headers *headers = &context->headers;
-
-	context->verdict = l4_parse(context->data, context->end, headers);
-	if (context->verdict != L4_UNDECIDED)
-		return;
-	if (!l4_still_has(context->data, context->end, sizeof(struct ethhdr)) ||
-	    !l4_same_mac(context->data + offsetof(struct ethhdr, h_dest), mac)) {
-		context->verdict = L4_PASS_OTHER_MAC;
-		return;
-	}
-	if (l4_unlikely(headers->v6))
-		headers->key.hash = l4_hash(&l4_control_of(tables)->key, headers->key.src, headers->key.dst,
-					    headers->key.ports, headers->key.protocol);
-	else
-		headers->key.hash = l4_hash_v4(&l4_control_of(tables)->key, headers->key.src, headers->key.dst,
-					       headers->key.ports, headers->key.protocol);
+	context->verdict = l4_read_headers(context->tables, context->arm, context->data, context->end,
+					   &context->headers);
 }
 
 /* Stage 2: find. A burst has looked ahead (helper.c), and l4_decide() looks again if there was nothing. */

@@ -9,6 +9,7 @@
 #define L4RAW_SRC_FULL_H
 
 #include "context.h"
+#include "share.h"
 
 /* Whether the flow of this entry may go for a newer one. */
 L4_INLINE bool l4_may_go(const struct l4_context *context, struct l4_flow *entry)

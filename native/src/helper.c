@@ -13,6 +13,7 @@
 #include "memory.h"
 #include "steer.h"
 #include "foresee.h"
+#include "traffic.h"
 #include "helper.h"
 
 _Static_assert(sizeof(struct ethhdr) == 14, "Ethernet II");
@@ -207,25 +208,10 @@ void l4_steer_burst(const struct l4_tables *tables, const struct l4_frame *frame
 
 void l4_count(const struct l4_tables *tables, const struct l4_result *result, uint32_t size)
 {
-	struct l4_traffic *traffic;
-
-	if (result->verdict == L4_MISS) {
-		if (result->miss < L4_MISS_COUNT)
-			l4_count_up(&tables->queue->misses[result->miss], 1);
-		return;
-	}
-	if (result->verdict >= L4_VERDICT_COUNT)
-		return;
-	l4_count_up(&tables->queue->verdicts[result->verdict], 1);
-	traffic = l4_traffic_at(tables, result->backend);
-	if (!traffic || !result->backend)
-		return;
-	if (result->verdict >= L4_SENT) {
-		l4_count_up(&traffic->dropped, 1);
-		return;
-	}
-	l4_count_up(result->verdict == L4_FORWARD ? &traffic->packets : &traffic->reply_packets, 1);
-	l4_count_up(result->verdict == L4_FORWARD ? &traffic->bytes : &traffic->reply_bytes, size);
+	if (result->verdict != L4_MISS)
+		l4_count_frame(tables, result->verdict, result->backend, size);
+	else if (result->miss < L4_MISS_COUNT)
+		l4_count_up(&tables->queue->misses[result->miss], 1);
 }
 
 void l4_pass(const struct l4_tables *tables)

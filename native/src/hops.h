@@ -20,36 +20,10 @@
 #define L4RAW_SRC_HOPS_H
 
 #include "insert.h"
+#include "where.h"
 
 /* A list is at most so long for C; the hash has a key, so nobody can make one longer. */
 enum { L4_HOPS_IN_LIST = 16 };
-
-/* The first 8 bytes of a next hop: where it is, and whether that is known. */
-struct l4_where {
-	uint8_t mac[6];
-	uint8_t arm;
-	uint8_t known;
-};
-L4_ASSERT(sizeof(struct l4_where) == 8, "where a hop is fits in one word")
-
-L4_INLINE uint64_t *l4_where_of(struct l4_next_hop *hop)
-{
-	return (uint64_t *)(void *)hop;
-}
-
-/* `index` 0, or one that does not exist, is nowhere. */
-L4_INLINE struct l4_where l4_where_is(const struct l4_tables *tables, uint32_t index)
-{
-	struct l4_where where = { .known = 0 };
-	struct l4_next_hop *hop = l4_next_hop_at(tables, index);
-	uint64_t word;
-
-	if (hop) {
-		word = l4_load(l4_where_of(hop));
-		l4_copy(&where, &word, sizeof(where));
-	}
-	return where;
-}
 
 L4_INLINE uint64_t l4_where_word(const uint8_t *mac, uint32_t arm, uint8_t known)
 {

@@ -92,6 +92,52 @@ L4_INLINE bool l4_has(const uint8_t *start, const uint8_t *end, uint32_t size)
 /* Likewise of bytes that parsing has found to be there: only the verifier of BPF asks again. */
 #define l4_still_has(start, end, size) ((void)(start), (void)(end), (void)(size), true)
 
+/* Words of a frame, which are aligned to nothing. */
+L4_INLINE uint16_t l4_read16(const void *from)
+{
+	uint16_t value;
+
+	l4_copy(&value, from, sizeof(value));
+	return value;
+}
+
+L4_INLINE uint32_t l4_read32(const void *from)
+{
+	uint32_t value;
+
+	l4_copy(&value, from, sizeof(value));
+	return value;
+}
+
+L4_INLINE uint64_t l4_read64(const void *from)
+{
+	uint64_t value;
+
+	l4_copy(&value, from, sizeof(value));
+	return value;
+}
+
+L4_INLINE void l4_write16(void *to, uint16_t value)
+{
+	l4_copy(to, &value, sizeof(value));
+}
+
+L4_INLINE void l4_write32(void *to, uint32_t value)
+{
+	l4_copy(to, &value, sizeof(value));
+}
+
+L4_INLINE void l4_write64(void *to, uint64_t value)
+{
+	l4_copy(to, &value, sizeof(value));
+}
+
+/* l4_sum() of the `size` bytes at `start`, which is so far into its frame. (BPF: a program of its own.) */
+#define l4_sum_far(tables, start, end, offset, size) ((void)(tables), (void)(offset), l4_sum(start, end, size))
+
+/* An offset in a frame, as parsing has found it: only the verifier of BPF asks how large it may be. */
+#define l4_offset(found) (found)
+
 /*
  * Let a frame begin `size` bytes earlier, for which its owner has said that there is room. False: it cannot be.
  * (BPF: bpf_xdp_adjust_head(), after which both pointers are other ones.)

@@ -49,7 +49,7 @@ L4_INLINE void l4_clamp(struct l4_context *context)
 {
 	const struct l4_service *service = l4_service_at(context->tables, context->half, context->service);
 	struct l4_headers *headers = &context->headers;
-	uint8_t *tcp = context->data + headers->l4, *field, *check = tcp + offsetof(struct tcphdr, check);
+	uint8_t *tcp = context->data + l4_offset(headers->l4), *field, *check = tcp + offsetof(struct tcphdr, check);
 	uint16_t before, after;
 	uint32_t at;
 
@@ -63,7 +63,7 @@ L4_INLINE void l4_clamp(struct l4_context *context)
 	after = l4_htons(service->mss_clamp);
 	if (l4_ntohs(before) <= service->mss_clamp)
 		return;
-	l4_copy(field, &after, sizeof(after));
+	l4_write16(field, after);
 	if (context->csum_start > 0 && context->csum_start == headers->l4)
 		return;
 	/* In the second half of one word and the first of the next, if options before it are of odd length. */
@@ -72,7 +72,7 @@ L4_INLINE void l4_clamp(struct l4_context *context)
 		after = l4_exchanged(after);
 	}
 	headers->l4_check_be = l4_update(headers->l4_check_be, l4_change16(before, after));
-	l4_copy(check, &headers->l4_check_be, sizeof(headers->l4_check_be));
+	l4_write16(check, headers->l4_check_be);
 }
 
 #endif

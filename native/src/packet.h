@@ -83,14 +83,6 @@ struct l4_headers {
 	uint32_t length;           /* of the IP packet, its header included */
 };
 
-L4_INLINE uint64_t l4_read64(const void *from)
-{
-	uint64_t value;
-
-	l4_copy(&value, from, sizeof(value));
-	return value;
-}
-
 /* Sum of the pseudo-header of TCP (RFC 9293, section 3.1) and UDP (RFC 768; RFC 8200, section 8.1), folded. */
 L4_INLINE uint16_t l4_pseudo_header(const struct l4_headers *headers)
 {

@@ -10,25 +10,6 @@
 
 #include "admit.h"
 
-/* _is_over(): whether the client's entry is that of a flow which ends here. */
-L4_INLINE bool l4_is_over(const struct l4_context *context, const struct l4_values *values, uint32_t service)
-{
-	const struct l4_tables *tables = context->tables;
-	const struct l4_backend *backend = l4_backend_at(tables, context->half, values->backend);
-	struct l4_flow *peer = values->peer ? l4_flow_at(tables, values->peer - 1) : NULL;
-	bool stays = values->service == service && backend && backend->takes_flows;
-	uint32_t now = l4_load(&l4_control_of(tables)->now);
-
-	if (peer && values->state == L4_FLOW_CLOSING)
-		return l4_load(&peer->state) == L4_FLOW_CLOSING;
-	if (stays)
-		return false;
-	if (peer)
-		return l4_is_half_open(values->state) && l4_is_half_open(l4_load(&peer->state)) &&
-		       !l4_load(&peer->sequence);
-	return values->state == L4_FLOW_HALF_OPEN && l4_elapsed(now, values->last_seen) >= L4_STREAM_MS;
-}
-
 /*
  * reuse(), of a frame that may open a flow with this service. L4_UNDECIDED, and `known` is false if the flow was
  * freed; or L4_MISS.

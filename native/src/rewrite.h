@@ -28,13 +28,15 @@ L4_INLINE uint16_t l4_sent_as(const struct l4_headers *headers, uint16_t check)
 L4_INLINE void l4_finish(struct l4_context *context)
 {
 	struct l4_headers *headers = &context->headers;
-	uint8_t *at = context->data + headers->l4, *field = context->data + l4_check_at(headers);
+	const uint8_t *at = context->data + l4_offset(headers->l4);
+	uint8_t *field = context->data + l4_offset(l4_check_at(headers));
+	uint64_t sum = l4_sum_far(context->tables, at, context->end, headers->l4, headers->l4_length);
 
 	if (!l4_still_has(field, context->end, 2))
 		return;
 	/* The field is part of what is added up, and is the pseudo-header's part of it (RFC 1071, section 1). */
-	headers->l4_check_be = l4_sent_as(headers, (uint16_t)~l4_fold(l4_sum(at, context->end, headers->l4_length)));
-	l4_copy(field, &headers->l4_check_be, sizeof(headers->l4_check_be));
+	headers->l4_check_be = l4_sent_as(headers, (uint16_t)~l4_fold(sum));
+	l4_write16(field, headers->l4_check_be);
 }
 
 /*
@@ -59,7 +61,7 @@ L4_INLINE void l4_complete(struct l4_context *context)
 L4_INLINE void l4_translate_check(struct l4_context *context, uint64_t addresses)
 {
 	const struct l4_headers *headers = &context->headers;
-	uint8_t *field = context->data + l4_check_at(headers);
+	uint8_t *field = context->data + l4_offset(l4_check_at(headers));
 	uint16_t check = headers->l4_check_be;
 
 	if (check == 0 && headers->key.protocol == IPPROTO_UDP)
@@ -70,7 +72,7 @@ L4_INLINE void l4_translate_check(struct l4_context *context, uint64_t addresses
 		check = l4_sent_as(headers, l4_update(check, addresses + l4_change32(context->headers.key.ports,
 										      context->ports_be)));
 	if (l4_still_has(field, context->end, 2))
-		l4_copy(field, &check, sizeof(check));
+		l4_write16(field, check);
 }
 
 /* TTL, addresses and header checksum of IPv4: RFC 1812, section 5.3.1 and RFC 1624. */
@@ -84,9 +86,9 @@ L4_INLINE void l4_write_v4(const struct l4_context *context, uint8_t *ip, uint8_
 		return;
 	ip[offsetof(struct iphdr, ttl)] = ttl;
 	check = l4_update(headers->ip_check_be, addresses + l4_change8(headers->ttl, ttl));
-	l4_copy(ip + offsetof(struct iphdr, check), &check, sizeof(check));
-	l4_copy(ip + offsetof(struct iphdr, saddr), &src, sizeof(src));
-	l4_copy(ip + offsetof(struct iphdr, daddr), &dst, sizeof(dst));
+	l4_write16(ip + offsetof(struct iphdr, check), check);
+	l4_write32(ip + offsetof(struct iphdr, saddr), src);
+	l4_write32(ip + offsetof(struct iphdr, daddr), dst);
 }
 
 /* Hop limit and addresses of IPv6: RFC 8200, section 3. */
@@ -95,8 +97,10 @@ L4_INLINE void l4_write_v6(const struct l4_context *context, uint8_t *ip, uint8_
 	if (!l4_still_has(ip, context->end, sizeof(struct ipv6hdr)))
 		return;
 	ip[offsetof(struct ipv6hdr, hop_limit)] = ttl;
-	l4_copy(ip + offsetof(struct ipv6hdr, saddr), context->src, sizeof(context->src));
-	l4_copy(ip + offsetof(struct ipv6hdr, daddr), context->dst, sizeof(context->dst));
+	l4_write64(ip + offsetof(struct ipv6hdr, saddr), context->src[0]);
+	l4_write64(ip + offsetof(struct ipv6hdr, saddr) + 8, context->src[1]);
+	l4_write64(ip + offsetof(struct ipv6hdr, daddr), context->dst[0]);
+	l4_write64(ip + offsetof(struct ipv6hdr, daddr) + 8, context->dst[1]);
 }
 
 /* How the addresses change a sum that covers them; of IPv4-mapped ones only the last 32 bits do. */
@@ -118,7 +122,7 @@ L4_INLINE uint64_t l4_change_of_addresses(const struct l4_context *context)
 L4_INLINE void l4_translate(struct l4_context *context)
 {
 	const struct l4_headers *headers = &context->headers;
-	uint8_t *ip = context->data + headers->ip, *l4 = context->data + headers->l4;
+	uint8_t *ip = context->data + l4_offset(headers->ip), *l4 = context->data + l4_offset(headers->l4);
 	uint64_t addresses = l4_change_of_addresses(context);
 
 	if (l4_unlikely(headers->v6))
@@ -127,7 +131,7 @@ L4_INLINE void l4_translate(struct l4_context *context)
 		l4_write_v4(context, ip, (uint8_t)(headers->ttl - 1), addresses);
 	/* TCP and UDP have their ports in the same place. */
 	if (l4_still_has(l4, context->end, sizeof(context->ports_be)))
-		l4_copy(l4, &context->ports_be, sizeof(context->ports_be));
+		l4_write32(l4, context->ports_be);
 	l4_translate_check(context, addresses);
 }
 
@@ -138,7 +142,7 @@ L4_INLINE void l4_translate(struct l4_context *context)
 L4_INLINE void l4_route_on(struct l4_context *context)
 {
 	struct l4_headers *headers = &context->headers;
-	uint8_t *ip = context->data + headers->ip, ttl = (uint8_t)(headers->ttl - 1);
+	uint8_t *ip = context->data + l4_offset(headers->ip), ttl = (uint8_t)(headers->ttl - 1);
 
 	if (context->csum_start > 0 && context->csum_start == headers->l4 &&
 	    (headers->l4_check_be || headers->key.protocol != IPPROTO_UDP))
@@ -158,7 +162,7 @@ enum { L4_OWN_TTL = 64 };
 L4_INLINE void l4_answer(struct l4_context *context)
 {
 	const struct l4_headers *headers = &context->headers;
-	uint8_t *ip = context->data + headers->ip, *message = context->data + headers->icmp;
+	uint8_t *ip = context->data + l4_offset(headers->ip), *message = context->data + l4_offset(headers->icmp);
 	uint8_t type = headers->v6 ? L4_ECHO_REPLY_V6 : L4_ECHO_REPLY_V4;
 	uint16_t check;
 
@@ -169,7 +173,7 @@ L4_INLINE void l4_answer(struct l4_context *context)
 	/* A message of zeros, which no pseudo-header goes with: 0xffff is right, 0 is not. */
 	if (!check && !headers->v6)
 		check = 0xffff;
-	l4_copy(message + L4_ICMP_CHECK_AT, &check, sizeof(check));
+	l4_write16(message + L4_ICMP_CHECK_AT, check);
 	l4_copy(context->src, headers->key.dst, sizeof(context->src));
 	l4_copy(context->dst, headers->key.src, sizeof(context->dst));
 	if (headers->v6)
@@ -178,12 +182,29 @@ L4_INLINE void l4_answer(struct l4_context *context)
 		l4_write_v4(context, ip, L4_OWN_TTL, 0);
 }
 
-/* Stage 4: write what changes into a frame that is sent. All others stay as they are. */
-L4_INLINE void l4_rewrite(struct l4_context *context)
+L4_INLINE void l4_write_mac(uint8_t *to, const uint8_t *mac)
+{
+	l4_write32(to, l4_read32(mac));
+	l4_write16(to + 4, l4_read16(mac + 4));
+}
+
+/* Where it goes, and where it seems to come from: MAC addresses and, under NAT, IP addresses and ports. */
+L4_INLINE void l4_write_ends(struct l4_context *context)
 {
 	uint8_t *data = context->data;
 
-	if (context->verdict >= L4_SENT || !l4_still_has(data, context->end, sizeof(struct ethhdr)))
+	if (!l4_still_has(data, context->end, sizeof(struct ethhdr)))
+		return;
+	l4_write_mac(data + offsetof(struct ethhdr, h_dest), context->hop.mac);
+	l4_write_mac(data + offsetof(struct ethhdr, h_source), l4_own_mac(context->tables, context->out_arm));
+	if (context->nat)
+		l4_translate(context);
+}
+
+/* Stage 4: write what changes into a frame that is sent. All others stay as they are. */
+L4_INLINE void l4_rewrite(struct l4_context *context)
+{
+	if (context->verdict >= L4_SENT)
 		return;
 	if (context->csum_start == L4_CSUM_DETECT && context->headers.l4)
 		l4_complete(context);
@@ -192,12 +213,8 @@ L4_INLINE void l4_rewrite(struct l4_context *context)
 	if (l4_unlikely(context->tunnel)) {
 		l4_route_on(context);
 		l4_enclose(context);
-		data = context->data;
 	}
-	l4_copy(data + offsetof(struct ethhdr, h_dest), context->hop.mac, ETH_ALEN);
-	l4_copy(data + offsetof(struct ethhdr, h_source), l4_own_mac(context->tables, context->out_arm), ETH_ALEN);
-	if (context->nat)
-		l4_translate(context);
+	l4_write_ends(context);
 	if (l4_unlikely(context->echo))
 		l4_answer(context);
 }

@@ -79,7 +79,7 @@ L4_INLINE uint16_t l4_number_of(const struct l4_key *key)
 /* False: the frame ends before its IP header does, which it did not when it was parsed. */
 L4_INLINE bool l4_look_inside(const struct l4_context *context, struct l4_inside *inside)
 {
-	const uint8_t *ip = context->data + context->headers.ip;
+	const uint8_t *ip = context->data + l4_offset(context->headers.ip);
 
 	*inside = (struct l4_inside){ .number = l4_number_of(&context->headers.key), .length = context->headers.length };
 	if (context->headers.v6) {
@@ -110,15 +110,15 @@ L4_INLINE bool l4_look_inside(const struct l4_context *context, struct l4_inside
 L4_INLINE uint64_t l4_sum_of_inside(const struct l4_context *context, uint32_t length)
 {
 	const struct l4_headers *headers = &context->headers;
-	const uint8_t *ip = context->data + headers->ip;
+	const uint8_t *ip = context->data + l4_offset(headers->ip);
 	bool unsummed = !headers->l4 || (headers->key.protocol == IPPROTO_UDP && headers->l4_check_be == 0);
 	uint64_t sum;
 
 	if (unsummed || headers->l4 + (uint32_t)headers->l4_length != headers->ip + length)
-		return l4_sum(ip, context->end, length);
+		return l4_sum_far(context->tables, ip, context->end, headers->ip, length);
 	sum = (uint16_t)~l4_pseudo_header(headers);
 	if (headers->v6)
-		sum += l4_sum(ip, context->end, (uint32_t)headers->l4 - headers->ip);
+		sum += l4_sum_far(context->tables, ip, context->end, headers->ip, (uint32_t)headers->l4 - headers->ip);
 	return sum;
 }
 
