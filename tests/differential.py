@@ -3,10 +3,10 @@
 Half of them are noise (noise.py), half belong to whole conversations
 (lives.py). Each round is a burst of up to 64 frames, and then something that
 is no frame: time passes, or leaps, flows expire, a MAC is lost or found, a
-policy replaces another. Some frames have a VLAN tag, or two. Four run side by
+policy replaces another. Some frames have a VLAN tag, or two. Five run side by
 side, each over tables of its own: the reference; `l4_steer`;
-`l4_steer_burst`; and the reference over the tables that the helper shares,
-which is what a miss meets.
+`l4_steer_burst`; the reference over the tables that the helper shares,
+which is what a miss meets; and, as root, the kernel path.
 
     .venv/bin/python -m tests.differential [FRAMES [SEED]]
 """
@@ -27,6 +27,7 @@ from l4raw.engine.shared import SharedTables
 from l4raw.wire.abi import BURST, CSUM_DETECT, FORWARD, REPLY, SENT, STREAM_MS, VERDICT_NAMES
 from tests.crafted import completed
 from tests.executors import Bursts, Executor, Helper, Outcome, OverShared, Reference, state
+from tests.kernel import ROOT, Kernel
 from tests.lives import Lives
 from tests.noise import MEMORY, TIGHT, B, Given, Noise, Tagging, make_policies, make_world
 
@@ -53,6 +54,8 @@ class Tally(NamedTuple):
     missed: dict[str, int]
     """Frames that Python decided, by reason."""
     events: list[int]
+    by_kernel: int
+    """Frames that the kernel path sent; 0 without it."""
 
     def with_other(self, other: Tally) -> Tally:
         """Of two runs together."""
@@ -64,6 +67,7 @@ class Tally(NamedTuple):
             self.answered + other.answered,
             {name: count + other.missed[name] for name, count in self.missed.items()},
             list(map(add, self.events, other.events)),
+            self.by_kernel + other.by_kernel,
         )
 
 
@@ -83,6 +87,8 @@ class Run:
             Bursts(make_world(Bursts.new, memory), module, margin),
             OverShared(make_world(OverShared.new, memory)),
         ]
+        if ROOT and module is native:
+            self._others.append(Kernel(make_world(Kernel.new, memory)))
         # Time passes slowly where the table is to be full.
         self._streams = 0.05 if memory == MEMORY else 0.048
         self._completed = self._answered = 0
@@ -106,7 +112,10 @@ class Run:
         sent, helper = verdicts[FORWARD] + verdicts[REPLY], self._others[0].tables
         assert isinstance(helper, SharedTables)
         seen = self._completed, self._answered
-        return Tally(named, sent, verdicts.total(), *seen, helper.misses(), helper.total_events())
+        by_kernel = sum(each.forwarded for each in self._others if isinstance(each, Kernel))
+        return Tally(
+            named, sent, verdicts.total(), *seen, helper.misses(), helper.total_events(), by_kernel
+        )
 
     def _burst(self, size: int) -> list[int]:
         given: list[Given] = []
@@ -218,6 +227,7 @@ def main() -> None:
     tally = run(seed, frames)
     print(
         f"{tally.frames} frames from seed {seed}, {tally.rewritten} sent, {tally.completed} completed, "
+        f"{tally.by_kernel} by the kernel path, "
         f"missed: {tally.missed}, events: {tally.events}"
     )
     for name in VERDICT_NAMES:

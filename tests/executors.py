@@ -1,7 +1,7 @@
 """What steers: the Python reference and the C helper, behind the same two calls.
 
-Lives here: `run` a frame and compare what it left. A test that loops over
-`EXECUTORS` says of both what it says of one.
+Lives here: `run` a frame and compare what it left. Must not live here: the
+kernel path, which needs root (kernel.py).
 """
 
 from __future__ import annotations
@@ -222,9 +222,6 @@ class Bursts(Helper):
             if segment
             else self.run_all([(frame, arm, csum_start)])[0]
         )
-
-
-EXECUTORS: tuple[type[Executor], ...] = (Reference, OverShared, Helper, Bursts)
 
 
 def connect(executor: Executor, syn: bytes) -> Outcome:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from tests.variants import Patch
 
 STEER, ADMIT, REWRITE, CONTEXT = "src/steer.h", "src/admit.h", "src/rewrite.h", "src/context.h"
-REUSE, KNOWN = "src/reuse.h", "src/known.h"
+REUSE, KNOWN, TRAFFIC = "src/reuse.h", "src/known.h", "src/traffic.h"
 ACL, MSS, COUNTS = "src/acl.h", "src/mss.h", "src/counts.h"
 AFFINITY, FULL = "src/affinity.h", "src/full.h"
 FLOWS, INSERT, HOPS = "src/flows.h", "src/insert.h", "src/hops.h"
@@ -28,7 +28,7 @@ MUTANTS = {
     "sum without the tag": Patch(TUNNEL, "!= headers->ip + length", "!= sizeof(struct ethhdr) + length"),
     "addresses before the tag": Patch(
         REWRITE,
-        "context->data + headers->ip, *l4 =",
+        "context->data + l4_offset(headers->ip), *l4 =",
         "context->data + sizeof(struct ethhdr), *l4 =",
     ),
     "options unsummed": Patch(PACKET, "if (l4_unlikely(length > fixed))", "if (0)"),
@@ -186,7 +186,7 @@ MUTANTS = {
         "check = l4_update(headers->l4_check_be, l4_change8",
         "check = l4_update(headers->l4_check_be, 0 * l4_change8",
     ),
-    "echo as traffic": Patch(HELPER, "if (!traffic || !result->backend)", "if (!traffic)"),
+    "echo as traffic": Patch(TRAFFIC, "if (!traffic || !backend)", "if (!traffic)"),
     "link-local": Patch(ADMIT, "first >> 22 == 0xfe80 >> 6", "0"),
     "least by hash": Patch(ADMIT, "service->rule >= L4_RULE_LEAST", "service->rule > L4_RULE_LEAST"),
     "new flows uncounted": Patch(ADMIT, "l4_count_up(&traffic->flows, 1);", "(void)traffic;"),
@@ -256,6 +256,6 @@ MUTANTS = {
         HOPS, "if (index && hop) {\n\t\tcontrol", "if (index && hop && 0) {\n\t\tcontrol"
     ),
     "bytes of replies": Patch(
-        HELPER, "&traffic->bytes : &traffic->reply_bytes", "&traffic->bytes : &traffic->bytes"
+        TRAFFIC, "&traffic->bytes : &traffic->reply_bytes", "&traffic->bytes : &traffic->bytes"
     ),
 }

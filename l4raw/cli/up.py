@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from l4raw.engine.base import Steer
 
 
-_DATAPLANES = ("auto", "af_xdp", "raw")
-_LATER = ("xdp",)
-"""Of the configuration's contract, and not built."""
+_DATAPLANES = ("auto", "xdp", "af_xdp", "raw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +41,7 @@ class _Asked:
 
 
 def _dataplane(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    """The word of --dataplane. Raises L4R-304 for one that this version does not have."""
-    if value in _LATER:
-        raise L4Error("L4R-304", what=f"dataplane {value} is not in this version", where="--dataplane")
+    """The word of --dataplane."""
     if value not in (None, *_DATAPLANES):
         raise click.BadParameter(f'"{value}" is unknown; there are {", ".join(_DATAPLANES)}')
     return value
@@ -53,7 +49,7 @@ def _dataplane(context: click.Context, option: click.Parameter, value: str | Non
 
 @click.command()
 @click.option(
-    "--dataplane", metavar="auto|af_xdp|raw", callback=_dataplane, help="Instead of what the file says."
+    "--dataplane", metavar="auto|xdp|af_xdp|raw", callback=_dataplane, help="Instead of what the file says."
 )
 @click.option(
     "--dry-run",

@@ -137,7 +137,7 @@ class Balancer:
             self.dataplane, self.engine, self.tables, note = made
             self.dataplane_note = note
             self._open.callback(fragments.end, self.tables)
-            if self.dataplane == dataplane.AF_XDP:
+            if self.dataplane != dataplane.RAW:
                 self._open.callback(self._close_engine)
                 step(f"attach: XDP program on {', '.join(arm.name for arm in self.arms)} ({note})")
             elif note:
@@ -179,8 +179,7 @@ class Balancer:
 
         self._neighbours = neighbours
         self._checks = [watch.look, partial(self._take_mtus, watch), neighbours.check]
-        if self.dataplane == dataplane.AF_XDP:
-            self._checks.append(self._look_at_engine)
+        self._checks += dataplane.checks(self.dataplane, self.engine, self._interfaces, step, self._open)
         of_vips = self._responder(0, vips(self.config), VIP)
         of_snat = self._responder(-1, snat_addresses(self.config), SNAT)
         self._open.callback(self._guard.close)
@@ -266,12 +265,6 @@ class Balancer:
         for number, mtu in enumerate(watch.mtus()):
             if mtu != self.tables.arms[number].mtu:
                 self.tables.set_mtu(number, mtu)
-
-    def _look_at_engine(self) -> None:
-        try:
-            self.engine.look()  # type: ignore[attr-defined]
-        except OSError as error:
-            raise dataplane.failed(error) from error
 
     def _keep_kernel_out(self) -> None:
         if self._guard.ensure():

@@ -1,4 +1,4 @@
-"""Which engine moves the frames: AF_XDP where it works, else raw.
+"""Which engine moves the frames: the kernel path and AF_XDP where they work, else raw.
 
 Lives here: the choice, and what a failure of AF_XDP means for a person. Must
 not live here: how an engine works.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 from l4raw.control.errors import L4Error
+from l4raw.control.kernel_path import KernelPath
 from l4raw.control.netlink import Interface, Netlink
 from l4raw.control.settings import Config
 from l4raw.control.ssh import require_ssh_safe
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 CLIENT_BUCKETS = 8192
 """57,344 clients: 1 MiB."""
 
-AUTO, AF_XDP, RAW = "auto", "af_xdp", "raw"
+AUTO, XDP, AF_XDP, RAW = "auto", "xdp", "af_xdp", "raw"
 
 
 class Dataplane(NamedTuple):
@@ -39,7 +42,7 @@ class Dataplane(NamedTuple):
 
     name: str
     engine: Engine
-    """AF_XDP: open, with empty tables, so that nothing is redirected yet. Raw: to be opened."""
+    """AF_XDP and XDP: open, with empty tables, so that nothing is redirected yet. Raw: to be opened."""
     tables: Tables
     note: str
     """What a person should know of the choice: copy or zero-copy, or why it is raw."""
@@ -62,7 +65,7 @@ def make(
         try:
             return _af_xdp(config, arms, interfaces, key, accept_ssh, sample)
         except L4Error as error:
-            if config.lb.dataplane == AF_XDP:
+            if config.lb.dataplane != AUTO:
                 raise
             note = f"not {AF_XDP}: {error.what}"
             if error.code == "L4R-205":
@@ -81,16 +84,22 @@ def _af_xdp(
     sample: int,
 ) -> Dataplane:
     from l4raw.engine.afxdp import AfXdpEngine, require_mtu
+    from l4raw.engine.redirect import FORWARD, REDIRECT
 
+    name = XDP if config.lb.dataplane == XDP else AF_XDP
+    if name == XDP and (machine := platform.machine()) != "x86_64":
+        what = f"on {machine} the kernel path has not been tried: what BPF writes is ordered as on x86-64"
+        raise L4Error("L4R-304", what=what, fix="dataplane af_xdp")
     for interface in interfaces:
         require_ssh_safe(interface.name, dataplane_takes_traffic=True, accept=accept_ssh)
     try:
         for interface in interfaces:
             require_mtu(interface.name, interface.mtu)
-        engine = AfXdpEngine(arms, key, _sizes(config, _local_addresses()), sample=sample).open()
+        sizes, program = _sizes(config, _local_addresses()), FORWARD if name == XDP else REDIRECT
+        engine = AfXdpEngine(arms, key, sizes, sample, program).open()
     except OSError as error:
         raise _refusal(error) from error
-    return Dataplane(AF_XDP, engine, engine.tables, _mode(engine))
+    return Dataplane(name, engine, engine.tables, _mode(engine))
 
 
 def _local_addresses() -> int:
@@ -149,6 +158,35 @@ def _refusal(error: OSError) -> L4Error:
         case _:
             code = "L4R-304"
     return L4Error(code, what=what, where=where, why=_WHY, fix=fix)
+
+
+def checks(
+    name: str, engine: Engine, interfaces: Sequence[Interface], say: Callable[[str], None], until: ExitStack
+) -> list[Callable[[], None]]:
+    """What a running dataplane wants to be called each second; `until`: the end of it.
+
+    Raises what ends the balancer. `say` is told in which state the kernel path is, now and when it changes.
+    """
+    if name == RAW:
+        return []
+
+    def look_at_engine() -> None:
+        try:
+            engine.look()  # type: ignore[attr-defined]
+        except OSError as error:
+            raise failed(error) from error
+
+    if name != XDP:
+        return [look_at_engine]
+    path = KernelPath(interfaces, engine)  # type: ignore[arg-type]
+    until.callback(path.close)
+
+    def look_at_kernel_path() -> None:
+        if change := path.look():
+            say(f"{XDP}: {change}")
+
+    look_at_kernel_path()
+    return [look_at_engine, look_at_kernel_path]
 
 
 def failed(error: OSError) -> L4Error:

@@ -24,7 +24,7 @@ TIMEOUT_RANGE = ("100ms", "168h")
 WEIGHT_RANGE = (0, 100)
 TTL_RANGE = (1, 255)
 
-DATAPLANES = ("auto", "af_xdp", "raw")
+DATAPLANES = ("auto", "xdp", "af_xdp", "raw")
 MODES = tuple(str(mode) for mode in Mode)
 SCHEDULERS = tuple(str(scheduler) for scheduler in Scheduler)
 NEXT_HOPS = ("learned",)
@@ -130,7 +130,7 @@ class Lb(Table):
     """[lb]."""
 
     interfaces: Annotated[list[Annotated[str, text(values.interface_name)]], BeforeValidator(_interfaces)]
-    dataplane: Annotated[str, _words(DATAPLANES, "xdp")] = "auto"
+    dataplane: Annotated[str, _words(DATAPLANES)] = "auto"
     flow_memory: Annotated[int, text(lambda text: values.size(text, *FLOW_MEMORY_RANGE))] = 64 << 20
     ring_seed: Annotated[str | None, text(_seed)] = None
     client_next_hop: Annotated[str, _words(NEXT_HOPS, "route")] = "learned"

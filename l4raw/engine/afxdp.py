@@ -26,7 +26,7 @@ from l4raw.engine.base import Received
 from l4raw.engine.burst import Missed, Worker
 from l4raw.engine.layout import Sizes
 from l4raw.engine.readable import readable
-from l4raw.engine.redirect import QUEUES, Redirect
+from l4raw.engine.redirect import FORWARD, QUEUES, REDIRECT, Program, Redirect, possible_cpus
 from l4raw.engine.shared import SharedTables
 from l4raw.wire import ethernet
 from l4raw.xdp import Accounting, FrameError, Umem, XskSocket
@@ -53,7 +53,14 @@ class AfXdpEngine:
     Needs CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF until it is open.
     """
 
-    def __init__(self, arms: Sequence[Arm], hash_key: HashKey, sizes: Sizes, sample: int = 0) -> None:
+    def __init__(
+        self,
+        arms: Sequence[Arm],
+        hash_key: HashKey,
+        sizes: Sizes,
+        sample: int = 0,
+        program: Program = REDIRECT,
+    ) -> None:
         """Loads the program and makes the tables. Raises `OSError` when something is missing or refused.
 
         All frames are left to Python until `sample` of them were sent, or SAMPLED came, so that their
@@ -65,8 +72,9 @@ class AfXdpEngine:
         self.queues = common_queues([arm.name for arm in arms])
         self.zero_copy = False
         self._sample = sample
-        sizes = replace(sizes, queues=self.queues)
-        self._redirect = Redirect(sizes)
+        self._in_kernel, self._allowed = program is FORWARD, False
+        sizes = replace(sizes, queues=self.queues, cpus=possible_cpus() if self._in_kernel else 0)
+        self._redirect = Redirect(sizes, program)
         self._open.callback(self._redirect.close)
         self.tables = SharedTables(self._arms, hash_key, sizes, self._redirect.allocate, wait_for_programs)
         self._most = [(mtu(arm.name) or CHUNK) + ethernet.LENGTH for arm in arms]
@@ -188,10 +196,16 @@ class AfXdpEngine:
             self._sampled(self._sample - 1)
         return True
 
+    def forward_in_kernel(self, allowed: bool) -> None:
+        """Whether the kernel path may send frames, if the program has one. At first it may not."""
+        self._allowed = allowed and self._in_kernel
+        self.tables.kernel_forwards(self._allowed and not self._sample)
+
     def _sampled(self, left: int) -> None:
         """So many more are wanted; at 0 the queues decide what they can."""
         self._sample = left
         if not left:
+            self.tables.kernel_forwards(self._allowed)
             for worker in self._workers:
                 worker.stop_sampling()
 
@@ -217,13 +231,14 @@ class AfXdpEngine:
     def statistics(self) -> dict[str, Any]:
         """`receive_lost`: dropped by the kernel because no frame or no place was free. Then the sums of the
         queues' own counters, see native/src/burst.h; `queues`: the same for each; `miss_reasons`: see
-        docs/verdicts.md.
+        docs/verdicts.md. With the kernel path `kernel_forwarded`: frames that it sent, which no queue saw.
         """
         if self._final is not None:
             return self._final
         queues = [self._count(queue, worker) for queue, worker in enumerate(self._workers)]
         sums = {name: sum(each[name] for each in queues) for name in ("receive_lost", *burst.COUNTERS)}
-        return {**sums, "queues": queues, "miss_reasons": self.tables.misses()}
+        kernel = {"kernel_forwarded": self.tables.by_kernel()} if self._in_kernel else {}
+        return {**sums, **kernel, "queues": queues, "miss_reasons": self.tables.misses()}
 
     def _count(self, queue: int, worker: Worker) -> dict[str, int]:
         kernel = [each.statistics() for each in self._sockets if each.queue == queue]

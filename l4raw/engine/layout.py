@@ -55,6 +55,8 @@ class Sizes:
     """Of clients that are counted, CLIENT_PLACES in each."""
     ranges: int = 256
     """Of all access lists together: at most two a prefix, and one a list."""
+    cpus: int = 0
+    """That may run the kernel path: it counts by CPU. 0: there is none."""
 
     def __post_init__(self) -> None:
         limits = ((self.services, SERVICES), (self.backends, BACKENDS), (self.next_hops, NEXT_HOPS))
@@ -63,8 +65,8 @@ class Sizes:
 
     @property
     def writers(self) -> int:
-        """Who has counters: each queue, and Python after them."""
-        return self.queues + 1
+        """Who has counters: each queue, Python after them, and each CPU."""
+        return self.queues + 1 + self.cpus
 
     @property
     def places(self) -> int:
@@ -147,6 +149,7 @@ class Layout:
         control.range_limit = sizes.ranges
         control.mark = FIRST_MARK
         control.client_limit = sizes.client_buckets
+        control.first_cpu, control.cpu_limit = sizes.queues + 1, sizes.cpus
         control.place_count = places_for(control.flow_capacity)
         control.half_open_limit = half_open_for(control.flow_capacity)
         for number, arm in enumerate(arms):

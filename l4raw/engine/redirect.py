@@ -1,4 +1,4 @@
-"""The redirect program (native/bpf/redirect.bpf.c) and the tables that it shares with the helper.
+"""The XDP program of an engine, and the tables that it shares with the helper.
 
 Lives here: which tables are maps of the program, and the meaning of its other
 maps. Must not live here: sockets, threads (afxdp.py).
@@ -7,7 +7,9 @@ maps. Must not live here: sockets, threads (afxdp.py).
 from __future__ import annotations
 
 import struct
-from typing import Final
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from l4raw.engine.layout import Sizes
 from l4raw.engine.memory import Memory, anonymous
@@ -18,24 +20,53 @@ from l4raw.xdp.native import bpf_object
 QUEUES: Final = 64
 """As in the program: sockets of arm a begin at a * QUEUES."""
 _FLOW: Final = 64
-_MAPS: Final = {"control": ".data.control", "flows": "flows", "policies": "policies", "places": "places"}
+_CONTROL: Final = {"control": ".data.control"}
+_READ: Final = {**_CONTROL, **{name: name for name in ("flows", "policies", "places")}}
+_WRITTEN: Final = {name: name for name in ("next_hops", "services", "backends", "queue", "traffic")}
 """Table and map. All other tables are not the kernel's business."""
+
+
+class Program(NamedTuple):
+    """One of native/bpf/, and the tables that are its maps."""
+
+    name: str
+    tables: Mapping[str, str]
+
+
+REDIRECT: Final = Program("redirect", _READ)
+"""Everything of ours goes to the sockets."""
+FORWARD: Final = Program("forward", {**_READ, **_WRITTEN})
+"""The kernel path: frames of known flows are sent by the program itself."""
+
+
+def possible_cpus() -> int:
+    """How many CPUs a kernel path may run on: one more than the highest number of /sys's list."""
+    text = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii")
+    return int(text.strip().replace(",", "-").rsplit("-", 1)[-1]) + 1
 
 
 class Redirect:
     """The program, loaded; attached by `attach`."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Sizes, program: Program = REDIRECT) -> None:
         """Raises `XdpError` when the kernel refuses it, or it was not compiled."""
-        places = HALVES * (sizes.places + PROBES - 1)
-        entries = {"flows": -(-sizes.flow_memory // _FLOW), "places": places}
-        self._program = XdpProgram(bpf_object("redirect"), "l4raw_redirect", entries)
+        entries = {
+            "flows": -(-sizes.flow_memory // _FLOW),
+            "places": HALVES * (sizes.places + PROBES - 1),
+            "next_hops": sizes.next_hops + 1,
+            "services": HALVES * sizes.services,
+            "backends": HALVES * sizes.backends,
+            "queue": sizes.writers,
+            "traffic": sizes.writers * sizes.backends,
+        }
+        self._tables = program.tables
+        self._program = XdpProgram(bpf_object(program.name), f"l4raw_{program.name}", entries)
         self._maps = self._program.maps
         self._links: list[XdpLink] = []
 
     def allocate(self, name: str, size: int) -> Memory:
         """Memory for a table; see l4raw/engine/memory.py."""
-        return self._maps[_MAPS[name]].mapping(size) if name in _MAPS else anonymous(name, size)
+        return self._maps[self._tables[name]].mapping(size) if name in self._tables else anonymous(name, size)
 
     def redirect_to(self, arm: int, socket: XskSocket) -> None:
         """What arrives on the socket's queue goes to it from now on, if the tables say so."""

@@ -235,6 +235,15 @@ class SharedTables(Tables):
         queues = self._queues()
         return [self.events[i] + sum(q.events[i] for q in queues) for i in range(EVENT_COUNT)]
 
+    def kernel_forwards(self, does: bool) -> None:
+        """Whether the kernel path sends frames of known flows, or leaves them to the queues."""
+        self.layout.control.forwards = does
+
+    def by_kernel(self) -> int:
+        """Frames that the kernel path has sent; they are in the other counters too."""
+        rows = self._queues()[self.layout.sizes.queues + 1 :]
+        return sum(int(sum(row.verdicts)) for row in rows)
+
     def misses(self) -> dict[str, int]:
         """Frames that the helper left to Python, by reason; each has a verdict of its own as well."""
         queues = self._queues()

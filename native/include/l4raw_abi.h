@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 21 };
+enum { L4_ABI_VERSION = 22 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -412,13 +412,16 @@ struct l4_control {
 	uint32_t client_limit;     /* buckets of clients */
 	uint32_t place_count;      /* for half-open flows: a power of two */
 	uint32_t half_open_limit;  /* how many there may be */
-	uint32_t reserved0[5];
+	uint32_t first_cpu;        /* counters of the kernel path: the first CPU's in the array of struct l4_queue */
+	uint32_t cpu_limit;        /* how many CPUs have such; 0: there is no kernel path */
+	uint32_t reserved0[3];
 	/* Line 3: written by the one who owns the clock, by a reload, and when nothing overflows any more. */
 	uint32_t now;              /* ms, modulo 2^32 */
 	uint32_t generation;       /* of the policy; its last bit is the half in force */
 	uint32_t mtu;              /* bytes of an IP packet that every arm takes; looked at each second */
+	uint32_t forwards;         /* 1: the kernel path does; 0: all frames of ours go to the sockets */
 	uint8_t mark;              /* a bucket whose mark is this has overflowed; another one when all have not */
-	uint8_t reserved2[51];
+	uint8_t reserved2[47];
 	/* Line 4: written with each new flow. */
 	uint32_t used;             /* flow entries in use, or about to be */
 	uint32_t resting;          /* how many of them rest; written by Python alone */
@@ -459,8 +462,9 @@ L4_ASSERT(sizeof(struct l4_traffic) == 64, "counters of a backend are one line")
 
 /*
  * What one queue's thread writes and nobody else does; others read it, and
- * add up over the queues. The last one is Python's, which has no queue. `generation` is that of the policy which the queue
- * works with; see l4_pass() in native/src/helper.h.
+ * add up over the queues. After them come Python's, which has no queue, and
+ * those of each CPU, which the kernel path counts in. `generation` is that of
+ * the policy which the queue works with; see l4_pass() in native/src/helper.h.
  */
 struct l4_queue {
 	uint64_t verdicts[L4_VERDICT_ROOM];

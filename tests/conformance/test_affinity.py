@@ -25,7 +25,8 @@ from l4raw.wire.abi import (
     STRIPES,
 )
 from tests.crafted import TCP, Tuple5, build
-from tests.executors import EXECUTORS, Executor, Helper, Reference, connect, state
+from tests.executors import Executor, Helper, Reference, connect, state
+from tests.kernel import EXECUTORS
 from tests.tables import (
     CLIENT_MAC,
     OUR_MACS,

@@ -22,7 +22,8 @@ from l4raw.wire.abi import (
     STREAM_MS,
 )
 from tests.crafted import UDP, Tuple5, build
-from tests.executors import EXECUTORS, Executor
+from tests.executors import Executor
+from tests.kernel import EXECUTORS
 from tests.tables import CLIENT_MAC, OUR_MACS, VIP, backends, ip, make_tables, service
 
 pytestmark = pytest.mark.native

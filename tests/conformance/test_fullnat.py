@@ -26,7 +26,8 @@ from l4raw.wire.abi import (
     REPLY,
 )
 from tests.crafted import TCP, UDP, Tuple5, build, ends_of
-from tests.executors import EXECUTORS, Bursts, Executor, Helper, Outcome, connect
+from tests.executors import Bursts, Executor, Helper, Outcome, connect
+from tests.kernel import EXECUTORS
 from tests.tables import CLIENT_MAC, OUR_MACS, VIP, backends, counted, ip, make_tables, service
 
 pytestmark = pytest.mark.native

@@ -10,7 +10,8 @@ from l4raw.core.tables import compile_policy
 from l4raw.wire import tcp
 from l4raw.wire.abi import DROP_NO_BACKEND, FORWARD
 from tests.crafted import TCP, Tuple5, build
-from tests.executors import EXECUTORS, Executor, Outcome
+from tests.executors import Executor, Outcome
+from tests.kernel import EXECUTORS
 from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, done, ip, make_tables, service
 
 pytestmark = pytest.mark.native

@@ -12,7 +12,8 @@ from l4raw.wire import icmp, tcp
 from l4raw.wire.abi import DROP_TOO_BIG, FORWARD, FRAGMENTED, PASS_NOT_OURS, PASS_PATH_MTU
 from l4raw.wire.checksum import checksum
 from tests.crafted import TCP, Tuple5, build, refix
-from tests.executors import EXECUTORS, Executor, Helper
+from tests.executors import Executor, Helper
+from tests.kernel import EXECUTORS
 from tests.tables import (
     CLIENT_MAC,
     OUR_MACS,

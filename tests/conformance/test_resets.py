@@ -11,7 +11,8 @@ from l4raw.wire import tcp
 from l4raw.wire.abi import DROP_NO_FLOW, DROP_TTL, FORWARD
 from l4raw.wire.ipv4 import TCP
 from tests.crafted import Tuple5, build
-from tests.executors import EXECUTORS, Bursts, Executor, Helper, connect
+from tests.executors import Bursts, Executor, Helper, connect
+from tests.kernel import EXECUTORS
 from tests.tables import CLIENT_MAC, OUR_MACS, VIP, ip, make_tables, service
 
 pytestmark = pytest.mark.native

@@ -30,7 +30,8 @@ from l4raw.wire.abi import (
 from l4raw.wire.ipv4 import TCP, UDP
 from tests.conformance.test_states import BACKEND, CLIENT, Conversation
 from tests.crafted import Tuple5, build, tuple_of
-from tests.executors import EXECUTORS, Executor
+from tests.executors import Executor
+from tests.kernel import EXECUTORS
 from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, done, ip, make_tables, service
 
 pytestmark = pytest.mark.native

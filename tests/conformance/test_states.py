@@ -21,7 +21,8 @@ from l4raw.wire.abi import (
 )
 from l4raw.wire.ipv4 import TCP, UDP
 from tests.crafted import Tuple5, build, tuple_of
-from tests.executors import EXECUTORS, Executor, Outcome
+from tests.executors import Executor, Outcome
+from tests.kernel import EXECUTORS
 from tests.tables import CLIENT_MAC, OUR_MACS, VIP, ip, make_tables, service
 
 pytestmark = pytest.mark.native

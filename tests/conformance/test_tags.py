@@ -11,7 +11,8 @@ from l4raw.core.states import expire
 from l4raw.wire.abi import SENT
 from tests.crafted import tagged, untagged
 from tests.differential import name_of
-from tests.executors import EXECUTORS, Executor, Outcome, state
+from tests.executors import Executor, Outcome, state
+from tests.kernel import EXECUTORS
 from tests.lives import Lives
 from tests.noise import Given, Noise, Source, make_policies, make_world
 

@@ -12,7 +12,8 @@ from l4raw.core.decision import WAITS
 from l4raw.engine.base import forward
 from l4raw.engine.replay import ReplayEngine, Sent
 from l4raw.wire.abi import VERDICT_NAMES
-from tests.executors import EXECUTORS, Executor, Outcome, state
+from tests.executors import Executor, Outcome, state
+from tests.kernel import EXECUTORS
 from tests.tables import tables_named
 
 VECTORS = sorted((Path(__file__).parents[1] / "vectors").glob("*.toml"))

@@ -1,4 +1,4 @@
-"""Every mode, with both IP versions, both protocols, on both dataplanes, offloads as veth has them.
+"""Every mode, with both IP versions, both protocols, on every dataplane, offloads as veth has them.
 
 Each cell moves 20 MB each way by TCP and by UDP. Then it is looked at, on the
 wire and in the counters: what the backend sees as source and destination, how
@@ -23,6 +23,7 @@ from scapy.layers.l2 import Ether
 
 from tests.cells import halved
 from tests.integration.capture import Capture, capturing, checksums_are_right, wait_until_quiet
+from tests.integration.napi import taking_redirected
 from tests.integration.running import Running, running
 from tests.integration.udp_echo import serving, there_and_back
 
@@ -31,6 +32,8 @@ pytestmark = pytest.mark.root
 SIZE = 20_000_000
 ECHO = 7000
 REQUESTS, PIECES = 20, 20
+LEAST_BY_KERNEL = 0.99
+"""Of the frames that are sent while a few flows move much: the share that the kernel path sends."""
 SERVICES = ("80/tcp", f"{ECHO}/udp")
 
 
@@ -59,7 +62,7 @@ MODES = {
 }
 each_cell = pytest.mark.parametrize(
     ("mode", "version", "dataplane"),
-    halved(list(MODES), (4, 6), ("af_xdp", "raw")),
+    halved(list(MODES), (4, 6), ("af_xdp", "raw", "xdp")),
     ids=lambda value: f"ipv{value}" if isinstance(value, int) else value,
 )
 
@@ -78,11 +81,16 @@ def served(mode: Mode, version: int) -> Iterator[tuple[Topology, list[Server]]]:
 
 @each_cell
 def test_20_mb_each_way_and_the_mode_is_seen(mode: str, version: int, dataplane: str) -> None:
-    with served(MODES[mode], version) as (network, servers):
+    with served(MODES[mode], version) as (network, servers), ExitStack() as stack:
+        if dataplane == "xdp":
+            stack.enter_context(taking_redirected(network))
         toml = network.config_toml(*SERVICES, dataplane=dataplane, check=NO_CHECK)
         with running(network, toml) as balancer:
             move(network, servers)
         assert balancer.dataplane == dataplane
+        if dataplane == "xdp":
+            sent = balancer.verdict("forward") + balancer.verdict("reply")
+            assert balancer.counters["engine"]["kernel_forwarded"] >= LEAST_BY_KERNEL * sent
         assert balancer.verdict("forward") > SIZE / 65_536 + SIZE / 1400
         assert (balancer.verdict("reply") > SIZE / 1400) == MODES[mode].seen(
             network, servers[0].host

@@ -115,20 +115,22 @@ def test_it_is_a_backend_of_the_balancer(lab: Lab) -> None:
     assert balancer.verdict("forward") >= 40 and balancer.dataplane == "raw"
 
 
-REDIRECT = """
+LOAD = """
 from l4raw.engine.layout import Sizes
-from l4raw.engine.redirect import Redirect
+from l4raw.engine.redirect import {program}, Redirect
 import socket
-redirect = Redirect(Sizes(flow_memory=1 << 20))
+redirect = Redirect(Sizes(flow_memory=1 << 20), {program})
 redirect.attach(0, "xdp0", socket.if_nametoindex("xdp0"))
 redirect.close()
 """
 
 
 @pytest.mark.xdp
-def test_its_verifier_accepts_the_redirect_program(lab: Lab) -> None:
+@pytest.mark.parametrize("program", ["REDIRECT", "FORWARD"])
+def test_its_verifier_accepts_the_program(lab: Lab, program: str) -> None:
     lab.guest.run("ip link add xdp0 type veth peer xdp1; ip link set xdp0 up")
-    lab.guest.run(["env", "-C", str(ROOT), sys.executable, "-c", REDIRECT])
+    lab.guest.run(["env", "-C", str(ROOT), sys.executable, "-c", LOAD.format(program=program)])
+    lab.guest.run("ip link del xdp0")
 
 
 @pytest.mark.xdp

@@ -18,7 +18,8 @@ from l4raw.core.tables import Tables
 from l4raw.wire import tcp
 from l4raw.wire.abi import FORWARD
 from l4raw.wire.segment import Segment, build
-from tests.executors import EXECUTORS, Executor
+from tests.executors import Executor
+from tests.kernel import EXECUTORS
 from tests.tables import (
     CLIENT_MAC,
     OUR_MACS,

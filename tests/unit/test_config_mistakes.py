@@ -50,7 +50,6 @@ MISTAKES = [
     ('"eth2"', '"ééééé678901"', "L4R-115", "2:23", "cannot be the name"),
     ('"eth2"', '"a234567890123456"', "L4R-115", "2:23", "cannot be the name"),
     ("[lb]", "[lb]\ndataplane = 'rwa'", "L4R-112", "2:13", 'dataplane "rwa" is unknown; did you mean "raw"?'),
-    ("[lb]", "[lb]\ndataplane = 'xdp'", "L4R-113", "2:13", '"xdp" is not in this version'),
     ("[lb]", "[lb]\nclient_next_hop = 'route'", "L4R-113", "2:19", '"route" is not in this version'),
     ("[lb]", "[lb]\nflow_memory = '64MB'", "L4R-114", "2:15", '"64MB" is not a size'),
     ("[lb]", "[lb]\nflow_memory = 64", "L4R-105", "2:15", "is a whole number; a string is expected"),

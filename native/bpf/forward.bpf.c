@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/* Dataplane xdp: frames of known flows are steered here, by the text that the
+ * helper is made of and over the same tables; all others are redirected to the
+ * AF_XDP sockets, as with dataplane af_xdp, and the helper or Python decides.
+ *
+ * Whatever this does with a frame is the last thing done with it: it sends it,
+ * or it has changed neither frame nor tables. So the helper can begin anew.
+ *
+ * Needs Linux 6.1.
+ */
+#include "redirect.h"
+#include "tables.h"
+#include "../src/known.h"
+#include "../src/rewrite.h"
+#include "../src/traffic.h"
+
+struct l4_control control SEC(".data.control");
+
+/*
+ * The sum of a part of the frame, folded. As past_extensions() in redirect.h, it is verified once and no more than
+ * a number where it is called.
+ */
+__attribute__((noinline)) uint32_t l4_sum_of_frame(struct xdp_md *context, uint32_t offset, uint32_t size)
+{
+	const uint8_t *start = (const uint8_t *)(long)context->data + l4_offset(offset);
+
+	return l4_fold(l4_sum(start, (const void *)(long)context->data_end, size & 0xffff));
+}
+
+/* l4_see(). L4_UNDECIDED, or a verdict. */
+__attribute__((noinline)) int read_headers(struct xdp_md *context, struct l4_headers *headers, uint32_t arm)
+{
+	return headers ? l4_read_headers(NULL, arm, (const void *)(long)context->data,
+					 (const void *)(long)context->data_end, headers) : L4_MISS;
+}
+
+/* A SYN may end a flow, or have its MSS lowered; a datagram may end one that nobody has answered: see reuse.h. */
+static __always_inline bool is_beyond(const struct l4_context *context, const struct l4_values *entry)
+{
+	return (context->headers.flags & L4_TCP_SYN) || (entry->state == L4_FLOW_UDP_NEW && !entry->next_hop);
+}
+
+/* Steer a frame of a known flow. Its verdict if it is sent; or L4_MISS. */
+static __always_inline int steer(struct l4_context *context)
+{
+	struct l4_values entry;
+	uint32_t generation = 0;
+	int verdict;
+
+	struct l4_headers *headers = &context->headers;
+
+	if (read_headers(l4_program_of(context->tables), headers, context->arm) != L4_UNDECIDED || !headers->l4 ||
+	    headers->length > control.mtu)
+		return L4_MISS;
+	context->flow = find_flow(&headers->key, &generation);
+	context->generation = generation;
+	context->entry = context->flow < 0 ? NULL : l4_flow_at(NULL, (uint32_t)context->flow);
+	if (!context->entry || !l4_recall(context, &entry) || is_beyond(context, &entry))
+		return L4_MISS;
+	verdict = l4_known(context, &entry);
+	if (verdict != L4_FORWARD && verdict != L4_REPLY)
+		return L4_MISS;
+	l4_note(context, &entry);
+	return verdict;
+}
+
+/* An action of XDP, or -1: the frame is not steered here. */
+static __always_inline int forward(struct xdp_md *xdp)
+{
+	struct l4_context context = {
+		.tables = (const void *)xdp,
+		.data = (void *)(long)xdp->data,
+		.end = (void *)(long)xdp->data_end,
+		.csum_start = L4_CSUM_DETECT,
+		.arm = arm_of(xdp),
+		.half = control.generation & 1,
+		.flow = L4_NONE,
+	};
+	uint32_t size = context.end - context.data;
+
+	if (!control.forwards)
+		return -1;
+	context.verdict = steer(&context);
+	if (context.verdict == L4_MISS)
+		return -1;
+	l4_complete(&context);
+	l4_write_ends(&context);
+	l4_count_frame(NULL, context.verdict, context.backend, size);
+	return bpf_redirect(interface_of(context.out_arm), 0);
+}
+
+SEC("xdp")
+int l4raw_forward(struct xdp_md *context)
+{
+	int action = forward(context);
+
+	return action < 0 ? redirect(context) : action;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The other tables that BPF reaches, beside those of memory.h: what a known
+ * flow reads and what is written with each of its frames.
+ */
+#ifndef L4RAW_BPF_TABLES_H
+#define L4RAW_BPF_TABLES_H
+
+#include "memory.h"
+
+/* `elements` is set when the program is loaded: l4raw/engine/redirect.py. */
+#define L4_SHARED(name, element) \
+	struct { \
+		__uint(type, BPF_MAP_TYPE_ARRAY); \
+		__uint(map_flags, BPF_F_MMAPABLE); \
+		__uint(max_entries, 1); \
+		__type(key, __u32); \
+		__type(value, element); \
+	} name SEC(".maps")
+
+L4_SHARED(next_hops, struct l4_next_hop);
+L4_SHARED(services, struct l4_service);
+L4_SHARED(backends, struct l4_backend);
+L4_SHARED(queue, struct l4_queue);
+L4_SHARED(traffic, struct l4_traffic);
+
+#define l4_add(to, value) __sync_fetch_and_add(to, value)
+
+/* Places of half-open flows, and lines of them: they follow the tags, in the map of flows. */
+enum { L4_PLACES_IN_LINE = sizeof(struct l4_flow) / 4 };
+
+L4_INLINE uint32_t *l4_half_open_at(const struct l4_tables *tables, uint32_t number)
+{
+	uint32_t marks = (control.buckets + sizeof(struct l4_flow) - 1) / sizeof(struct l4_flow);
+	uint32_t tags = (control.buckets + L4_TAGS_IN_LINE - 1) / L4_TAGS_IN_LINE;
+	uint32_t index = control.flow_entries + marks + tags + (number - 1) / L4_PLACES_IN_LINE;
+	uint32_t *line;
+
+	(void)tables;
+	if (number - 1 >= control.place_count)
+		return NULL;
+	line = bpf_map_lookup_elem(&flows, &index);
+	return line ? line + (number - 1) % L4_PLACES_IN_LINE : NULL;
+}
+
+L4_INLINE struct l4_next_hop *l4_next_hop_at(const struct l4_tables *tables, uint32_t index)
+{
+	(void)tables;
+	return bpf_map_lookup_elem(&next_hops, &index);
+}
+
+L4_INLINE const struct l4_service *l4_service_at(const struct l4_tables *tables, uint32_t half, uint32_t number)
+{
+	uint32_t at = half * control.service_limit + number;
+
+	(void)tables;
+	return number < control.service_limit ? bpf_map_lookup_elem(&services, &at) : NULL;
+}
+
+L4_INLINE const struct l4_backend *l4_backend_at(const struct l4_tables *tables, uint32_t half, uint32_t number)
+{
+	uint32_t at = half * control.backend_limit + number;
+
+	(void)tables;
+	return number < control.backend_limit ? bpf_map_lookup_elem(&backends, &at) : NULL;
+}
+
+/* Counters are a CPU's: an XDP program is not interrupted by another run of itself. */
+L4_INLINE struct l4_queue *l4_queue_of(const struct l4_tables *tables)
+{
+	uint32_t at = control.first_cpu + bpf_get_smp_processor_id();
+
+	(void)tables;
+	return bpf_map_lookup_elem(&queue, &at);
+}
+
+L4_INLINE struct l4_traffic *l4_traffic_at(const struct l4_tables *tables, uint32_t backend)
+{
+	uint32_t at = (control.first_cpu + bpf_get_smp_processor_id()) * control.backend_limit + backend;
+
+	(void)tables;
+	return backend < control.backend_limit ? bpf_map_lookup_elem(&traffic, &at) : NULL;
+}
+
+L4_INLINE void l4_count_up(uint64_t *counter, uint64_t by)
+{
+	l4_store(counter, l4_load(counter) + by);
+}
+
+/* No room is ever asked for: see forward.bpf.c. */
+L4_INLINE bool l4_push_front(uint8_t **start, uint8_t **end, uint32_t size)
+{
+	(void)start;
+	(void)end;
+	(void)size;
+	return false;
+}
+
+#endif

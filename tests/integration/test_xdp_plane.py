@@ -1,0 +1,92 @@
+"""The kernel path on a host: when it forwards and when not, and what is left of it.
+
+That it forwards right, and nearly everything, is in test_matrix.py, beside the
+other dataplanes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from l4raw.netns import NO_CHECK, Log, Topology, dsr, nat
+from l4raw.netns.clients import CURL, make_file, many_requests, sha256
+from l4raw.netns.servers import nginx, web
+
+from tests.integration.napi import gro
+from tests.integration.running import running
+from tests.integration.starting import Place, Up
+
+pytestmark = [pytest.mark.root, pytest.mark.xdp]
+
+DEADLINE = 20.0
+"""Seconds."""
+SIZE = 20_000_000
+
+
+@pytest.fixture
+def network() -> Iterator[Topology]:
+    with nat(log=Log(silent=True)) as made, ExitStack() as stack:
+        for backend in made.backends:
+            stack.enter_context(web(backend))
+        yield made
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def ask(network: Topology, requests: int = 20) -> None:
+    assert many_requests(network.client, f"http://{network.vip}/", requests).total() == requests
+
+
+def test_without_napi_at_a_peer_all_goes_over_af_xdp(network: Topology) -> None:
+    with running(network, network.config_toml(dataplane="xdp", check=NO_CHECK)) as balancer:
+        ask(network)
+    assert balancer.dataplane == "xdp"
+    engine = balancer.counters["engine"]
+    assert engine["kernel_forwarded"] == 0 and engine["sent"] > 200
+    assert "xdp: the kernel forwards nothing, all frames go over af_xdp: " in balancer.errors
+    assert "eth0 does not send what XDP redirects to it" in balancer.errors and "gro on" in balancer.errors
+
+
+def test_it_begins_and_ends_with_gro_at_the_peers(network: Topology, tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    config = place.config(network.config_toml(dataplane="xdp", check=NO_CHECK, lb={"ring_seed": "a"}))
+    up = Up(network.balancer, place, "-c", config).wait_ready()
+    assert up.err.count("xdp: the kernel forwards nothing") == 1
+    gro(network, "on")
+    wait(lambda: "xdp: the kernel forwards known flows" in up.err)
+    ask(network)
+    gro(network, "off")
+    wait(lambda: up.err.count("xdp: the kernel forwards nothing") == 2)
+    ask(network)
+    up.stop()
+
+
+def test_a_transfer_survives_a_kill_and_a_restart(tmp_path: Path) -> None:
+    """DSR with a hash: the ring finds the backend again, and the program of the dead one is gone."""
+    place, got = Place(tmp_path), tmp_path / "got"
+    with dsr(backends=2, log=Log(silent=True)) as network, ExitStack() as stack:
+        gro(network, "on")
+        servers = [stack.enter_context(nginx(backend)) for backend in network.backends]
+        digest = make_file(servers[0].files / "big", SIZE)
+        (servers[1].files / "big").hardlink_to(servers[0].files / "big")
+        config = place.config(network.config_toml(dataplane="xdp", check=NO_CHECK, lb={"ring_seed": "a"}))
+        up = Up(network.balancer, place, "-c", config).wait_ready()
+        slow = ["--limit-rate", str(SIZE // 4), "--output", str(got)]
+        transfer = network.client.popen([*CURL, *slow, f"http://{network.vip}/files/big"])
+        wait(lambda: got.exists() and got.stat().st_size > SIZE // 8)
+        up.kill()
+        wait(lambda: "prog/xdp" not in network.balancer.run(["ip", "-d", "link"]).stdout)
+        assert transfer.poll() is None, "it was over before the balancer was"
+        again = Up(network.balancer, place, "-c", config).wait_ready()
+        assert transfer.wait(DEADLINE) == 0
+        again.stop()
+        assert sha256(got) == digest
