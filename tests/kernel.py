@@ -98,7 +98,7 @@ class Kernel(Helper):
 
     def run(self, frame: bytes, arm: int, csum_start: int, segment: int = 0) -> Outcome:
         """One trial."""
-        is_told = csum_start != CSUM_DETECT and completed(frame) != frame
+        is_told = csum_start > 0 or (csum_start != CSUM_DETECT and completed(frame) != frame)
         if is_told or segment or not SHORTEST <= len(frame) <= LONGEST:
             return super().run(frame, arm, csum_start, segment)
         self._come_in_by(arm)

@@ -50,7 +50,7 @@ MUTANTS = {
         "if (context->csum_start > 0",
     ),
     "long frames": Patch(
-        STEER, "context->headers.length > l4_load(&l4_control_of(context->tables)->mtu)", "0"
+        TUNNEL, "overhead > l4_load(&l4_control_of(context->tables)->mtus[arm & 1])", "0 > 2000u"
     ),
     "errors dropped": Patch(
         STEER,
@@ -89,9 +89,13 @@ MUTANTS = {
     ),
     "first range only": Patch(ADMIT, "i < L4_SNAT_RANGES && i < service->snat_ranges", "i < 1"),
     "rest gives no way": Patch(ADMIT, "l4_load(&l4_control_of(context->tables)->resting))", "0)"),
-    "path of a known flow": Patch(KNOWN, " || l4_is_too_long_for_path(context, backend)", ""),
+    "known flow's headers in front": Patch(KNOWN, "overhead = l4_overhead(backend);", ""),
+    "new flow's headers in front": Patch(ADMIT, "l4_overhead(backend), backend->arm", "0, backend->arm"),
+    "long replies": Patch(KNOWN, "l4_is_too_long(context, 0, hop.arm)", "0"),
+    "long pings": Patch(STEER, "l4_is_too_long(context, 0, context->arm)", "0"),
+    "path of a known flow": Patch(KNOWN, "if (l4_is_too_long_for_path(context, backend))", "if (0)"),
     "path of a new flow": Patch(
-        ADMIT, "if (l4_unlikely(l4_is_too_long_for_path(context, backend))) {", "if (0) {"
+        ADMIT, "l4_is_too_long_for_path(context, backend))) {", "0)) {"
     ),
     "lost turn": Patch(
         ADMIT, "if (service->rule == L4_RULE_CURSOR)\n\t\tl4_exchange_if", "if (0)\n\t\tl4_exchange_if"

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 from l4raw.control.errors import L4Error
-from l4raw.control.kernel_path import KernelPath
+from l4raw.control.kernel_path import KernelPath, can_forward
 from l4raw.control.netlink import Interface, Netlink
 from l4raw.control.settings import Config
 from l4raw.control.ssh import require_ssh_safe
@@ -35,6 +35,8 @@ CLIENT_BUCKETS = 8192
 """57,344 clients: 1 MiB."""
 
 AUTO, XDP, AF_XDP, RAW = "auto", "xdp", "af_xdp", "raw"
+_TRIED_ON = "x86_64"
+"""The machine whose order of memory the kernel path relies on."""
 
 
 class Dataplane(NamedTuple):
@@ -61,13 +63,13 @@ def make(
     arms = tuple(Arm(interface.name, interface.mac, interface.mtu) for interface in interfaces)
     key = hash_key(os.urandom(32))
     note = ""
-    if config.lb.dataplane != RAW:
+    for name in _candidates(config.lb.dataplane, interfaces):
         try:
-            return _af_xdp(config, arms, interfaces, key, accept_ssh, sample)
+            return _af_xdp(name, config, arms, interfaces, key, accept_ssh, sample)
         except L4Error as error:
             if config.lb.dataplane != AUTO:
                 raise
-            note = f"not {AF_XDP}: {error.what}"
+            note = f"not {name}: {error.what}"
             if error.code == "L4R-205":
                 note += "; raw sees only what that lets pass"
     counts = private(key, _client_buckets(config))
@@ -75,7 +77,15 @@ def make(
     return Dataplane(RAW, RawEngine(arms), tables, note)
 
 
+def _candidates(wanted: str, interfaces: Sequence[Interface]) -> tuple[str, ...]:
+    """Before raw: what is tried, in this order."""
+    if wanted == AUTO:
+        return (XDP, AF_XDP) if platform.machine() == _TRIED_ON and can_forward(interfaces) else (AF_XDP,)
+    return () if wanted == RAW else (wanted,)
+
+
 def _af_xdp(
+    name: str,
     config: Config,
     arms: Sequence[Arm],
     interfaces: Sequence[Interface],
@@ -86,8 +96,7 @@ def _af_xdp(
     from l4raw.engine.afxdp import AfXdpEngine, require_mtu
     from l4raw.engine.redirect import FORWARD, REDIRECT
 
-    name = XDP if config.lb.dataplane == XDP else AF_XDP
-    if name == XDP and (machine := platform.machine()) != "x86_64":
+    if name == XDP and (machine := platform.machine()) != _TRIED_ON:
         what = f"on {machine} the kernel path has not been tried: what BPF writes is ordered as on x86-64"
         raise L4Error("L4R-304", what=what, fix="dataplane af_xdp")
     for interface in interfaces:

@@ -76,6 +76,15 @@ class XdpFeatures:
         self.close()
 
 
+def can_forward(interfaces: Sequence[Interface]) -> bool:
+    """Whether all of them send now what is redirected to them."""
+    try:
+        with XdpFeatures() as features:
+            return all(features.sends_redirected(each.index) for each in interfaces)
+    except L4Error:
+        return False
+
+
 class KernelPath:
     """Lets the kernel forward, or not, as the interfaces are."""
 

@@ -157,8 +157,9 @@ class Layout:
         self.write_mtu(arms)
 
     def write_mtu(self, arms: tuple[Arm, ...]) -> None:
-        """What is longer than the least of them is a miss, wherever it goes: Python looks at the arm."""
-        self.control.mtu = min((arm.mtu for arm in arms), default=0)
+        """What is longer than the arm that it leaves by takes is a miss."""
+        for number, arm in enumerate(arms):
+            self.control.mtus[number] = arm.mtu
 
     @property
     def control(self) -> Any:

@@ -320,7 +320,7 @@ MISS_SENTENCES: Final[tuple[str, ...]] = (
     "another thread held what it has to write",
     "the flow's entry, or its peer, changed while it was read",
     "how its service picks a backend is no look-up here",
-    "longer than what every arm takes, or the path of its tunnel: it is refused or cut",
+    "longer than what its way out takes, or the path of its tunnel: it is refused or cut",
     "the first ports that its flow tries are taken, but its pool has others",
     "a port of a SNAT pool is to rest; or the flow table is full, and ports that rest can give way",
     "an ICMP error, which follows the flow that it quotes",

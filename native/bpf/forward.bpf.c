@@ -34,10 +34,14 @@ __attribute__((noinline)) int read_headers(struct xdp_md *context, struct l4_hea
 					 (const void *)(long)context->data_end, headers) : L4_MISS;
 }
 
+/* XDP_PACKET_HEADROOM of the kernel: bytes in front of a frame. */
+enum { XDP_HEADROOM = 256 };
+
 /* A SYN may end a flow, or have its MSS lowered; a datagram may end one that nobody has answered: see reuse.h. */
 static __always_inline bool is_beyond(const struct l4_context *context, const struct l4_values *entry)
 {
-	return (context->headers.flags & L4_TCP_SYN) || (entry->state == L4_FLOW_UDP_NEW && !entry->next_hop);
+	return (context->headers.flags & L4_TCP_SYN) ||
+	       (entry->state == L4_FLOW_UDP_NEW && entry->peer && !entry->next_hop);
 }
 
 /* Steer a frame of a known flow. Its verdict if it is sent; or L4_MISS. */
@@ -49,8 +53,7 @@ static __always_inline int steer(struct l4_context *context)
 
 	struct l4_headers *headers = &context->headers;
 
-	if (read_headers(l4_program_of(context->tables), headers, context->arm) != L4_UNDECIDED || !headers->l4 ||
-	    headers->length > control.mtu)
+	if (read_headers(l4_program_of(context->tables), headers, context->arm) != L4_UNDECIDED || !headers->l4)
 		return L4_MISS;
 	context->flow = find_flow(&headers->key, &generation);
 	context->generation = generation;
@@ -74,6 +77,7 @@ static __always_inline int forward(struct xdp_md *xdp)
 		.csum_start = L4_CSUM_DETECT,
 		.arm = arm_of(xdp),
 		.half = control.generation & 1,
+		.room = XDP_HEADROOM,
 		.flow = L4_NONE,
 	};
 	uint32_t size = context.end - context.data;
@@ -84,6 +88,12 @@ static __always_inline int forward(struct xdp_md *xdp)
 	if (context.verdict == L4_MISS)
 		return -1;
 	l4_complete(&context);
+	if (context.tunnel) {
+		l4_into_tunnel(&context);
+		/* Less headroom than XDP promises. */
+		if (!context.push)
+			return XDP_ABORTED;
+	}
 	l4_write_ends(&context);
 	l4_count_frame(NULL, context.verdict, context.backend, size);
 	return bpf_redirect(interface_of(context.out_arm), 0);

@@ -87,13 +87,16 @@ L4_INLINE void l4_count_up(uint64_t *counter, uint64_t by)
 	l4_store(counter, l4_load(counter) + by);
 }
 
-/* No room is ever asked for: see forward.bpf.c. */
-L4_INLINE bool l4_push_front(uint8_t **start, uint8_t **end, uint32_t size)
+L4_INLINE bool l4_push_front(const struct l4_tables *tables, uint8_t **start, uint8_t **end, uint32_t size)
 {
-	(void)start;
-	(void)end;
-	(void)size;
-	return false;
+	struct xdp_md *program = l4_program_of(tables);
+
+	bool done = !bpf_xdp_adjust_head(program, -(int)size);
+
+	/* Pointers of before are none any more, in either case. */
+	*start = (void *)(long)program->data;
+	*end = (void *)(long)program->data_end;
+	return done;
 }
 
 #endif

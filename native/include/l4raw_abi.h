@@ -132,7 +132,7 @@ enum l4_verdict { L4_VERDICTS(L4_VERDICT_ENUM) L4_VERDICT_COUNT };
 	_(BUSY, "another thread held what it has to write") \
 	_(CHANGED, "the flow's entry, or its peer, changed while it was read") \
 	_(RULE, "how its service picks a backend is no look-up here") \
-	_(TOO_LONG, "longer than what every arm takes, or the path of its tunnel: it is refused or cut") \
+	_(TOO_LONG, "longer than what its way out takes, or the path of its tunnel: it is refused or cut") \
 	_(PORTS, "the first ports that its flow tries are taken, but its pool has others") \
 	_(REST, "a port of a SNAT pool is to rest; or the flow table is full, and ports that rest can give way") \
 	_(ICMP_ERROR, "an ICMP error, which follows the flow that it quotes") \
@@ -418,10 +418,10 @@ struct l4_control {
 	/* Line 3: written by the one who owns the clock, by a reload, and when nothing overflows any more. */
 	uint32_t now;              /* ms, modulo 2^32 */
 	uint32_t generation;       /* of the policy; its last bit is the half in force */
-	uint32_t mtu;              /* bytes of an IP packet that every arm takes; looked at each second */
+	uint32_t mtus[2];          /* bytes of an IP packet that each arm takes; looked at each second */
 	uint32_t forwards;         /* 1: the kernel path does; 0: all frames of ours go to the sockets */
 	uint8_t mark;              /* a bucket whose mark is this has overflowed; another one when all have not */
-	uint8_t reserved2[47];
+	uint8_t reserved2[43];
 	/* Line 4: written with each new flow. */
 	uint32_t used;             /* flow entries in use, or about to be */
 	uint32_t resting;          /* how many of them rest; written by Python alone */

@@ -375,9 +375,6 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 		return l4_without_flow(context, is_nat);
 	if (l4_is_tunnel(service->mode) && context->room < L4_TUNNEL_ROOM)
 		return l4_miss_as(context, L4_MISS_FRONT);
-	/* The most that may be in front: which backend it will be would cost a turn. */
-	if (l4_is_tunnel(service->mode) && l4_is_too_long(context, L4_TUNNEL_ROOM))
-		return l4_miss_as(context, L4_MISS_TOO_LONG);
 	if (service->affinity)
 		affinity = l4_recall_choice(context, service);
 	number = l4_choose(context, service, &affinity, cursor, &turn, &refused);
@@ -391,7 +388,8 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 	hop = l4_where_is(tables, backend->next_hop);
 	if (!hop.known)
 		return L4_DROP_NEXT_HOP_UNKNOWN;
-	if (l4_unlikely(l4_is_too_long_for_path(context, backend))) {
+	if (l4_unlikely(l4_is_too_long(context, l4_overhead(backend), backend->arm) ||
+			l4_is_too_long_for_path(context, backend))) {
 		l4_leave_turn(service, &affinity, cursor, turn);
 		return l4_miss_as(context, L4_MISS_TOO_LONG);
 	}

@@ -232,6 +232,7 @@ L4_INLINE int l4_go_on(struct l4_context *context, const struct l4_values *entry
 {
 	const struct l4_backend *backend = l4_backend_at(context->tables, context->half, entry->backend);
 	struct l4_where hop;
+	uint32_t overhead = 0;
 
 	if (!backend)
 		return l4_miss_as(context, L4_MISS_CHANGED);
@@ -244,9 +245,12 @@ L4_INLINE int l4_go_on(struct l4_context *context, const struct l4_values *entry
 	if (l4_unlikely(l4_is_tunnel(backend->mode))) {
 		if (context->room < L4_TUNNEL_ROOM)
 			return l4_miss_as(context, L4_MISS_FRONT);
-		if (l4_is_too_long(context, l4_overhead(backend)) || l4_is_too_long_for_path(context, backend))
+		overhead = l4_overhead(backend);
+		if (l4_is_too_long_for_path(context, backend))
 			return l4_miss_as(context, L4_MISS_TOO_LONG);
 	}
+	if (l4_unlikely(l4_is_too_long(context, overhead, backend->arm)))
+		return l4_miss_as(context, L4_MISS_TOO_LONG);
 	if (entry->peer && !l4_flip(context, entry))
 		return l4_miss_as(context, L4_MISS_CHANGED);
 	return l4_to_backend(context, backend, entry->backend, hop);
@@ -265,6 +269,8 @@ L4_INLINE int l4_go_back(struct l4_context *context, const struct l4_values *ent
 	context->backend = entry->backend;
 	if (context->headers.ttl <= 1) /* RFC 1812 section 5.3.1 */
 		return L4_DROP_TTL;
+	if (l4_unlikely(l4_is_too_long(context, 0, hop.arm)))
+		return l4_miss_as(context, L4_MISS_TOO_LONG);
 	if (!l4_flip(context, entry))
 		return l4_miss_as(context, L4_MISS_CHANGED);
 	context->hop = hop;

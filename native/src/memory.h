@@ -142,8 +142,9 @@ L4_INLINE void l4_write64(void *to, uint64_t value)
  * Let a frame begin `size` bytes earlier, for which its owner has said that there is room. False: it cannot be.
  * (BPF: bpf_xdp_adjust_head(), after which both pointers are other ones.)
  */
-L4_INLINE bool l4_push_front(uint8_t **start, uint8_t **end, uint32_t size)
+L4_INLINE bool l4_push_front(const struct l4_tables *tables, uint8_t **start, uint8_t **end, uint32_t size)
 {
+	(void)tables;
 	(void)end;
 	*start -= size;
 	return true;

@@ -155,6 +155,13 @@ L4_INLINE void l4_route_on(struct l4_context *context)
 		l4_write_v4(context, ip, ttl, 0);
 }
 
+/* Into the tunnel to its backend. */
+L4_INLINE void l4_into_tunnel(struct l4_context *context)
+{
+	l4_route_on(context);
+	l4_enclose(context);
+}
+
 /* Of what we send ourselves: RFC 1700, "IP Time To Live Parameter". */
 enum { L4_OWN_TTL = 64 };
 
@@ -210,10 +217,8 @@ L4_INLINE void l4_rewrite(struct l4_context *context)
 		l4_complete(context);
 	if (l4_unlikely(context->headers.flags & L4_TCP_SYN))
 		l4_clamp(context);
-	if (l4_unlikely(context->tunnel)) {
-		l4_route_on(context);
-		l4_enclose(context);
-	}
+	if (l4_unlikely(context->tunnel))
+		l4_into_tunnel(context);
 	l4_write_ends(context);
 	if (l4_unlikely(context->echo))
 		l4_answer(context);

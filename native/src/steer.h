@@ -50,6 +50,8 @@ L4_INLINE int l4_without_ports(struct l4_context *context)
 		return L4_DROP_PROTOCOL;
 	if (l4_is_martian(context) || !l4_has(context->data, context->end, sizeof(struct ethhdr)))
 		return L4_DROP_MARTIAN;
+	if (l4_unlikely(l4_is_too_long(context, 0, context->arm)))
+		return l4_miss_as(context, L4_MISS_TOO_LONG);
 	l4_copy(context->hop.mac, context->data + offsetof(struct ethhdr, h_source), ETH_ALEN);
 	context->out_arm = context->arm;
 	context->echo = true;
@@ -100,9 +102,6 @@ L4_INLINE int l4_verdict_of(struct l4_context *context)
 	int service;
 	bool known;
 
-	/* Before anything is noted. Which arm it leaves by, and how, Python finds out. */
-	if (l4_unlikely(context->headers.length > l4_load(&l4_control_of(context->tables)->mtu)))
-		return l4_miss_as(context, L4_MISS_TOO_LONG);
 	if (!context->headers.l4)
 		return l4_without_service(context);
 	known = context->flow >= 0 && l4_recall(context, &entry);

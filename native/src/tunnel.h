@@ -55,10 +55,10 @@ L4_INLINE uint32_t l4_overhead(const struct l4_backend *backend)
 	return backend->mode == L4_DSR_GUE ? ip + L4_GUE_LENGTH : ip;
 }
 
-/* Whether a packet and `overhead` bytes of headers in front are too long for some arm: fit() in l4raw/core/mtu.py. */
-L4_INLINE bool l4_is_too_long(const struct l4_context *context, uint32_t overhead)
+/* Whether a packet and `overhead` bytes of headers in front are too long for an arm: fit() in l4raw/core/mtu.py. */
+L4_INLINE bool l4_is_too_long(const struct l4_context *context, uint32_t overhead, uint32_t arm)
 {
-	return context->headers.length + overhead > l4_load(&l4_control_of(context->tables)->mtu);
+	return context->headers.length + overhead > l4_load(&l4_control_of(context->tables)->mtus[arm & 1]);
 }
 
 /* Whether it is too long for the path to this backend, of which a router has told: l4raw/core/path_mtu.py. */
@@ -135,18 +135,17 @@ L4_INLINE uint16_t l4_sum_of_gue(const struct l4_backend *backend, const uint8_t
 	return check ? check : 0xffff;
 }
 
-/* The header of IPv4 in front: RFC 791. `length` is of what follows. */
-L4_INLINE void l4_put_v4(uint8_t *at, const struct l4_backend *backend, const struct l4_inside *inside,
-			 uint32_t length, uint8_t protocol)
+/* The header of IPv4 in front: RFC 791. */
+L4_INLINE void l4_put_v4(uint8_t *at, const struct l4_backend *backend, const struct l4_inside *inside)
 {
 	uint32_t words[sizeof(struct iphdr) / 4];
 	struct iphdr ip = {
 		.tos = inside->traffic_class,
-		.tot_len = l4_htons((uint16_t)(length + sizeof(ip))),
+		.tot_len = l4_htons((uint16_t)(inside->length + sizeof(ip))),
 		.id = inside->id_be,
 		.frag_off = inside->flags_be,
 		.ttl = backend->tunnel_ttl,
-		.protocol = protocol,
+		.protocol = inside->protocol,
 		.saddr = l4_second32(l4_read64(backend->source + 8)),
 		.daddr = l4_second32(l4_read64(backend->address + 8)),
 	};
@@ -156,25 +155,24 @@ L4_INLINE void l4_put_v4(uint8_t *at, const struct l4_backend *backend, const st
 	ip.version = L4_NO_OPTIONS >> 4;
 	ip.ihl = L4_NO_OPTIONS & 15;
 	l4_copy(words, &ip, sizeof(ip));
-	for (i = 0; i < sizeof(words) / 4; i++)
+	for (i = 0; i < sizeof(words) / 4; i++) {
 		sum += words[i];
-	ip.check = (uint16_t)~l4_fold(sum);
-	l4_copy(at, &ip, sizeof(ip));
+		l4_write32(at + 4 * i, words[i]);
+	}
+	l4_write16(at + offsetof(struct iphdr, check), (uint16_t)~l4_fold(sum));
 }
 
 /* That of IPv6: RFC 8200. */
-L4_INLINE void l4_put_v6(uint8_t *at, const struct l4_backend *backend, const struct l4_inside *inside,
-			 uint32_t length, uint8_t protocol)
+L4_INLINE void l4_put_v6(uint8_t *at, const struct l4_backend *backend, const struct l4_inside *inside)
 {
-	uint32_t first = l4_htonl(6u << 28 | (uint32_t)inside->traffic_class << 20 | inside->number);
-	uint16_t length_be = l4_htons((uint16_t)length);
-
-	l4_copy(at, &first, sizeof(first));
-	l4_copy(at + offsetof(struct ipv6hdr, payload_len), &length_be, sizeof(length_be));
-	at[offsetof(struct ipv6hdr, nexthdr)] = protocol;
+	l4_write32(at, l4_htonl(6u << 28 | (uint32_t)inside->traffic_class << 20 | inside->number));
+	l4_write16(at + offsetof(struct ipv6hdr, payload_len), l4_htons((uint16_t)inside->length));
+	at[offsetof(struct ipv6hdr, nexthdr)] = inside->protocol;
 	at[offsetof(struct ipv6hdr, hop_limit)] = backend->tunnel_ttl;
-	l4_copy(at + offsetof(struct ipv6hdr, saddr), backend->source, 16);
-	l4_copy(at + offsetof(struct ipv6hdr, daddr), backend->address, 16);
+	l4_write64(at + offsetof(struct ipv6hdr, saddr), l4_read64(backend->source));
+	l4_write64(at + offsetof(struct ipv6hdr, saddr) + 8, l4_read64(backend->source + 8));
+	l4_write64(at + offsetof(struct ipv6hdr, daddr), l4_read64(backend->address));
+	l4_write64(at + offsetof(struct ipv6hdr, daddr) + 8, l4_read64(backend->address + 8));
 }
 
 /*
@@ -186,9 +184,9 @@ L4_INLINE void l4_enclose(struct l4_context *context)
 	const struct l4_backend *backend = l4_backend_at(context->tables, context->half, context->backend);
 	uint8_t headers[L4_GUE_LENGTH] = { 0 };
 	struct l4_inside inside;
-	uint32_t push, ip_length, start = context->headers.ip;
-	uint8_t *outer;
-	uint16_t ports[2], size_be, check, type;
+	uint32_t push, start = context->headers.ip;
+	uint8_t *outer, *at;
+	uint16_t ports[2], size_be, check;
 	bool v6, gue;
 
 	if (!backend || !l4_look_inside(context, &inside))
@@ -207,25 +205,30 @@ L4_INLINE void l4_enclose(struct l4_context *context)
 		l4_copy(headers + offsetof(struct udphdr, check), &check, sizeof(check));
 	}
 	push = l4_overhead(backend);
-	ip_length = gue ? push - L4_GUE_LENGTH : push;
-	if (!l4_push_front(&context->data, &context->end, push) ||
-	    !l4_has(context->data, context->end, start + push))
+	if (!l4_push_front(context->tables, &context->data, &context->end, push) ||
+	    !l4_has(context->data, context->end, L4_TAGGED_LENGTH))
 		return;
 	context->push = push;
-	outer = context->data + start;
-	if (start == L4_TAGGED_LENGTH) /* from where the header was */
-		l4_copy(context->data + offsetof(struct ethhdr, h_proto),
-			context->data + push + offsetof(struct ethhdr, h_proto), L4_TAG_LENGTH);
-	type = l4_htons(v6 ? ETH_P_IPV6 : ETH_P_IP);
-	l4_copy(outer - sizeof(type), &type, sizeof(type));
-	if (gue)
-		l4_copy(outer + ip_length, headers, sizeof(headers));
-	if (v6)
-		l4_put_v6(outer, backend, &inside, inside.length + push - ip_length,
-			  gue ? IPPROTO_UDP : inside.protocol);
-	else
-		l4_put_v4(outer, backend, &inside, inside.length + push - ip_length,
-			  gue ? IPPROTO_UDP : inside.protocol);
+	if (start == L4_TAGGED_LENGTH) { /* from where the header was */
+		at = context->data + l4_offset(push + offsetof(struct ethhdr, h_proto));
+		if (l4_still_has(at, context->end, L4_TAG_LENGTH))
+			l4_write32(context->data + offsetof(struct ethhdr, h_proto), l4_read32(at));
+	}
+	at = context->data + l4_offset(start - sizeof(uint16_t));
+	if (l4_still_has(at, context->end, sizeof(uint16_t)))
+		l4_write16(at, l4_htons(v6 ? ETH_P_IPV6 : ETH_P_IP));
+	outer = context->data + l4_offset(start);
+	if (gue) {
+		at = outer + l4_offset(push - L4_GUE_LENGTH);
+		if (l4_still_has(at, context->end, L4_GUE_LENGTH))
+			l4_copy(at, headers, sizeof(headers));
+		inside.length += L4_GUE_LENGTH;
+		inside.protocol = IPPROTO_UDP;
+	}
+	if (!v6 && l4_still_has(outer, context->end, sizeof(struct iphdr)))
+		l4_put_v4(outer, backend, &inside);
+	if (v6 && l4_still_has(outer, context->end, sizeof(struct ipv6hdr)))
+		l4_put_v6(outer, backend, &inside);
 }
 
 #endif

@@ -21,8 +21,18 @@ from scapy.layers.l2 import Ether
 
 from tests.cells import halved
 from tests.integration.capture import capturing, checksums_are_right, wait_until_quiet
+from tests.integration.napi import taking_redirected
 from tests.integration.running import Running, running
-from tests.integration.test_matrix import ECHO, PIECES, REQUESTS, SERVICES, SIZE, move
+from tests.integration.test_matrix import (
+    ECHO,
+    LEAST_BY_KERNEL,
+    PIECES,
+    REQUESTS,
+    SERVICES,
+    SIZE,
+    by_kernel,
+    move,
+)
 from tests.integration.tunnelled import compiled, decapsulate, widen
 from tests.integration.udp_echo import serving, there_and_back
 
@@ -32,7 +42,7 @@ PROTOCOLS = {4: 4, 6: 41}
 """Of a packet of this IP version inside of another one."""
 each_cell = pytest.mark.parametrize(
     ("mode", "version", "dataplane"),
-    halved(("dsr-ipip", "dsr-gue"), (4, 6), ("af_xdp", "raw")),
+    halved(("dsr-ipip", "dsr-gue"), (4, 6), ("af_xdp", "raw", "xdp")),
     ids=lambda value: f"ipv{value}" if isinstance(value, int) else value,
 )
 
@@ -63,11 +73,15 @@ def served(mode: str, version: int, program: Path) -> Iterator[tuple[Topology, l
 def test_20_mb_each_way_and_the_tunnel_is_seen(
     mode: str, version: int, dataplane: str, program: Path
 ) -> None:
-    with served(mode, version, program) as (network, servers):
+    with served(mode, version, program) as (network, servers), ExitStack() as stack:
+        if dataplane == "xdp":
+            stack.enter_context(taking_redirected(network))
         toml = network.config_toml(*SERVICES, dataplane=dataplane, check=NO_CHECK)
         with running(network, toml) as balancer:
             move(network, servers)
         assert balancer.dataplane == dataplane
+        if dataplane == "xdp":
+            assert by_kernel(balancer) >= LEAST_BY_KERNEL
         assert balancer.verdict("forward") > SIZE / 65_536 + SIZE / 1400
         assert balancer.verdict("reply") == 0
         look(network, toml)
