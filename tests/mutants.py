@@ -9,6 +9,7 @@ from tests.variants import Patch
 
 STEER, ADMIT, REWRITE, CONTEXT = "src/steer.h", "src/admit.h", "src/rewrite.h", "src/context.h"
 REUSE, KNOWN, TRAFFIC = "src/reuse.h", "src/known.h", "src/traffic.h"
+SCREEN = "src/screen.h"
 ACL, MSS, COUNTS = "src/acl.h", "src/mss.h", "src/counts.h"
 AFFINITY, FULL = "src/affinity.h", "src/full.h"
 FLOWS, INSERT, HOPS = "src/flows.h", "src/insert.h", "src/hops.h"
@@ -66,8 +67,8 @@ MUTANTS = {
         "if (context->headers.ttl <= 1)",
     ),
     "TTL of replies": Patch(KNOWN, "if (context->headers.ttl <= 1) /*", "if (context->headers.ttl < 1) /*"),
-    "martian class E": Patch(ADMIT, "first >= 224", "first >= 240"),
-    "martian own address": Patch(ADMIT, "source, 0, L4_IS_OWN", "source, 0, L4_IS_VIP"),
+    "martian class E": Patch(SCREEN, "first >= 224", "first >= 240"),
+    "martian own address": Patch(SCREEN, "source, 0, L4_IS_OWN", "source, 0, L4_IS_VIP"),
     "SYN and FIN opens": Patch(KNOWN, "L4_TCP_ACK | L4_TCP_FIN | L4_TCP_RST", "L4_TCP_ACK | L4_TCP_RST"),
     "port 0 first": Patch(CONTEXT, "if (number >= 0)\n\t\treturn number;", ""),
     "ports not exchanged": Patch(
@@ -89,19 +90,22 @@ MUTANTS = {
     ),
     "first range only": Patch(ADMIT, "i < L4_SNAT_RANGES && i < service->snat_ranges", "i < 1"),
     "rest gives no way": Patch(ADMIT, "l4_load(&l4_control_of(context->tables)->resting))", "0)"),
+    "owner of a changed slot": Patch(SCREEN, "found.backend = *owner;", ""),
+    "SYN to the owner": Patch(SCREEN, "found.remembers && !l4_opens(&context->headers)", "found.remembers"),
+    "unchanged slots have entries": Patch(SCREEN, "found.remembers = owner && *owner;", ""),
     "known flow's headers in front": Patch(KNOWN, "overhead = l4_overhead(backend);", ""),
-    "new flow's headers in front": Patch(ADMIT, "l4_overhead(backend), backend->arm", "0, backend->arm"),
+    "new flow's headers in front": Patch(SCREEN, "l4_overhead(backend), backend->arm", "0, backend->arm"),
     "long replies": Patch(KNOWN, "l4_is_too_long(context, 0, hop.arm)", "0"),
     "long pings": Patch(STEER, "l4_is_too_long(context, 0, context->arm)", "0"),
     "path of a known flow": Patch(KNOWN, "if (l4_is_too_long_for_path(context, backend))", "if (0)"),
     "path of a new flow": Patch(
-        ADMIT, "l4_is_too_long_for_path(context, backend))) {", "0)) {"
+        SCREEN, "l4_is_too_long_for_path(context, backend)))", "0))"
     ),
     "lost turn": Patch(
         ADMIT, "if (service->rule == L4_RULE_CURSOR)\n\t\tl4_exchange_if", "if (0)\n\t\tl4_exchange_if"
     ),
     "SNAT address as a client": Patch(
-        ADMIT, "source, 0, L4_IS_SNAT) >= 0 ||", "source, 0, L4_IS_VIP) >= 0 ||"
+        SCREEN, "source, 0, L4_IS_SNAT) >= 0 ||", "source, 0, L4_IS_VIP) >= 0 ||"
     ),
     "stray to the kernel": Patch(STEER, "return L4_DROP_SNAT_NO_FLOW;", "return L4_PASS_NOT_OURS;"),
     "flow of the burst": Patch(STEER, "if (context->flow != L4_BUSY) {\n\t\t\tl4_look(context);", "if (0) {"),
@@ -157,10 +161,10 @@ MUTANTS = {
     "no answer seen": Patch(KNOWN, "(l4_load_acquire(&peer->state) == L4_FLOW_UDP &&", "(1 &&"),
     "asked and counted": Patch(REUSE, "context->headers.key.src, 0);", "context->headers.key.src, 1);"),
     "ports of a source hash": Patch(
-        ADMIT, "key->src, key->src, 0, 0) >> 32", "key->src, key->src, key->ports, 0) >> 32"
+        SCREEN, "key->src, key->src, 0, 0) >> 32", "key->src, key->src, key->ports, 0) >> 32"
     ),
-    "source hash in mid-stream": Patch(ADMIT, " || rule == L4_RULE_SOURCE_HASH", ""),
-    "half of an IPv6 source": Patch(ADMIT, "key->src, key->src, 0, 0)", "key->src, key->src + 1, 0, 0)"),
+    "source hash in mid-stream": Patch(SCREEN, " || rule == L4_RULE_SOURCE_HASH", ""),
+    "half of an IPv6 source": Patch(SCREEN, "key->src, key->src, 0, 0)", "key->src, key->src + 1, 0, 0)"),
     "IPv6 hop limit": Patch(
         REWRITE,
         "l4_write_v6(context, ip, (uint8_t)(headers->ttl - 1))",
@@ -191,11 +195,11 @@ MUTANTS = {
         "check = l4_update(headers->l4_check_be, 0 * l4_change8",
     ),
     "echo as traffic": Patch(TRAFFIC, "if (!traffic || !backend)", "if (!traffic)"),
-    "link-local": Patch(ADMIT, "first >> 22 == 0xfe80 >> 6", "0"),
+    "link-local": Patch(SCREEN, "first >> 22 == 0xfe80 >> 6", "0"),
     "least by hash": Patch(ADMIT, "service->rule >= L4_RULE_LEAST", "service->rule > L4_RULE_LEAST"),
     "new flows uncounted": Patch(ADMIT, "l4_count_up(&traffic->flows, 1);", "(void)traffic;"),
     "first bucket first": Patch(INSERT, "of_second > of_first ? second", "of_second >= of_first ? second"),
-    "no reset": Patch(ADMIT, "if (is_nat && !(context->headers.flags & L4_TCP_RST))", "if (0)"),
+    "no reset": Patch(SCREEN, "if (is_nat && !(context->headers.flags & L4_TCP_RST))", "if (0)"),
     "no overflow": Patch(
         FLOWS, "if (!l4_is_marked(tables, bucket.first) || !l4_is_marked(tables, bucket.second))", "if (1)"
     ),
@@ -242,7 +246,7 @@ MUTANTS = {
     "full is full": Patch(
         ADMIT, "verdict != L4_DROP_FLOWS_FULL || service->full != L4_FULL_STATELESS", "verdict != 0"
     ),
-    "acl unread": Patch(ADMIT, "if (!l4_may_open(context, service))", "if (0)"),
+    "acl unread": Patch(SCREEN, "if (!l4_may_open(context, service))", "if (0)"),
     "acl low half only": Patch(
         ACL, "range->high > high || (range->high == high && range->low > low)", "range->low > low"
     ),

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
 
+from l4raw.core.changes import remembers
 from l4raw.core.decision import Decision
 from l4raw.core.model import Mode, end
 from l4raw.core.ring import HASHES, Pick
@@ -130,6 +131,12 @@ def story(decision: Decision) -> Iterator[str]:
     yield from fate(decision)
 
 
+def _why_no_entry(decision: Decision) -> str:
+    if decision.service and decision.pick and not remembers(decision.service, decision.pick):
+        return "no entry, its slot has not changed; "
+    return "no entry, the flow table is full; "
+
+
 def choice(decision: Decision, note: str = "") -> Iterator[str]:
     """Which service and backend, and how it was chosen; `note` follows the backend."""
     if decision.service is not None:
@@ -137,9 +144,7 @@ def choice(decision: Decision, note: str = "") -> Iterator[str]:
         yield f"service: {service.name} {service} {service.mode} {service.scheduler}"
     if decision.pick is not None:
         name = f" -> {decision.backend.backend.name}" if decision.backend else ""
-        without = (
-            "" if decision.flow >= 0 or decision.verdict != FORWARD else "no entry, the flow table is full; "
-        )
+        without = "" if decision.flow >= 0 or decision.verdict != FORWARD else _why_no_entry(decision)
         is_error = decision.verdict == ICMP_ERROR
         begin = "no entry; " if is_error else f"new; {without}"
         yield f"flow: {begin}{pick_text(decision.pick)}{name}"

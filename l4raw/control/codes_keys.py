@@ -114,6 +114,13 @@ KEYS = (
         'name the networks; remove `allow` for everybody; for nobody, write deny = ["0.0.0.0/0"], or "::/0"',
     ),
     Code(
+        "L4R-168",
+        "which flows need an entry could not be told",
+        "a flow without an entry is found by its slot of a ring that keeps its size, and a SYN must tell"
+        " which frame is its first; replies under NAT, limits and affinity need an entry for each flow.",
+        'use TCP in a DSR mode with maglev, sh or hrw, without limits and affinity; or flows = "track"',
+    ),
+    Code(
         "L4R-170",
         "a check without a port to ask",
         "a check is a TCP handshake. A UDP port has none, and port 0 stands for every port.",

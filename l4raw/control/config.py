@@ -27,7 +27,7 @@ from l4raw.control.errors import ConfigErrors, L4Error, Problem
 from l4raw.control.findings import from_pydantic
 from l4raw.control.settings import Config, LbConfig
 from l4raw.control.source import Source
-from l4raw.core.model import Acl, Backend, Full, Limits, Mode, Scheduler, Service, Snat, Tunnel
+from l4raw.core.model import Acl, Backend, Flows, Full, Limits, Mode, Scheduler, Service, Snat, Tunnel
 from l4raw.core.timeouts import Timeouts
 
 LOCAL = Path("l4raw.toml")
@@ -168,4 +168,5 @@ def _service(service: shape.Service) -> Service:
         Limits(**service.limits.model_dump()),
         service.affinity,
         Full(service.full),
+        Flows(service.flows),
     )

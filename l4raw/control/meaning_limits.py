@@ -1,4 +1,4 @@
-"""What the limits of a service, and its `full`, mean beside its other keys: rules of meaning.py."""
+"""What limits, `full` and `flows` of a service mean beside its other keys: rules of meaning.py."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def check(draft: Draft, service: DraftService) -> Iterator[Finding]:
     yield from _acl(draft, service)
     yield from _of_clients(draft, service)
     yield from _stateless(draft, service)
+    yield from _changes(draft, service)
 
 
 def _mss(draft: Draft, service: DraftService) -> Iterator[Finding]:
@@ -87,3 +88,21 @@ def _stateless(draft: Draft, service: DraftService) -> Iterator[Finding]:
     if draft.get((*service.loc, "affinity")):
         what = f"{service.head}full is stateless, but affinity keeps each client's choice"
         yield Finding("L4R-165", loc, what, other=(*service.loc, "affinity"))
+
+
+def _changes(draft: Draft, service: DraftService) -> Iterator[Finding]:
+    loc = (*service.loc, "flows")
+    if draft.get(loc) != "track-changes":
+        return
+    head = f"{service.head}flows is track-changes, but"
+    if service.vip and service.vip.protocol != values.PROTOCOLS["tcp"]:
+        yield Finding("L4R-168", loc, f"{head} the service is udp", other=(*service.loc, "vip"))
+    for name, value, ill in (
+        ("mode", service.mode, ("nat", "fullnat")),
+        ("scheduler", service.scheduler, (*_NO_HASH, "modulo")),
+    ):
+        if value in ill:
+            yield Finding("L4R-168", loc, f"{head} the {name} is {value}", other=(*service.loc, name))
+    for name, what in (("limits", "limits count flows"), ("affinity", "affinity keeps each client's choice")):
+        if draft.get((*service.loc, name)):
+            yield Finding("L4R-168", loc, f"{head} {what}", other=(*service.loc, name))

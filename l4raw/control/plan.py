@@ -19,7 +19,7 @@ from l4raw.control.netlink import Interface
 from l4raw.control.seed import FILE, is_kept
 from l4raw.control.settings import Config
 from l4raw.control.vips import snat_addresses
-from l4raw.core.model import Full, Mode, Service
+from l4raw.core.model import Flows, Full, Mode, Service
 from l4raw.wire.ethernet import format_mac
 
 _SHOWN: Final = 3
@@ -101,6 +101,8 @@ def _besides(service: Service) -> Iterator[str]:
         yield f"affinity {duration(service.affinity)}"
     if service.full is not Full.REFUSE_NEW:
         yield f"full {service.full}"
+    if service.flows is not Flows.TRACK:
+        yield f"flows {service.flows}"
 
 
 def describe(planned: Sequence[Step]) -> Iterator[str]:

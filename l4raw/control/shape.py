@@ -29,6 +29,7 @@ MODES = tuple(str(mode) for mode in Mode)
 SCHEDULERS = tuple(str(scheduler) for scheduler in Scheduler)
 NEXT_HOPS = ("learned",)
 FULL = tuple(str(full) for full in model.Full)
+FLOWS = tuple(str(flows) for flows in model.Flows)
 
 _DEFAULTS = timeouts.Timeouts()
 
@@ -108,7 +109,7 @@ class Tunnel(Table):
 class Service(Table):
     """[[service]]."""
 
-    later = frozenset({"flows", "all_down"})
+    later = frozenset({"all_down"})
 
     name: _Name
     vip: Annotated[values.Vip, text(values.vip)]
@@ -124,6 +125,7 @@ class Service(Table):
     limits: Limits = Field(default_factory=Limits)
     affinity: _Timeout = 0
     full: Annotated[str, _words(FULL)] = "refuse-new"
+    flows: Annotated[str, _words(FLOWS)] = "track"
 
 
 class Lb(Table):

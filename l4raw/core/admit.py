@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from l4raw.core.affinity import recall, remember
+from l4raw.core.changes import of_owner, remembers
 from l4raw.core.flows import flow_key
 from l4raw.core.full import has_room
 from l4raw.core.model import Full
@@ -84,10 +85,14 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
     pick = choice.pick if choice and choice.pick else _scheduled(key, service, tables)
     if pick is None:
         return Admission(DROP_NO_BACKEND)
+    if not opens(headers):
+        pick = of_owner(service, pick)
     backend = tables.policy.backends[pick.backend]
     assert backend is not None, "a ring names backends of its policy"
     if tables.next_hops.macs[backend.next_hop] is None:
         return Admission(DROP_NEXT_HOP_UNKNOWN, pick=pick)
+    if not remembers(service, pick):
+        return Admission(FORWARD, -1, pick)
 
     refused = tables.counts.take(service.number, service.service.limits, headers.src, tables.now)
     if refused != FORWARD:
@@ -125,7 +130,8 @@ def without_state(client: bytes, key: bytes, service: ServiceEntry, tables: Tabl
     if not _finds_again(service) or not service.acl.allow(client):
         return None
     choice = recall(client, service, tables)
-    return choice.pick if choice and choice.pick else service.ring.pick(key, 0)
+    pick = choice.pick if choice and choice.pick else service.ring.pick(key, 0)
+    return of_owner(service, pick) if pick else None
 
 
 def _scheduled(key: bytes, service: ServiceEntry, tables: Tables) -> Pick | None:

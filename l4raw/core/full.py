@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from l4raw.core import rewrite
+from l4raw.core.changes import remembers
 from l4raw.core.decision import Decision
 from l4raw.core.hashing import scale
 from l4raw.core.model import Full
@@ -110,9 +111,10 @@ def without_entry(
     if verdict != FORWARD:
         return Decision(verdict, headers, service, backend, pick=pick)
     mac = tables.next_hops.macs[backend.next_hop] if backend else None
-    if backend is None or mac is None or service.service.mode.is_nat:
+    if pick is None or backend is None or mac is None or service.service.mode.is_nat:
         # Its entry was made, and evicted by another thread at once.
         return Decision(DROP_FLOWS_FULL, headers, service, backend, pick=pick)
-    tables.events[EVENT_STATELESS] += 1
+    if remembers(service, pick):
+        tables.events[EVENT_STATELESS] += 1
     edits = rewrite.dsr_l2(headers, tables.arms[backend.arm].mac, mac)
     return Decision(FORWARD, headers, service, backend, -1, pick, edits, backend.arm)

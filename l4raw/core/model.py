@@ -83,6 +83,15 @@ class Full(StrEnum):
     """It goes where the ring says, and has no entry."""
 
 
+class Flows(StrEnum):
+    """Which flows have an entry: see changes.py."""
+
+    TRACK = "track"
+    """Every one."""
+    TRACK_CHANGES = "track-changes"
+    """Those whose slot of the ring has changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """A server behind a service."""
@@ -174,6 +183,7 @@ class Service:
     affinity: int = 0
     """For how many ms after its last new flow a client's next one goes to the same backend; 0: none."""
     full: Full = Full.REFUSE_NEW
+    flows: Flows = Flows.TRACK
 
     def __str__(self) -> str:
         protocol = {6: "tcp", 17: "udp"}.get(self.protocol, str(self.protocol))

@@ -1,38 +1,37 @@
 """What steer() may read and change, in one place.
 
-`Policy` is compiled from the configuration and replaced as a whole; nothing
-in it changes once a frame may see it. Flows, next hops, cursors and counters
-live beside it and stay when the policy is replaced.
+A policy (policy.py) is replaced as a whole. Flows, next hops, cursors and
+counters live beside it and stay then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
-from l4raw.core.acl import EVERYBODY, Ranges, compile_acl
 from l4raw.core.bucket import Bucket
+from l4raw.core.changes import carried
 from l4raw.core.flows import FlowTable
 from l4raw.core.hashing import hash_key
 from l4raw.core.limits import Counts, private
-from l4raw.core.model import Backend, Service
 from l4raw.core.next_hops import NextHops
-from l4raw.core.ring import Ring, build
-from l4raw.core.snat import Pool, Ports, pool_of
-from l4raw.core.timeouts import Timeouts
+from l4raw.core.policy import NO_POLICY as NO_POLICY
+from l4raw.core.policy import BackendEntry as BackendEntry
+from l4raw.core.policy import Ends as Ends
+from l4raw.core.policy import Policy as Policy
+from l4raw.core.policy import ServiceEntry as ServiceEntry
+from l4raw.core.policy import compile_policy as compile_policy
+from l4raw.core.snat import Ports
 from l4raw.core.traffic import Cursors as Cursors
 from l4raw.core.traffic import Traffic as Traffic
 from l4raw.core.waiting import Datagram, Key
 from l4raw.wire.abi import (
-    BACKENDS,
     EVENT_COUNT,
     EVENT_EVICTED_HALF_OPEN,
     FLOW_AFFINITY,
     FLOW_FREE,
     FLOW_RESTING,
     PLACE_TAKEN,
-    SERVICES,
     VERDICT_COUNT,
 )
 
@@ -46,63 +45,8 @@ class Arm(NamedTuple):
     """Bytes of an IP packet."""
 
 
-class BackendEntry(NamedTuple):
-    """A backend as the tables know it."""
-
-    number: int
-    service: int
-    backend: Backend
-    next_hop: int
-    arm: int
-    source: bytes = b""
-    """Where its tunnel's packets come from: an address of its own version; empty: its service has none."""
-
-
-Ends = tuple[bytes, bytes]
-"""Of a tunnel: its source, and the backend's address."""
-
-
-class ServiceEntry(NamedTuple):
-    """A service as the tables know it."""
-
-    number: int
-    service: Service
-    ring: Ring
-    timeouts: tuple[int, ...]
-    """By flow state, in ms."""
-    acl: Ranges = EVERYBODY
-    pool: Pool | None = None
-    """Of a fullnat service."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """Compiled configuration. Numbers keep their meaning from one policy to the next."""
-
-    services: dict[tuple[bytes, int, int], ServiceEntry]
-    """By VIP, port (0: every port) and protocol."""
-    vips: frozenset[bytes]
-    by_number: tuple[ServiceEntry | None, ...]
-    """Services, those of earlier policies included: their flows may live on."""
-    backends: tuple[BackendEntry | None, ...]
-    """By number, likewise."""
-    snat: frozenset[bytes] = frozenset()
-    """All SNAT addresses."""
-    repliers: frozenset[tuple[bytes, int]] = frozenset()
-    """Backends whose replies pass here, and the arms that these come in on."""
-    tunnels: Mapping[Ends, tuple[BackendEntry, ...]] = field(default_factory=dict)
-    """Backends that a tunnel leads to, those of earlier policies included."""
-
-    def find(self, vip: bytes, port: int, protocol: int) -> ServiceEntry | None:
-        """The service of a destination: the one that names the port, else the one for every port."""
-        services = self.services
-        return services.get((vip, port, protocol)) or services.get((vip, 0, protocol))
-
-
 NO_FLOWS: Final = (FLOW_RESTING, FLOW_AFFINITY)
 """States of entries that no counter of flows counts."""
-
-NO_POLICY = Policy({}, frozenset(), (None,), (None,))
 
 
 @dataclass(slots=True)
@@ -229,71 +173,11 @@ class Tables:
 
     def install(self, policy: Policy) -> None:
         """Make `policy` the one in force, from the next frame on."""
+        self._put(carried(self.policy, policy))
+
+    def _put(self, policy: Policy) -> None:
+        """The same of one that knows what its slots have been through."""
         self.backends.extend(Traffic() for _ in range(len(policy.backends) - len(self.backends)))
         self.cursors.extend(0 for _ in range(len(policy.by_number) - len(self.cursors)))
         self.policy = policy
         self.ports.forget()
-
-
-def compile_policy(
-    services: Sequence[Service],
-    hops: Mapping[bytes, tuple[int, int]],
-    seed: bytes,
-    timeouts: Mapping[str, Timeouts] | None = None,
-    previous: Policy = NO_POLICY,
-    sources: Mapping[bytes, bytes] | None = None,
-) -> Policy:
-    """Turn services into tables.
-
-    `hops` gives the next hop's index and arm for a backend's address, `seed`
-    is the ring seed, `timeouts` goes by service name, `sources` has for a
-    backend's address the one that its tunnel's packets come from, if the
-    service names none. Services and backends
-    that `previous` knows keep their numbers; one whose mode has changed is
-    another service, for its flows keep theirs. Raises `OverflowError` past
-    the limits of the shared header.
-    """
-    by_number = list(previous.by_number)
-    backends = list(previous.backends)
-    known = {(e.service.name, e.service.mode): e.number for e in by_number if e}
-    known_backends = {(e.service, e.backend.address, e.backend.port): e.number for e in backends if e}
-    table = {}
-    for service in services:
-        number = _numbered(known, (service.name, service.mode), by_number)
-        members = []
-        for backend in service.backends:
-            place = _numbered(known_backends, (number, backend.address, backend.port), backends)
-            source = (service.tunnel.source or b"") if service.mode.is_tunnel else b""
-            if service.mode.is_tunnel and not source:
-                assert sources is not None, "a tunnel's packets come from somewhere"
-                source = sources[backend.address]
-            backends[place] = BackendEntry(place, number, backend, *hops[backend.address], source)
-            members.append((place, backend))
-        ring = build(service.scheduler, members, seed)
-        limits = (timeouts or {}).get(service.name, Timeouts()).by_state(service.affinity)
-        entry = ServiceEntry(number, service, ring, limits, compile_acl(service.acl), pool_of(service.snat))
-        by_number[number] = table[service.vip, service.port, service.protocol] = entry
-    if len(by_number) > SERVICES or len(backends) > BACKENDS:
-        raise OverflowError(f"more than {SERVICES - 1} services or {BACKENDS - 1} backends")
-    vips = frozenset(service.vip for service in services)
-    snat = frozenset(each.address for service in services for each in service.snat)
-    answering = (b.address for service in services if service.mode.is_nat for b in service.backends)
-    repliers = frozenset((address, hops[address][1]) for address in answering)
-    tunnels: dict[Ends, tuple[BackendEntry, ...]] = {}
-    for each in backends:
-        if each and each.source:
-            ends = each.source, each.backend.address
-            tunnels[ends] = (*tunnels.get(ends, ()), each)
-    return Policy(table, vips, tuple(by_number), tuple(backends), snat, repliers, tunnels)
-
-
-_Key = TypeVar("_Key")
-_Entry = TypeVar("_Entry")
-
-
-def _numbered(known: dict[_Key, int], key: _Key, entries: list[_Entry | None]) -> int:
-    """The number of `key`; a new one, with a place at the end of `entries`, if it has none."""
-    if key not in known:
-        known[key] = len(entries)
-        entries.append(None)
-    return known[key]

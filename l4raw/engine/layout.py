@@ -97,6 +97,7 @@ def _tables(sizes: Sizes) -> tuple[_Table, ...]:
         _Table("backends", "struct l4_backend", HALVES * sizes.backends),
         _Table("snats", "struct l4_snat", HALVES * sizes.snats),
         _Table("rings", "uint16_t", HALVES * sizes.ring_slots),
+        _Table("owners", "uint16_t", HALVES * sizes.ring_slots),
         _Table("ranges", "struct l4_range", HALVES * sizes.ranges),
         _Table("queue", "struct l4_queue", sizes.writers),
         _Table("traffic", "struct l4_traffic", sizes.writers * sizes.backends),

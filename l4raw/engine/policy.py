@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from l4raw.core.acl import Ranges
 from l4raw.core.flows import flow_key
 from l4raw.core.hashing import HashKey, flow_hash, hash_key, mapped, scale
-from l4raw.core.model import Full, Mode, Service
+from l4raw.core.model import Flows, Full, Mode, Service
 from l4raw.core.tables import BackendEntry, Ends, Policy, ServiceEntry
 from l4raw.engine import native
 from l4raw.engine.layout import Layout, write_key
@@ -95,6 +95,7 @@ def _write_services(layout: Layout, half: int, policy: Policy) -> None:
     _require("ranges of access lists", ranges, sizes.ranges)
     start = acl = 0
     rings = layout.at["rings"] + half * sizes.ring_slots
+    owners = layout.at["owners"] + half * sizes.ring_slots
     services = layout.at["services"] + half * sizes.services
     size = native.ffi.sizeof("struct l4_service") * sizes.services
     native.ffi.buffer(services, size)[:] = bytes(size)
@@ -111,6 +112,8 @@ def _write_services(layout: Layout, half: int, policy: Policy) -> None:
         acl += to.acl_size
         if size:
             native.ffi.memmove(rings + start, entry.ring.slots, 2 * size)
+        if size and entry.owners:
+            native.ffi.memmove(owners + start, entry.owners.before, 2 * size)
         start += size
 
 
@@ -127,6 +130,7 @@ def _write_service(to: Any, entry: ServiceEntry, start: int, size: int) -> None:
     to.flows, to.new_per_s = limits.flows, limits.new_per_s
     to.client_flows, to.client_new_per_s = limits.client_flows, limits.client_new_per_s
     to.affinity = service.affinity
+    to.tracks_changes = service.flows is Flows.TRACK_CHANGES
     to.ring_start, to.ring_size = start, size
 
 

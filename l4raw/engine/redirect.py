@@ -20,9 +20,12 @@ from l4raw.xdp.native import bpf_object
 QUEUES: Final = 64
 """As in the program: sockets of arm a begin at a * QUEUES."""
 _FLOW: Final = 64
+_SLOTS_EACH: Final = 4
+"""Slots of a ring in an element of a map."""
 _CONTROL: Final = {"control": ".data.control"}
 _READ: Final = {**_CONTROL, **{name: name for name in ("flows", "policies", "places")}}
-_WRITTEN: Final = {name: name for name in ("next_hops", "services", "backends", "queue", "traffic")}
+_NAMES: Final = ("next_hops", "services", "backends", "rings", "owners", "ranges", "queue", "traffic")
+_FORWARDS: Final = {name: name for name in _NAMES}
 """Table and map. All other tables are not the kernel's business."""
 
 
@@ -35,7 +38,7 @@ class Program(NamedTuple):
 
 REDIRECT: Final = Program("redirect", _READ)
 """Everything of ours goes to the sockets."""
-FORWARD: Final = Program("forward", {**_READ, **_WRITTEN})
+FORWARD: Final = Program("forward", {**_READ, **_FORWARDS})
 """The kernel path: frames of known flows are sent by the program itself."""
 
 
@@ -56,6 +59,9 @@ class Redirect:
             "next_hops": sizes.next_hops + 1,
             "services": HALVES * sizes.services,
             "backends": HALVES * sizes.backends,
+            "rings": -(-HALVES * sizes.ring_slots // _SLOTS_EACH),
+            "owners": -(-HALVES * sizes.ring_slots // _SLOTS_EACH),
+            "ranges": HALVES * sizes.ranges,
             "queue": sizes.writers,
             "traffic": sizes.writers * sizes.backends,
         }

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from l4raw.core.changes import carried
 from l4raw.core.entry import ENTRY, Entry, Known
 from l4raw.core.flows import FlowTable
 from l4raw.core.hashing import HashKey
@@ -186,6 +187,7 @@ class SharedTables(Tables):
 
         Raises `OverflowError` when the policy does not fit, and then nothing has changed.
         """
+        policy = carried(self.policy, policy)
         deadline = time.monotonic() + _SETTLE_S
         while not native.lib.l4_settled(self._queues_view):
             if time.monotonic() > deadline:
@@ -193,7 +195,7 @@ class SharedTables(Tables):
             time.sleep(0.0005)
         self._wait_for_programs()
         write_half(self.layout, (self.layout.control.generation + 1) & 1, policy, self.local, self.paths)
-        super().install(policy)
+        self._put(policy)
         native.lib.l4_switch(self._queues_view)
 
     def evict_half_open(self) -> bool:

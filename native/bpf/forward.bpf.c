@@ -10,7 +10,7 @@
  */
 #include "redirect.h"
 #include "tables.h"
-#include "../src/known.h"
+#include "../src/screen.h"
 #include "../src/rewrite.h"
 #include "../src/traffic.h"
 
@@ -44,6 +44,27 @@ static __always_inline bool is_beyond(const struct l4_context *context, const st
 	       (entry->state == L4_FLOW_UDP_NEW && entry->peer && !entry->next_hop);
 }
 
+/*
+ * A frame without an entry that needs none, as its slot of the ring has not changed: see l4raw/core/changes.py. A SYN
+ * may have its MSS lowered. L4_FORWARD or L4_MISS.
+ */
+static __always_inline int by_ring(struct l4_context *context)
+{
+	int number = (context->headers.flags & L4_TCP_SYN) ? -1 : l4_service_of(context);
+	const struct l4_service *service = number < 0 ? NULL : l4_service_at(NULL, context->half, (uint32_t)number);
+	struct l4_in_ring found;
+
+	if (!service || !service->tracks_changes || !service->ring_size)
+		return L4_MISS;
+	context->service = (uint32_t)number;
+	if (l4_screen(context, service) != L4_UNDECIDED)
+		return L4_MISS;
+	found = l4_in_ring_of(context, service, 0);
+	if (!found.backend || found.remembers)
+		return L4_MISS;
+	return l4_reach(context, found.backend) == L4_FORWARD ? L4_FORWARD : L4_MISS;
+}
+
 /* Steer a frame of a known flow. Its verdict if it is sent; or L4_MISS. */
 static __always_inline int steer(struct l4_context *context)
 {
@@ -57,6 +78,8 @@ static __always_inline int steer(struct l4_context *context)
 		return L4_MISS;
 	context->flow = find_flow(&headers->key, &generation);
 	context->generation = generation;
+	if (context->flow == L4_NONE)
+		return by_ring(context);
 	context->entry = context->flow < 0 ? NULL : l4_flow_at(NULL, (uint32_t)context->flow);
 	if (!context->entry || !l4_recall(context, &entry) || is_beyond(context, &entry))
 		return L4_MISS;

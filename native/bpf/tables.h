@@ -18,11 +18,20 @@
 		__type(value, element); \
 	} name SEC(".maps")
 
+/* An element of a map is 8 bytes at least. */
+enum { L4_SLOTS_EACH = 4 };
+struct l4_four_slots {
+	uint16_t slots[L4_SLOTS_EACH];
+};
+
 L4_SHARED(next_hops, struct l4_next_hop);
 L4_SHARED(services, struct l4_service);
 L4_SHARED(backends, struct l4_backend);
 L4_SHARED(queue, struct l4_queue);
 L4_SHARED(traffic, struct l4_traffic);
+L4_SHARED(rings, struct l4_four_slots);
+L4_SHARED(owners, struct l4_four_slots);
+L4_SHARED(ranges, struct l4_range);
 
 #define l4_add(to, value) __sync_fetch_and_add(to, value)
 
@@ -63,6 +72,32 @@ L4_INLINE const struct l4_backend *l4_backend_at(const struct l4_tables *tables,
 
 	(void)tables;
 	return number < control.backend_limit ? bpf_map_lookup_elem(&backends, &at) : NULL;
+}
+
+L4_INLINE const uint16_t *l4_ring_at(const struct l4_tables *tables, uint32_t half, uint32_t slot)
+{
+	uint32_t at = half * control.ring_limit + slot, four = at / L4_SLOTS_EACH;
+	struct l4_four_slots *found = slot < control.ring_limit ? bpf_map_lookup_elem(&rings, &four) : NULL;
+
+	(void)tables;
+	return found ? &found->slots[at % L4_SLOTS_EACH] : NULL;
+}
+
+L4_INLINE const uint16_t *l4_owner_at(const struct l4_tables *tables, uint32_t half, uint32_t slot)
+{
+	uint32_t at = half * control.ring_limit + slot, four = at / L4_SLOTS_EACH;
+	struct l4_four_slots *found = slot < control.ring_limit ? bpf_map_lookup_elem(&owners, &four) : NULL;
+
+	(void)tables;
+	return found ? &found->slots[at % L4_SLOTS_EACH] : NULL;
+}
+
+L4_INLINE const struct l4_range *l4_range_at(const struct l4_tables *tables, uint32_t half, uint32_t index)
+{
+	uint32_t at = half * control.range_limit + index;
+
+	(void)tables;
+	return index < control.range_limit ? bpf_map_lookup_elem(&ranges, &at) : NULL;
 }
 
 /* Counters are a CPU's: an XDP program is not interrupted by another run of itself. */

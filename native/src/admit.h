@@ -12,71 +12,10 @@
 #ifndef L4RAW_SRC_ADMIT_H
 #define L4RAW_SRC_ADMIT_H
 
-#include "acl.h"
 #include "affinity.h"
 #include "counts.h"
 #include "full.h"
-#include "known.h"
-
-/* The network of 0.0.0.0, loopback, class D and class E (RFC 1812, section 5.3.7). */
-L4_INLINE bool l4_of_nobody_v4(const uint64_t *address)
-{
-	uint8_t first = (uint8_t)(l4_ntohl(l4_second32(address[1])) >> 24);
-
-	return first == 0 || first == 127 || first >= 224;
-}
-
-/* Unspecified and loopback, fe80::/10 and ff00::/8 (RFC 4291, section 2.4). */
-L4_INLINE bool l4_of_nobody_v6(const uint64_t *address)
-{
-	uint32_t first = l4_ntohl(l4_first32(address[0]));
-
-	if (!address[0] && !l4_first32(address[1]) && l4_ntohl(l4_second32(address[1])) <= 1)
-		return true;
-	return first >> 24 == 0xff || first >> 22 == 0xfe80 >> 6;
-}
-
-/* Whether no client can have this source: see martian() in l4raw/core/admit.py. */
-L4_INLINE bool l4_is_martian(const struct l4_context *context)
-{
-	const uint8_t *mac = context->data + offsetof(struct ethhdr, h_source);
-	const uint64_t *source = context->headers.key.src;
-
-	if (context->headers.v6 ? l4_of_nobody_v6(source) : l4_of_nobody_v4(source))
-		return true;
-	if (!l4_has(context->data, context->end, sizeof(struct ethhdr)))
-		return true;
-	/* A group's MAC (IEEE 802.3, clause 3.2.3), none, our own. */
-	if ((mac[0] & 1) || (!l4_read32(mac) && !l4_read16(mac + 4)) ||
-	    l4_same_mac(mac, l4_own_mac(context->tables, context->arm)))
-		return true;
-	return l4_address_is(context->tables, context->half, source, 0, L4_IS_VIP) >= 0 ||
-	       l4_address_is(context->tables, context->half, source, 0, L4_IS_SNAT) >= 0 ||
-	       l4_address_is(context->tables, context->half, source, 0, L4_IS_OWN) >= 0;
-}
-
-/* Whether a flow of this rule finds its backend again without an entry: see HASHES in l4raw/core/ring.py. */
-L4_INLINE bool l4_is_hash(uint32_t rule)
-{
-	return rule == L4_RULE_FLOW_HASH || rule == L4_RULE_SOURCE_HASH;
-}
-
-/* The slot of the service's ring for this flow, below its size, which is not 0. `turn`: of its cursor, if that counts. */
-L4_INLINE uint32_t l4_slot_of(const struct l4_context *context, const struct l4_service *service, uint32_t turn)
-{
-	const struct l4_policy *policy = l4_policy_at(context->tables, context->half);
-	const struct l4_key *key = &context->headers.key;
-
-	if (service->rule == L4_RULE_CURSOR)
-		return turn % service->ring_size;
-	if (!policy)
-		return 0;
-	/* The client's address in both places, and nothing else of the flow. */
-	if (service->rule == L4_RULE_SOURCE_HASH)
-		return (uint32_t)(l4_hash(&policy->ring_key, key->src, key->src, 0, 0) >> 32) % service->ring_size;
-	return (uint32_t)(l4_hash(&policy->ring_key, key->src, key->dst, key->ports, key->protocol) >> 32) %
-	       service->ring_size;
-}
+#include "screen.h"
 
 /* What an entry says of a new flow with this key. */
 L4_INLINE struct l4_values l4_values_of(const struct l4_context *context, const struct l4_key *key,
@@ -305,9 +244,10 @@ L4_INLINE void l4_uncount(const struct l4_context *context, uint32_t service, ui
 
 /* A backend's number: the client's choice, or what the ring says. 0: `verdict` says why there is none. */
 L4_INLINE uint32_t l4_choose(struct l4_context *context, const struct l4_service *service,
-			     const struct l4_affinity *affinity, uint32_t *cursor, uint32_t *turn, int *verdict)
+			     const struct l4_affinity *affinity, uint32_t *cursor, uint32_t *turn, bool *remembers,
+			     int *verdict)
 {
-	const uint16_t *slot;
+	struct l4_in_ring found;
 
 	if (affinity->backend)
 		return affinity->backend;
@@ -321,11 +261,11 @@ L4_INLINE uint32_t l4_choose(struct l4_context *context, const struct l4_service
 	}
 	if (service->rule == L4_RULE_CURSOR)
 		*turn = l4_add(cursor, 1u);
-	slot = l4_ring_at(context->tables, context->half,
-			  service->ring_start + l4_slot_of(context, service, *turn));
-	if (!slot || !*slot)
+	found = l4_in_ring_of(context, service, *turn);
+	if (!found.backend)
 		*verdict = l4_miss_as(context, L4_MISS_CHANGED);
-	return slot ? *slot : 0;
+	*remembers = found.remembers;
+	return found.backend;
 }
 
 /* The frame is left to Python, which takes the turn again. */
@@ -334,14 +274,6 @@ L4_INLINE void l4_leave_turn(const struct l4_service *service, const struct l4_a
 {
 	if (!affinity->backend)
 		l4_turn_back(service, cursor, turn);
-}
-
-/* Under NAT its client is told, by Python; but a reset answers no reset: l4raw/core/answers.py. */
-L4_INLINE int l4_without_flow(struct l4_context *context, bool is_nat)
-{
-	if (is_nat && !(context->headers.flags & L4_TCP_RST))
-		return l4_miss_as(context, L4_MISS_RESET);
-	return L4_DROP_NO_FLOW;
 }
 
 /* admit(): choose a backend for a new flow and remember the choice, or end with the verdict that refuses it. */
@@ -353,46 +285,32 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 	const struct l4_backend *backend;
 	struct l4_traffic *traffic;
 	struct l4_affinity affinity = { .index = L4_NONE };
-	struct l4_where hop;
 	uint32_t number, turn = 0;
 	struct l4_key reply_key;
 	int64_t index;
-	bool is_nat;
+	bool remembers = true;
 	int when_full = L4_DROP_FLOWS_FULL, refused = L4_MISS;
 
 	if (!service || !cursor)
 		return l4_miss_as(context, L4_MISS_CHANGED);
 	context->service = service_number;
-	if (l4_is_martian(context))
-		return L4_DROP_MARTIAN;
-	if (!l4_may_open(context, service))
-		return L4_DROP_ACL;
-	is_nat = service->mode == L4_NAT || service->mode == L4_FULLNAT;
-	if (service->mode != L4_DSR_L2 && context->headers.ttl <= 1)
-		return L4_DROP_TTL;
-	/* In mid-stream a hash still finds the backend; NAT's state and a cursor's place are lost. */
-	if (!l4_opens(&context->headers) && (is_nat || !l4_is_hash(service->rule)))
-		return l4_without_flow(context, is_nat);
-	if (l4_is_tunnel(service->mode) && context->room < L4_TUNNEL_ROOM)
-		return l4_miss_as(context, L4_MISS_FRONT);
+	refused = l4_screen(context, service);
+	if (refused != L4_UNDECIDED)
+		return refused;
 	if (service->affinity)
 		affinity = l4_recall_choice(context, service);
-	number = l4_choose(context, service, &affinity, cursor, &turn, &refused);
+	number = l4_choose(context, service, &affinity, cursor, &turn, &remembers, &refused);
 	if (!number)
+		return refused;
+	refused = l4_reach(context, number);
+	if (refused == L4_MISS)
+		l4_leave_turn(service, &affinity, cursor, turn);
+	if (refused != L4_FORWARD || !remembers)
 		return refused;
 	backend = l4_backend_at(tables, context->half, number);
 	traffic = l4_traffic_at(tables, number);
 	if (!backend || !traffic)
 		return l4_miss_as(context, L4_MISS_CHANGED);
-	context->backend = number;
-	hop = l4_where_is(tables, backend->next_hop);
-	if (!hop.known)
-		return L4_DROP_NEXT_HOP_UNKNOWN;
-	if (l4_unlikely(l4_is_too_long(context, l4_overhead(backend), backend->arm) ||
-			l4_is_too_long_for_path(context, backend))) {
-		l4_leave_turn(service, &affinity, cursor, turn);
-		return l4_miss_as(context, L4_MISS_TOO_LONG);
-	}
 
 	refused = l4_limit_begin(tables, service, service_number, context->headers.key.src, 1);
 	if (refused != L4_UNDECIDED) {
@@ -411,7 +329,7 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 		if (verdict != L4_DROP_FLOWS_FULL || service->full != L4_FULL_STATELESS)
 			return verdict;
 		l4_count_event(tables, L4_EVENT_STATELESS);
-		return l4_to_backend(context, backend, number, hop);
+		return L4_FORWARD;
 	}
 	context->flow = index;
 	l4_count_up(&traffic->flows, 1);
@@ -421,9 +339,9 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 		if (why && l4_undo_flow(context))
 			return l4_miss_as(context, why == L4_BUSY ? L4_MISS_BUSY : L4_MISS_CHANGED);
 	}
-	if (is_nat)
+	if (l4_is_nat(service->mode))
 		l4_nat_to(context, &reply_key);
-	return l4_to_backend(context, backend, number, hop);
+	return L4_FORWARD;
 }
 
 #endif

@@ -246,6 +246,13 @@ L4_INLINE const uint16_t *l4_ring_at(const struct l4_tables *tables, uint32_t ha
 	return slot < limit ? &tables->rings[(size_t)half * limit + slot] : NULL;
 }
 
+L4_INLINE const uint16_t *l4_owner_at(const struct l4_tables *tables, uint32_t half, uint32_t slot)
+{
+	uint32_t limit = tables->control->ring_limit;
+
+	return slot < limit ? &tables->owners[(size_t)half * limit + slot] : NULL;
+}
+
 L4_INLINE const struct l4_range *l4_range_at(const struct l4_tables *tables, uint32_t half, uint32_t index)
 {
 	uint32_t limit = tables->control->range_limit;

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from l4raw.netns import Host, Log, Topology, dsr, nat
+from l4raw.netns import NO_CHECK, Host, Log, Topology, dsr, nat
 
 from l4raw.core.model import Backend
 from l4raw.core.tables import Tables, compile_policy
@@ -23,6 +23,7 @@ from l4raw.wire.abi import DROP_NO_FLOW, FORWARD
 from tests.cells import halved
 from tests.integration.capture import wait_until_quiet
 from tests.integration.in_process import SEED, assert_no_frame_leaked, balancer_in_this_process
+from tests.integration.napi import taking_redirected
 from tests.integration.running import running
 
 pytestmark = pytest.mark.root
@@ -34,6 +35,7 @@ PORT = 7
 """Echo: RFC 862."""
 OPEN = 100
 """Connections that are held open."""
+MANY = 1000
 SHORT = 205
 """Connections in between; no multiple of three, so that rr ends elsewhere than it began."""
 DEADLINE = 10.0
@@ -190,4 +192,32 @@ def test_open_connections_stay_when_the_ring_is_swapped(
                 assert_no_frame_leaked(balancer.engine)
         # Every frame but the first of a flow found its entry: SYN, ACK and three lines at the least.
         assert tables.total_verdicts()[FORWARD] >= 5 * OPEN
+        assert tables.total_verdicts()[DROP_NO_FLOW] == 0
+
+
+@pytest.mark.parametrize("dataplane", ["raw", "af_xdp", "xdp"])
+def test_connections_stay_where_changes_alone_are_tracked(dataplane: str, tmp_path: Path) -> None:
+    """Backends go and come one at a time under many connections; one of them is idle meanwhile."""
+    with echo_network(dsr) as network, ExitStack() as stack:
+        if dataplane == "xdp":
+            stack.enter_context(taking_redirected(network))
+        toml = network.config_toml(f"{PORT}/tcp", dataplane=dataplane, check=NO_CHECK)
+        toml = toml.replace("[[service]]", '[[service]]\nflows = "track-changes"')
+        with balancer_in_this_process(network, toml, tmp_path) as balancer:
+            tables, every = balancer.tables, balancer.config.services[0].backends
+            held = open_connections(network, MANY, stack)
+            began = [connection.ask("first") for connection in held]
+            assert Counter(began).keys() == {"b1", "b2", "b3"}
+            assert len(tables.flows) == 0
+            idle = [next(place for place, name in enumerate(began) if name == each) for each in ("b1", "b2")]
+
+            for left in (every[1:], every, (every[0], every[2]), every):
+                swap_ring(tables, left)
+                asked = [(place, each) for place, each in enumerate(held) if place not in idle]
+                assert [each.ask("again") for _, each in asked] == [began[place] for place, _ in asked]
+                new = short_connections(network, 30)
+                assert new.keys() <= {backend.name for backend in left}
+            assert [held[place].ask("at last") for place in idle] == ["b1", "b2"]
+            assert len(tables.flows) < MANY, "a third of the slots changes, and then another one"
+            stack.close()
         assert tables.total_verdicts()[DROP_NO_FLOW] == 0

@@ -125,6 +125,8 @@ MISTAKES = [
     ('"nat"', '"nat"\nlimits = { maxconn = 1 }', "L4R-108", "8:12", 'unknown key "maxconn"'),
     ('"nat"', '"nat"\nfull = "drop"', "L4R-112", "8:8", 'full "drop" is unknown'),
     ('"nat"', '"nat"\nfull = "stateless"', "L4R-165", "8:8", "but the mode is nat; see line 7"),
+    ('"nat"', '"nat"\nflows = "track-changes"', "L4R-168", "8:9", "but the mode is nat; see line 7"),
+    ('"nat"', '"nat"\nflows = "none"', "L4R-112", "8:9", '"none"'),
     (
         '"nat"',
         '"nat"\nlimits = { flows = 5, client_flows = 6 }',

@@ -106,6 +106,8 @@ def accepted(title: str, key: str | None, value: str) -> object:
     }
     if "tunnel" in (title.strip("`"), key):
         parts["`[[service]]`"]["mode"] = '"dsr-gue"'
+    if value == '"track-changes"':
+        parts["`[[service]]`"]["mode"] = '"dsr-l2"'
     if key:
         parts[title][key] = value
     if "`snat`" in (title, f"`{key}`"):

@@ -1,0 +1,133 @@
+"""flows = "track-changes", in every executor: an entry only where the ring has changed, and nobody moves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from l4raw.core.model import Flows, Mode, Scheduler
+from l4raw.core.outage import without
+from l4raw.core.tables import Policy
+from l4raw.wire import tcp
+from l4raw.wire.abi import DROP_NO_BACKEND, EVENT_STATELESS, FORWARD
+from tests.crafted import TCP, Tuple5, build
+from tests.executors import Executor
+from tests.kernel import EXECUTORS, Kernel
+from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, done, ip, make_tables, service
+
+pytestmark = pytest.mark.native
+
+COUNT = 120
+each_executor = pytest.mark.parametrize("kind", EXECUTORS, ids=lambda kind: kind.name)
+each_cell = pytest.mark.parametrize(
+    ("mode", "scheduler"),
+    [
+        (mode, scheduler)
+        for mode in (Mode.DSR_L2, Mode.DSR_IPIP, Mode.DSR_GUE)
+        for scheduler in (Scheduler.MAGLEV, Scheduler.SH, Scheduler.HRW)
+    ],
+)
+
+
+class Balancer:
+    """An executor over one such service with four backends, which can be down."""
+
+    def __init__(self, kind: type[Executor], mode: Mode, scheduler: Scheduler) -> None:
+        only = replace(service(mode, scheduler, members=backends(4)), flows=Flows.TRACK_CHANGES)
+        self.executor = kind(make_tables([only], arms=2, memory=1 << 20, new=kind.new))
+        self.tables = self.executor.tables
+        self._whole: Policy = self.tables.policy
+
+    def down(self, *numbers: int) -> None:
+        """These are, and no others."""
+        self.tables.install(done(without(self._whole, numbers, SEED)))
+
+    def send(self, clients: range, flags: int) -> list[int]:
+        """A segment of each client, from an address of its own; the backends that they went to."""
+        found = []
+        for client in clients:
+            flow = Tuple5(ip(f"10.77.{client >> 8}.{client & 255}"), 4000, VIP, 80, TCP)
+            outcome = self.executor.run(bytes(build(flow, (OUR_MACS[0], CLIENT_MAC), flags)), 0, 0)
+            assert outcome.verdict == FORWARD
+            found.append(outcome.frame[5] - 10)
+        return found
+
+
+@each_executor
+@each_cell
+def test_nothing_is_remembered_as_long_as_nothing_changes(
+    mode: Mode, scheduler: Scheduler, kind: type[Executor]
+) -> None:
+    balancer = Balancer(kind, mode, scheduler)
+    clients = range(256, 256 + COUNT)
+    began = balancer.send(clients, tcp.SYN)
+    assert set(began) == {1, 2, 3, 4}
+    assert balancer.send(clients, tcp.ACK) == began == balancer.send(clients, tcp.FIN | tcp.ACK)
+    assert len(balancer.tables.flows) == 0
+    assert balancer.tables.total_events()[EVENT_STATELESS] == 0
+    if isinstance(balancer.executor, Kernel):
+        assert balancer.executor.forwarded == 2 * COUNT
+
+
+@each_executor
+@each_cell
+def test_nobody_moves_while_backends_come_and_go(
+    mode: Mode, scheduler: Scheduler, kind: type[Executor]
+) -> None:
+    """Some are silent during one change, some during all of them."""
+    balancer = Balancer(kind, mode, scheduler)
+    silent, spoke = range(256, 256 + COUNT), range(1024, 1024 + COUNT)
+    before = balancer.send(silent, tcp.SYN), balancer.send(spoke, tcp.SYN)
+
+    balancer.down(1)
+    assert balancer.send(spoke, tcp.ACK) == before[1]
+    tracked = len(balancer.tables.flows)
+    assert tracked == before[1].count(1), "only those of who is gone have an entry"
+    while_down = range(2048, 2048 + COUNT)
+    began = balancer.send(while_down, tcp.SYN)
+    assert set(began) == {2, 3, 4}
+
+    balancer.down(2)
+    assert balancer.send(while_down, tcp.ACK) == began
+    assert 2 not in balancer.send(range(3072, 3072 + COUNT), tcp.SYN)
+
+    balancer.down()
+    for clients, where in ((silent, before[0]), (spoke, before[1]), (while_down, began)):
+        assert balancer.send(clients, tcp.ACK) == where
+    assert set(balancer.send(range(4096, 4096 + COUNT), tcp.SYN)) == {1, 2, 3, 4}
+
+
+@each_executor
+def test_slots_are_known_again_when_all_were_down(kind: type[Executor]) -> None:
+    balancer = Balancer(kind, Mode.DSR_L2, Scheduler.MAGLEV)
+    clients = range(256, 256 + COUNT)
+    began = balancer.send(clients, tcp.SYN)
+    balancer.down(1, 2, 3, 4)
+    flow = Tuple5(ip("10.77.1.1"), 4000, VIP, 80, TCP)
+    syn = bytes(build(flow, (OUR_MACS[0], CLIENT_MAC), tcp.SYN))
+    assert balancer.executor.run(syn, 0, 0).verdict == DROP_NO_BACKEND
+    balancer.down(3)
+    assert balancer.send(clients, tcp.ACK) == began
+
+
+@each_executor
+def test_a_service_that_tracked_all_flows_goes_on_with_their_entries(kind: type[Executor]) -> None:
+    only = service(Mode.DSR_L2, Scheduler.MAGLEV, members=backends(4))
+    executor = kind(make_tables([only], memory=1 << 20, new=kind.new))
+    tables, whole = executor.tables, executor.tables.policy
+    flows = [Tuple5(ip("10.77.0.1"), port, VIP, 80, TCP) for port in range(4000, 4000 + COUNT)]
+
+    def send(flags: int) -> list[int]:
+        frames = [bytes(build(flow, (OUR_MACS[0], CLIENT_MAC), flags)) for flow in flows]
+        return [executor.run(frame, 0, 0).frame[5] - 10 for frame in frames]
+
+    tables.install(done(without(whole, [1], SEED)))
+    began = send(tcp.SYN)
+    assert 1 not in began
+    entries = {
+        at: each._replace(service=replace(each.service, flows=Flows.TRACK_CHANGES))
+        for at, each in whole.services.items()
+    }
+    tables.install(replace(whole, services=entries))
+    assert send(tcp.ACK) == began
