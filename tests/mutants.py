@@ -95,8 +95,6 @@ MUTANTS = {
     "unchanged slots have entries": Patch(SCREEN, "found.remembers = owner && *owner;", ""),
     "known flow's headers in front": Patch(KNOWN, "overhead = l4_overhead(backend);", ""),
     "new flow's headers in front": Patch(SCREEN, "l4_overhead(backend), backend->arm", "0, backend->arm"),
-    "long replies": Patch(KNOWN, "l4_is_too_long(context, 0, hop.arm)", "0"),
-    "long pings": Patch(STEER, "l4_is_too_long(context, 0, context->arm)", "0"),
     "path of a known flow": Patch(KNOWN, "if (l4_is_too_long_for_path(context, backend))", "if (0)"),
     "path of a new flow": Patch(
         SCREEN, "l4_is_too_long_for_path(context, backend)))", "0))"

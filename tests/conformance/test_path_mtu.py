@@ -9,10 +9,10 @@ from l4raw.core.model import Mode, Scheduler
 from l4raw.core.tables import Tables, compile_policy
 from l4raw.engine.shared import SharedTables
 from l4raw.wire import icmp, tcp
-from l4raw.wire.abi import DROP_TOO_BIG, FORWARD, FRAGMENTED, PASS_NOT_OURS, PASS_PATH_MTU
+from l4raw.wire.abi import DROP_TOO_BIG, ECHO, FORWARD, FRAGMENTED, PASS_NOT_OURS, PASS_PATH_MTU, REPLY
 from l4raw.wire.checksum import checksum
-from tests.crafted import TCP, Tuple5, build, refix
-from tests.executors import Executor, Helper
+from tests.crafted import TCP, Tuple5, build, refix, tuple_of
+from tests.executors import Executor, Helper, connect
 from tests.kernel import EXECUTORS
 from tests.tables import (
     CLIENT_MAC,
@@ -125,3 +125,33 @@ def test_a_link_that_leaves_an_ipv6_client_too_little(mode: Mode, executor: type
     assert too_long.made[0][58:62] == (1280).to_bytes(4), "the MTU that it is told"
     assert longest.verdict == FRAGMENTED and len(longest.made) == 2
     assert all(len(each) <= 14 + 1280 and each[20] == 44 for each in longest.made)
+
+
+def ping(size: int) -> bytes:
+    """To the VIP, so many bytes of IP packet, and not to be fragmented."""
+    message = bytearray(bytes((icmp.ECHO[4], 0, 0, 0, 0, 0, 0, 1)) + bytes(size - 28))
+    message[2:4] = checksum(message).to_bytes(2)
+    header = bytearray.fromhex("4500 0000 0000 4000 4001 0000") + ip("10.77.0.1") + VIP
+    header[2:4] = size.to_bytes(2)
+    header[10:12] = checksum(header).to_bytes(2)
+    return OUR_MACS[0] + CLIENT_MAC + b"\x08\0" + bytes(header + message)
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_frame_is_too_long_for_the_arm_that_it_leaves_by(executor: type[Executor]) -> None:
+    """The clients' side takes 700 bytes, the backends' side 1500: C needs no help with what fits."""
+    tables = make_tables([service(Mode.NAT, Scheduler.RR, members=backends(1))], arms=2, new=executor.new)
+    tables.set_mtu(0, 700)
+    run = executor(tables)
+    assert connect(run, segment(40, flags=tcp.SYN)).verdict == FORWARD
+    asked = run.run(segment(1500), 0, 0)
+    assert asked.verdict == FORWARD and missed(tables) == 0
+    of = tuple_of(asked.frame)
+    assert of
+    for size, verdict in ((700, REPLY), (701, DROP_TOO_BIG)):
+        reply = build(of.flipped(), (OUR_MACS[1], asked.frame[:6]), body=bytes(size - 40))
+        reply[20] |= 0x40
+        refix(reply)
+        assert run.run(bytes(reply), 1, 0).verdict == verdict
+    assert [run.run(ping(size), 0, 0).verdict for size in (700, 701)] == [ECHO, DROP_TOO_BIG]
+    assert missed(tables) == (2 if issubclass(executor, Helper) else 0)
