@@ -12,7 +12,6 @@ its source MAC: the program's result only says that it leaves.
 from __future__ import annotations
 
 import os
-import struct
 import weakref
 from typing import Any, Final
 
@@ -51,10 +50,6 @@ class Loaded:
         with memoryview(memory) as view:
             view[:] = bytes(len(view))
         return memory
-
-    def put(self, name: str, key: int, value: int) -> None:
-        """An element of one of the program's own maps."""
-        self.redirect._maps[name].put(struct.pack("=I", key), struct.pack("=I", value))
 
 
 class KernelTables(SharedTables):
@@ -117,10 +112,9 @@ class Kernel(Helper):
         if arm == self._arm:
             return
         self._arm = arm
-        for number in range(len(self.tables.arms)):
-            self._loaded.put("interfaces", number, LOOPBACK if number == arm else NOWHERE)
-        if len(self.tables.arms) == 1:
-            self._loaded.put("interfaces", 1, 0)
+        assert isinstance(self.tables, KernelTables)
+        numbers = [LOOPBACK if number == arm else NOWHERE for number in range(len(self.tables.arms))]
+        self.tables.interfaces_are(numbers)
 
     def _sent(self) -> tuple[int, int]:
         assert isinstance(self.tables, KernelTables)

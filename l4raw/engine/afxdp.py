@@ -121,8 +121,9 @@ class AfXdpEngine:
         self._senders += [self._open.enter_context(_sender(arm.name)) for arm in self._arms]
         self.zero_copy = self._sockets[0].zero_copy
         self._open.callback(self._stop)
-        for number, arm in enumerate(self._arms):
-            self._redirect.attach(number, arm.name, socket.if_nametoindex(arm.name))
+        self.tables.interfaces_are([socket.if_nametoindex(arm.name) for arm in self._arms])
+        for arm in self._arms:
+            self._redirect.attach(arm.name)
 
     def _open_socket(self, umem: Umem, interface: str, queue: int) -> XskSocket:
         size = FRAMES // (2 * len(self._arms))

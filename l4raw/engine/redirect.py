@@ -6,7 +6,6 @@ maps. Must not live here: sockets, threads (afxdp.py).
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -80,9 +79,8 @@ class Redirect:
         assert isinstance(xsks, XskMap)
         xsks.update(arm * QUEUES + socket.queue, socket)
 
-    def attach(self, arm: int, interface: str, index: int) -> None:
+    def attach(self, interface: str) -> None:
         """Attach in native mode, by a link that ends with this process. Raises `XdpError`."""
-        self._maps["interfaces"].put(struct.pack("=I", arm), struct.pack("=I", index))
         self._links.append(self._program.attach(interface, "native"))
 
     def detach(self) -> None:

@@ -11,7 +11,7 @@ name; `total_verdicts` and the like add them up.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from l4raw.core.changes import carried
@@ -236,6 +236,11 @@ class SharedTables(Tables):
         """Events by number, likewise."""
         queues = self._queues()
         return [self.events[i] + sum(q.events[i] for q in queues) for i in range(EVENT_COUNT)]
+
+    def interfaces_are(self, numbers: Sequence[int]) -> None:
+        """Of the arms, for XDP programs, which know interfaces by number."""
+        for arm, number in enumerate(numbers):
+            self.layout.control.interfaces[arm] = number
 
     def kernel_forwards(self, does: bool) -> None:
         """Whether the kernel path sends frames of known flows, or leaves them to the queues."""

@@ -119,7 +119,7 @@ static __always_inline int forward(struct xdp_md *xdp)
 	}
 	l4_write_ends(&context);
 	l4_count_frame(NULL, context.verdict, context.backend, size);
-	return bpf_redirect(interface_of(context.out_arm), 0);
+	return bpf_redirect(control.interfaces[context.out_arm & 1], 0);
 }
 
 SEC("xdp")

@@ -30,14 +30,6 @@ enum { QUEUES = 64, TAG = 4 };
 /* ICMPv6's type of Packet Too Big; ICMP's type and code of Fragmentation Needed. */
 enum { TOO_BIG = 2, UNREACHABLE = 3, NEEDS_FRAGMENTS = 4 };
 
-/* The arms' interfaces, by number; 0: there is none. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, L4_ARMS);
-	__type(key, __u32);
-	__type(value, __u32);
-} interfaces SEC(".maps");
-
 /* The socket of each arm's queue, at arm * QUEUES + queue. */
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
@@ -188,18 +180,10 @@ static __always_inline bool is_of_flow(struct xdp_md *context, const struct pack
 	return is_error_of_flow(context, packet, end) || is_of_tunnel(context, packet, end);
 }
 
-/* The number of an arm's interface; 0: there is none. */
-static __always_inline uint32_t interface_of(uint32_t arm)
-{
-	uint32_t *number = bpf_map_lookup_elem(&interfaces, &arm);
-
-	return number ? *number : 0;
-}
-
 /* The arm that a frame came in by. */
 static __always_inline uint32_t arm_of(const struct xdp_md *context)
 {
-	return interface_of(1) == context->ingress_ifindex;
+	return control.interfaces[1] == context->ingress_ifindex;
 }
 
 /* An action of XDP: to the queue's socket, or on to the kernel. */
@@ -236,7 +220,7 @@ static __always_inline int redirect(struct xdp_md *context)
 	if (!read || packet.discovery)
 		return XDP_PASS;
 	if (l4_address_is(NULL, control.generation & 1, packet.dst, 0, L4_IS_VIP) < 0 &&
-	    ((!arm && interface_of(1)) || !is_of_flow(context, &packet, end)) &&
+	    ((!arm && control.interfaces[1]) || !is_of_flow(context, &packet, end)) &&
 	    l4_address_is(NULL, control.generation & 1, packet.dst, 0, L4_IS_SNAT) < 0)
 		return XDP_PASS;
 	if (context->rx_queue_index >= QUEUES)

@@ -60,3 +60,26 @@ def _wire(host: Host, link: Link, peer: Host, peer_link: Link) -> None:
             *(f"addr add {address} dev {its.interface}" for address in its.addresses),
             f"link set {its.interface} up",
         )
+
+
+@contextmanager
+def one_wire() -> Iterator[Topology]:
+    """Client and balancer alone: what the balancer sends goes back to the client, who is the backend too."""
+    begin = time.monotonic()
+    with ExitStack() as stack:
+        client, balancer = (Host(name, Log(silent=True)) for name in ("client", "balancer"))
+        for host in (client, balancer):
+            stack.callback(host.close)
+        for host in (client, balancer):
+            host.wait_ready().sysctl("net.ipv6.conf.all.disable_ipv6", 1)
+        _wire(client, CLIENT, balancer, OUTER)
+        yield Topology(
+            name="one-wire",
+            mode=Mode.DSR_L2,
+            client=client,
+            balancer=balancer,
+            backends=[client],
+            interfaces=[OUTER.interface],
+            hosts=[client, balancer],
+            build_seconds=time.monotonic() - begin,
+        )

@@ -118,9 +118,8 @@ def test_it_is_a_backend_of_the_balancer(lab: Lab) -> None:
 LOAD = """
 from l4raw.engine.layout import Sizes
 from l4raw.engine.redirect import {program}, Redirect
-import socket
 redirect = Redirect(Sizes(flow_memory=1 << 20), {program})
-redirect.attach(0, "xdp0", socket.if_nametoindex("xdp0"))
+redirect.attach("xdp0")
 redirect.close()
 """
 
