@@ -161,9 +161,7 @@ SERVICES = (
     Service("few6", VIPS_V6[0], 82, UDP, DSR, RR, B_V6[:2], limits=Limits(12, 40, 3, 1)),
     Service("list6", VIPS_V6[0], 81, TCP, DSR, RR, B_V6[:2], mss_clamp=1220, acl=SOME_V6, limits=RARE),
     Service("changes", VIPS[0], 96, TCP, DSR, MAGLEV, B[:4], mss_clamp=1400, flows=CHANGES),
-    Service(
-        "6 in gue changes", VIPS_V6[0], 96, TCP, GUE, SH, (*B[:2], *B_V6[1:3]), flows=CHANGES, full=STATELESS
-    ),
+    Service("6 in gue changes", VIPS_V6[0], 96, TCP, GUE, SH, (*B[:2], *B_V6[1:3]), flows=CHANGES),
     Service("stays", VIPS[0], 95, TCP, DSR, RR, B[:4], affinity=4_000),
     Service("nat stays", VIPS[1], 88, UDP, NAT, LC, B[:3], affinity=30_000),
     Service("full stays", VIPS[1], 93, TCP, FULLNAT, WRR, by_weight(1, 2, 3), snat=MANY, affinity=9_000),

@@ -133,7 +133,7 @@ def story(decision: Decision) -> Iterator[str]:
 
 def _why_no_entry(decision: Decision) -> str:
     if decision.service and decision.pick and not remembers(decision.service, decision.pick):
-        return "no entry, its slot has not changed; "
+        return "no entry, the ring tells; "
     return "no entry, the flow table is full; "
 
 

@@ -117,8 +117,9 @@ KEYS = (
         "L4R-168",
         "which flows need an entry could not be told",
         "a flow without an entry is found by its slot of a ring that keeps its size, and a SYN must tell"
-        " which frame is its first; replies under NAT, limits and affinity need an entry for each flow.",
-        'use TCP in a DSR mode with maglev, sh or hrw, without limits and affinity; or flows = "track"',
+        " which frame is its first; replies under NAT, limits and affinity need an entry for each flow;"
+        " and a flow that has one must not lose it to another (full).",
+        'use TCP in a DSR mode with maglev, sh or hrw, without limits, affinity and full; or flows = "track"',
     ),
     Code(
         "L4R-170",

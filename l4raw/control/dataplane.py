@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 from l4raw.control.errors import L4Error
-from l4raw.control.kernel_path import KernelPath, can_forward
+from l4raw.control.kernel_path import KernelPath
 from l4raw.control.netlink import Interface, Netlink
 from l4raw.control.settings import Config
 from l4raw.control.ssh import require_ssh_safe
@@ -63,9 +63,10 @@ def make(
     arms = tuple(Arm(interface.name, interface.mac, interface.mtu) for interface in interfaces)
     key = hash_key(os.urandom(32))
     note = ""
-    for name in _candidates(config.lb.dataplane, interfaces):
+    for name in _candidates(config.lb.dataplane):
         try:
-            return _af_xdp(name, config, arms, interfaces, key, accept_ssh, sample)
+            made = _af_xdp(name, config, arms, interfaces, key, accept_ssh, sample)
+            return made._replace(note=f"{made.note}; {note}") if note else made
         except L4Error as error:
             if config.lb.dataplane != AUTO:
                 raise
@@ -77,10 +78,14 @@ def make(
     return Dataplane(RAW, RawEngine(arms), tables, note)
 
 
-def _candidates(wanted: str, interfaces: Sequence[Interface]) -> tuple[str, ...]:
-    """Before raw: what is tried, in this order."""
+def _candidates(wanted: str) -> tuple[str, ...]:
+    """Before raw: what is tried, in this order.
+
+    Whether interfaces send what is redirected many drivers say only when a program is attached. One that may
+    not forward does what that of af_xdp does.
+    """
     if wanted == AUTO:
-        return (XDP, AF_XDP) if platform.machine() == _TRIED_ON and can_forward(interfaces) else (AF_XDP,)
+        return (XDP, AF_XDP) if platform.machine() == _TRIED_ON else (AF_XDP,)
     return () if wanted == RAW else (wanted,)
 
 

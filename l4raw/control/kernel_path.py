@@ -1,10 +1,9 @@
 """When the kernel path forwards: while every interface sends what an XDP program redirects to it.
 
 A veth does only while its peer receives by NAPI, that is with GRO or an XDP
-program; without it, frames vanish and nobody counts them. The kernel knows
-(Documentation/netlink/specs/netdev.yaml, NETDEV_XDP_ACT_NDO_XMIT); Linux 6.3
-and later tell. Beside netlink.py this is the only module that imports
-pyroute2.
+program; without it, frames vanish, and only the driver counts them. The kernel
+knows (Documentation/netlink/specs/netdev.yaml, NETDEV_XDP_ACT_NDO_XMIT); Linux
+6.3 and later tell. As netlink.py, this imports pyroute2, and only in functions.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class XdpFeatures:
     """Questions, each answered at once. A context manager."""
 
     def __init__(self) -> None:
-        """Raises L4R-304 on a kernel that has not the family."""
+        """Raises L4R-304 on a kernel that has not the family, L4R-306 where it cannot be asked."""
         from pyroute2.netlink import NLM_F_REQUEST, genlmsg
         from pyroute2.netlink.exceptions import NetlinkError
         from pyroute2.netlink.generic import GenericNetlinkSocket
@@ -43,11 +42,15 @@ class XdpFeatures:
                 ("NETDEV_A_DEV_XDP_FEATURES", "uint64"),
             )
 
-        self._message, self._flags, self._refused = Device, NLM_F_REQUEST, NetlinkError
-        self._socket: Any = GenericNetlinkSocket()
+        self._message, self._flags = Device, NLM_F_REQUEST
+        self._refused = NetlinkError, OSError
+        try:
+            self._socket: Any = GenericNetlinkSocket()
+        except self._refused as error:
+            raise L4Error("L4R-306", what=f"opening a generic netlink socket: {error}") from error
         try:
             self._socket.bind("netdev", Device)
-        except Exception as error:
+        except (*self._refused, KeyError) as error:
             self._socket.close()
             what = "this kernel does not tell which interfaces send what XDP redirects (Linux 6.3 does)"
             raise L4Error("L4R-304", what=what) from error
@@ -74,15 +77,6 @@ class XdpFeatures:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def can_forward(interfaces: Sequence[Interface]) -> bool:
-    """Whether all of them send now what is redirected to them."""
-    try:
-        with XdpFeatures() as features:
-            return all(features.sends_redirected(each.index) for each in interfaces)
-    except L4Error:
-        return False
 
 
 class KernelPath:
@@ -113,11 +107,17 @@ class KernelPath:
     def _blocked(self) -> tuple[str, ...]:
         if not self._features:
             return (self._unknown,)
+        try:
+            return self._not_sending(self._features)
+        except L4Error as error:  # it may be better the next time; who lost an interface says so himself
+            return (error.what,)
+
+    def _not_sending(self, features: XdpFeatures) -> tuple[str, ...]:
         return tuple(
             f"{each.name} does not send what XDP redirects to it (a veth does while its peer has GRO:"
             " `ethtool -K PEER gro on`)"
             for each in self._interfaces
-            if not self._features.sends_redirected(each.index)
+            if not features.sends_redirected(each.index)
         )
 
     def close(self) -> None:

@@ -103,6 +103,9 @@ def _changes(draft: Draft, service: DraftService) -> Iterator[Finding]:
     ):
         if value in ill:
             yield Finding("L4R-168", loc, f"{head} the {name} is {value}", other=(*service.loc, name))
+    full = draft.get((*service.loc, "full"))
+    if full not in (None, "refuse-new"):
+        yield Finding("L4R-168", loc, f"{head} full is {full}", other=(*service.loc, "full"))
     for name, what in (("limits", "limits count flows"), ("affinity", "affinity keeps each client's choice")):
         if draft.get((*service.loc, name)):
             yield Finding("L4R-168", loc, f"{head} {what}", other=(*service.loc, name))

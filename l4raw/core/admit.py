@@ -82,11 +82,13 @@ def admit(headers: Headers, key: bytes, arm: int, service: ServiceEntry, tables:
     if not opens(headers) and not _finds_again(service):
         return Admission(DROP_NO_FLOW)
     choice = recall(headers.src, service, tables)
-    pick = choice.pick if choice and choice.pick else _scheduled(key, service, tables)
+    pick = choice.pick if choice and choice.pick else None
+    if pick is None and not opens(headers):
+        pick = of_owner(service, key)
+    if pick is None:
+        pick = _scheduled(key, service, tables)
     if pick is None:
         return Admission(DROP_NO_BACKEND)
-    if not opens(headers):
-        pick = of_owner(service, pick)
     backend = tables.policy.backends[pick.backend]
     assert backend is not None, "a ring names backends of its policy"
     if tables.next_hops.macs[backend.next_hop] is None:
@@ -130,8 +132,7 @@ def without_state(client: bytes, key: bytes, service: ServiceEntry, tables: Tabl
     if not _finds_again(service) or not service.acl.allow(client):
         return None
     choice = recall(client, service, tables)
-    pick = choice.pick if choice and choice.pick else service.ring.pick(key, 0)
-    return of_owner(service, pick) if pick else None
+    return choice.pick if choice and choice.pick else of_owner(service, key) or service.ring.pick(key, 0)
 
 
 def _scheduled(key: bytes, service: ServiceEntry, tables: Tables) -> Pick | None:
@@ -220,8 +221,8 @@ def _insert_pair(
     flows, state, now = tables.flows, first(headers.protocol), tables.now
     port = backend.backend.port or headers.dport
     reply_key = flow_key(backend.backend.address, port, *source, headers.protocol)
-    if flows.find(reply_key) >= 0:
-        return DROP_REPLY_KEY_TAKEN, -1
+    if flows.find(reply_key) >= 0:  # this flow's own, if another thread has just made it
+        return (FORWARD, TAKEN) if flows.find(key) >= 0 else (DROP_REPLY_KEY_TAKEN, -1)
     if not has_room(tables, key, 2, backend.service):
         return DROP_FLOWS_FULL, -1
     place = tables.take_place()

@@ -89,7 +89,7 @@ class Flows(StrEnum):
     TRACK = "track"
     """Every one."""
     TRACK_CHANGES = "track-changes"
-    """Those whose slot of the ring has changed."""
+    """Those that began where the ring has changed."""
 
 
 @dataclass(frozen=True, slots=True)

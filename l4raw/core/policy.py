@@ -36,15 +36,6 @@ Ends = tuple[bytes, bytes]
 """Of a tunnel: its source, and the backend's address."""
 
 
-class Owners(NamedTuple):
-    """Of the slots of a service that tracks changes only: see changes.py."""
-
-    slots: array[int]
-    """By slot: the backend of flows without an entry. Empty: no backend has taken flows yet."""
-    before: array[int]
-    """The same, 0 where the slot has not changed."""
-
-
 class ServiceEntry(NamedTuple):
     """A service as the tables know it."""
 
@@ -56,8 +47,8 @@ class ServiceEntry(NamedTuple):
     acl: Ranges = EVERYBODY
     pool: Pool | None = None
     """Of a fullnat service."""
-    owners: Owners | None = None
-    """Of a service that tracks changes only, once it is in force."""
+    owners: array[int] | None = None
+    """By slot, of a service that tracks changes only, once it is in force: see changes.py."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from l4raw.core.acl import Ranges
 from l4raw.core.flows import flow_key
 from l4raw.core.hashing import HashKey, flow_hash, hash_key, mapped, scale
-from l4raw.core.model import Flows, Full, Mode, Service
+from l4raw.core.model import Full, Mode, Service
 from l4raw.core.tables import BackendEntry, Ends, Policy, ServiceEntry
 from l4raw.engine import native
 from l4raw.engine.layout import Layout, write_key
@@ -89,7 +89,7 @@ def _write_services(layout: Layout, half: int, policy: Policy) -> None:
     sizes = layout.sizes
     _require("services", len(policy.by_number), sizes.services)
     live = {entry.number for entry in policy.services.values()}
-    slots = sum(len(e.ring.slots) for e in policy.by_number if e and e.number in live)
+    slots = sum(_slots_of(e) for e in policy.by_number if e and e.number in live)
     _require("ring slots", slots, sizes.ring_slots)
     ranges = sum(len(e.acl.starts) for e in policy.services.values())
     _require("ranges of access lists", ranges, sizes.ranges)
@@ -105,6 +105,7 @@ def _write_services(layout: Layout, half: int, policy: Policy) -> None:
         size = len(entry.ring.slots) if entry.number in live else 0
         to = services[entry.number]
         _write_service(to, entry, start, size)
+        to.owners = len(entry.owners) if entry.owners and entry.number in live else 0
         if entry.number not in live:
             to.protocol = 0
         to.acl_start = acl
@@ -112,9 +113,14 @@ def _write_services(layout: Layout, half: int, policy: Policy) -> None:
         acl += to.acl_size
         if size:
             native.ffi.memmove(rings + start, entry.ring.slots, 2 * size)
-        if size and entry.owners:
-            native.ffi.memmove(owners + start, entry.owners.before, 2 * size)
-        start += size
+        if to.owners:
+            native.ffi.memmove(owners + start, entry.owners, 2 * to.owners)
+        start += max(size, to.owners)
+
+
+def _slots_of(entry: ServiceEntry) -> int:
+    """A ring can be empty while its slots have owners."""
+    return max(len(entry.ring.slots), len(entry.owners or ()))
 
 
 def _write_service(to: Any, entry: ServiceEntry, start: int, size: int) -> None:
@@ -130,7 +136,6 @@ def _write_service(to: Any, entry: ServiceEntry, start: int, size: int) -> None:
     to.flows, to.new_per_s = limits.flows, limits.new_per_s
     to.client_flows, to.client_new_per_s = limits.client_flows, limits.client_new_per_s
     to.affinity = service.affinity
-    to.tracks_changes = service.flows is Flows.TRACK_CHANGES
     to.ring_start, to.ring_size = start, size
 
 

@@ -270,8 +270,8 @@ class SharedTables(Tables):
         )
 
     def current_flows(self, backend: int) -> int:
-        """Flows in the table that go to this backend, whoever made them."""
-        rows = self._rows(backend)
+        """Flows in the table that go to this backend, whoever made them: no CPU's kernel path does."""
+        rows = self._rows(backend)[: self.layout.sizes.queues + 1]
         return super().current_flows(backend) + int(sum(row.flows - row.ended for row in rows))
 
     def _queues(self) -> list[Any]:

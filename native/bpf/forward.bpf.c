@@ -16,10 +16,7 @@
 
 struct l4_control control SEC(".data.control");
 
-/*
- * The sum of a part of the frame, folded. As past_extensions() in redirect.h, it is verified once and no more than
- * a number where it is called.
- */
+/* The sum of a part of the frame, folded: verified by itself, see subprograms.h. */
 __attribute__((noinline)) uint32_t l4_sum_of_frame(struct xdp_md *context, uint32_t offset, uint32_t size)
 {
 	const uint8_t *start = (const uint8_t *)(long)context->data + l4_offset(offset);
@@ -27,7 +24,7 @@ __attribute__((noinline)) uint32_t l4_sum_of_frame(struct xdp_md *context, uint3
 	return l4_fold(l4_sum(start, (const void *)(long)context->data_end, size & 0xffff));
 }
 
-/* l4_see(). L4_UNDECIDED, or a verdict. */
+/* l4_see(). L4_UNDECIDED, or a verdict; for the verifier, L4_MISS for no `headers`. */
 __attribute__((noinline)) int read_headers(struct xdp_md *context, struct l4_headers *headers, uint32_t arm)
 {
 	return headers ? l4_read_headers(NULL, arm, (const void *)(long)context->data,
@@ -44,25 +41,21 @@ static __always_inline bool is_beyond(const struct l4_context *context, const st
 	       (entry->state == L4_FLOW_UDP_NEW && entry->peer && !entry->next_hop);
 }
 
-/*
- * A frame without an entry that needs none, as its slot of the ring has not changed: see l4raw/core/changes.py. A SYN
- * may have its MSS lowered. L4_FORWARD or L4_MISS.
- */
-static __always_inline int by_ring(struct l4_context *context)
+/* A frame in mid-stream without an entry, of a service that remembers changes alone. L4_FORWARD or L4_MISS. */
+static __always_inline int to_owner(struct l4_context *context)
 {
-	int number = (context->headers.flags & L4_TCP_SYN) ? -1 : l4_service_of(context);
+	int number = l4_service_of(context);
 	const struct l4_service *service = number < 0 ? NULL : l4_service_at(NULL, context->half, (uint32_t)number);
-	struct l4_in_ring found;
+	uint32_t owner;
 
-	if (!service || !service->tracks_changes || !service->ring_size)
+	/* A SYN may have its MSS lowered, and may be the first frame of a flow that is remembered. */
+	if (!service || !service->owners || (context->headers.flags & L4_TCP_SYN))
 		return L4_MISS;
 	context->service = (uint32_t)number;
 	if (l4_screen(context, service) != L4_UNDECIDED)
 		return L4_MISS;
-	found = l4_in_ring_of(context, service, 0);
-	if (!found.backend || found.remembers)
-		return L4_MISS;
-	return l4_reach(context, found.backend) == L4_FORWARD ? L4_FORWARD : L4_MISS;
+	owner = l4_owner_of(context, service);
+	return owner && l4_reach(context, owner) == L4_FORWARD ? L4_FORWARD : L4_MISS;
 }
 
 /* Steer a frame of a known flow. Its verdict if it is sent; or L4_MISS. */
@@ -79,7 +72,7 @@ static __always_inline int steer(struct l4_context *context)
 	context->flow = find_flow(&headers->key, &generation);
 	context->generation = generation;
 	if (context->flow == L4_NONE)
-		return by_ring(context);
+		return to_owner(context);
 	context->entry = context->flow < 0 ? NULL : l4_flow_at(NULL, (uint32_t)context->flow);
 	if (!context->entry || !l4_recall(context, &entry) || is_beyond(context, &entry))
 		return L4_MISS;
@@ -113,9 +106,11 @@ static __always_inline int forward(struct xdp_md *xdp)
 	l4_complete(&context);
 	if (context.tunnel) {
 		l4_into_tunnel(&context);
-		/* Less headroom than XDP promises. */
-		if (!context.push)
-			return XDP_ABORTED;
+		/* Less headroom than XDP promises: it was noted, and is as good as lost on the way out. */
+		if (!context.push) {
+			l4_count_frame(NULL, L4_DROP_TX, context.backend, size);
+			return XDP_DROP;
+		}
 	}
 	l4_write_ends(&context);
 	l4_count_frame(NULL, context.verdict, context.backend, size);

@@ -18,7 +18,7 @@
 #define l4_copy(to, from, size) __builtin_memcpy(to, from, size)
 #define l4_unlikely(condition) __builtin_expect(!!(condition), 0)
 
-/* A frame is no longer than a chunk of the UMEM: see l4_is_too_long_to_sum() in forward.bpf.c. */
+/* A frame that is sent is no longer than an arm takes, which is less than a chunk of the UMEM. */
 enum { L4_SUM_STEPS = 2048 / 16 };
 
 /* Words of tags, each a bucket's, in an element of the map of flows. */

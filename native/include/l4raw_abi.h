@@ -293,8 +293,7 @@ struct l4_service {
 	uint32_t client_flows;
 	uint32_t client_new_per_s;
 	uint32_t affinity;         /* ms for which a client's choice is kept after its last new flow; 0: no choice is */
-	uint8_t tracks_changes;    /* 1: a flow has an entry only if its slot has changed: see l4raw/core/changes.py */
-	uint8_t reserved[3];
+	uint32_t owners;           /* slots that have an owner, from ring_start on: see l4raw/core/changes.py; 0: none has */
 };
 L4_ASSERT(sizeof(struct l4_service) == 80, "service")
 
@@ -504,7 +503,7 @@ struct l4_tables {
 	struct l4_service *services;
 	struct l4_backend *backends;
 	uint16_t *rings;
-	uint16_t *owners;          /* by slot, where a service tracks changes: the first backend; 0: it has not changed */
+	uint16_t *owners;          /* by slot, where a service tracks changes: the backend of flows without an entry */
 	struct l4_range *ranges;
 	struct l4_snat *snats;
 	/* This queue's. */

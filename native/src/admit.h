@@ -247,10 +247,13 @@ L4_INLINE uint32_t l4_choose(struct l4_context *context, const struct l4_service
 			     const struct l4_affinity *affinity, uint32_t *cursor, uint32_t *turn, bool *remembers,
 			     int *verdict)
 {
-	struct l4_in_ring found;
+	struct l4_in_ring found = { l4_owner_of(context, service), false };
 
 	if (affinity->backend)
 		return affinity->backend;
+	*remembers = !found.backend;
+	if (found.backend)
+		return found.backend;
 	if (affinity->index == L4_BUSY || service->rule >= L4_RULE_LEAST) {
 		*verdict = l4_miss_as(context, affinity->index == L4_BUSY ? L4_MISS_BUSY : L4_MISS_RULE);
 		return 0;

@@ -27,7 +27,7 @@ L4_INLINE const uint16_t *l4_foresee_slot(const struct l4_context *context, uint
 	if (!service || !cursor || service->mode != L4_NAT || !service->ring_size || service->rule >= L4_RULE_LEAST)
 		return NULL;
 	slot = l4_ring_at(context->tables, context->half,
-			  service->ring_start + l4_slot_of(context, service, l4_load(cursor) + ahead));
+			  service->ring_start + l4_slot_of(context, service, service->ring_size, l4_load(cursor) + ahead));
 	__builtin_prefetch(slot, 0);
 	return slot;
 }

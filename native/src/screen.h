@@ -55,21 +55,22 @@ L4_INLINE bool l4_is_hash(uint32_t rule)
 	return rule == L4_RULE_FLOW_HASH || rule == L4_RULE_SOURCE_HASH;
 }
 
-/* The slot of the service's ring for this flow, below its size, which is not 0. `turn`: of its cursor, if that counts. */
-L4_INLINE uint32_t l4_slot_of(const struct l4_context *context, const struct l4_service *service, uint32_t turn)
+/* The slot for this flow of a ring with so many, which are not 0. `turn`: of its cursor, if that counts. */
+L4_INLINE uint32_t l4_slot_of(const struct l4_context *context, const struct l4_service *service, uint32_t size,
+			      uint32_t turn)
 {
 	const struct l4_policy *policy = l4_policy_at(context->tables, context->half);
 	const struct l4_key *key = &context->headers.key;
 
 	if (service->rule == L4_RULE_CURSOR)
-		return turn % service->ring_size;
+		return turn % size;
 	if (!policy)
 		return 0;
 	/* The client's address in both places, and nothing else of the flow. */
 	if (service->rule == L4_RULE_SOURCE_HASH)
-		return (uint32_t)(l4_hash(&policy->ring_key, key->src, key->src, 0, 0) >> 32) % service->ring_size;
+		return (uint32_t)(l4_hash(&policy->ring_key, key->src, key->src, 0, 0) >> 32) % size;
 	return (uint32_t)(l4_hash(&policy->ring_key, key->src, key->dst, key->ports, key->protocol) >> 32) %
-	       service->ring_size;
+	       size;
 }
 
 /* Whether both directions pass here. */
@@ -103,27 +104,33 @@ L4_INLINE int l4_screen(struct l4_context *context, const struct l4_service *ser
 	return L4_UNDECIDED;
 }
 
-/* What a ring says of a flow: its backend, 0 if there is no such slot, and whether it has, or is to have, an entry. */
+/* What a ring says of a flow: its backend, 0 if there is none, and whether it has, or is to have, an entry. */
 struct l4_in_ring {
 	uint32_t backend;
 	bool remembers;
 };
 
-/* `turn`: of the service's cursor, if that counts. */
+/* The backend in the slot of this frame, of a ring that has such. `turn`: of the service's cursor, if that counts. */
 L4_INLINE struct l4_in_ring l4_in_ring_of(const struct l4_context *context, const struct l4_service *service,
 					  uint32_t turn)
 {
-	uint32_t at = service->ring_start + l4_slot_of(context, service, turn);
-	const uint16_t *slot = l4_ring_at(context->tables, context->half, at), *owner;
-	struct l4_in_ring found = { slot ? *slot : 0, true };
+	uint32_t at = service->ring_start + l4_slot_of(context, service, service->ring_size, turn);
+	const uint16_t *slot = l4_ring_at(context->tables, context->half, at);
+	const uint16_t *owner = service->owners ? l4_owner_at(context->tables, context->half, at) : NULL;
 
-	if (!service->tracks_changes)
-		return found;
-	owner = l4_owner_at(context->tables, context->half, at);
-	found.remembers = owner && *owner;
-	if (found.remembers && !l4_opens(&context->headers))
-		found.backend = *owner;
-	return found;
+	return (struct l4_in_ring){ slot ? *slot : 0, !owner || !slot || *owner != *slot };
+}
+
+/* of_owner(): where a frame in mid-stream goes that has no entry. 0: nobody tells. */
+L4_INLINE uint32_t l4_owner_of(const struct l4_context *context, const struct l4_service *service)
+{
+	const uint16_t *owner;
+
+	if (!service->owners || l4_opens(&context->headers))
+		return 0;
+	owner = l4_owner_at(context->tables, context->half,
+			    service->ring_start + l4_slot_of(context, service, service->owners, 0));
+	return owner ? *owner : 0;
 }
 
 /* Send it to the backend with this number, if that can be. L4_FORWARD; or a verdict, or L4_MISS. */

@@ -12,7 +12,7 @@ from l4raw.core.tables import Policy
 from l4raw.wire import tcp
 from l4raw.wire.abi import DROP_NO_BACKEND, EVENT_STATELESS, FORWARD
 from tests.crafted import TCP, Tuple5, build
-from tests.executors import Executor
+from tests.executors import Executor, Outcome
 from tests.kernel import EXECUTORS, Kernel
 from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, done, ip, make_tables, service
 
@@ -33,9 +33,9 @@ each_cell = pytest.mark.parametrize(
 class Balancer:
     """An executor over one such service with four backends, which can be down."""
 
-    def __init__(self, kind: type[Executor], mode: Mode, scheduler: Scheduler) -> None:
+    def __init__(self, kind: type[Executor], mode: Mode, scheduler: Scheduler, memory: int = 1 << 20) -> None:
         only = replace(service(mode, scheduler, members=backends(4)), flows=Flows.TRACK_CHANGES)
-        self.executor = kind(make_tables([only], arms=2, memory=1 << 20, new=kind.new))
+        self.executor = kind(make_tables([only], arms=2, memory=memory, new=kind.new))
         self.tables = self.executor.tables
         self._whole: Policy = self.tables.policy
 
@@ -45,13 +45,15 @@ class Balancer:
 
     def send(self, clients: range, flags: int) -> list[int]:
         """A segment of each client, from an address of its own; the backends that they went to."""
-        found = []
-        for client in clients:
-            flow = Tuple5(ip(f"10.77.{client >> 8}.{client & 255}"), 4000, VIP, 80, TCP)
-            outcome = self.executor.run(bytes(build(flow, (OUR_MACS[0], CLIENT_MAC), flags)), 0, 0)
-            assert outcome.verdict == FORWARD
-            found.append(outcome.frame[5] - 10)
-        return found
+        outcomes = self.try_to_send(clients, flags)
+        assert {outcome.verdict for outcome in outcomes} == {FORWARD}
+        return [outcome.frame[5] - 10 for outcome in outcomes]
+
+    def try_to_send(self, clients: range, flags: int) -> list[Outcome]:
+        """The same, whatever becomes of them."""
+        flows = [Tuple5(ip(f"10.77.{each >> 8}.{each & 255}"), 4000, VIP, 80, TCP) for each in clients]
+        frames = [bytes(build(flow, (OUR_MACS[0], CLIENT_MAC), flags)) for flow in flows]
+        return [self.executor.run(frame, 0, 0) for frame in frames]
 
 
 @each_executor
@@ -82,11 +84,12 @@ def test_nobody_moves_while_backends_come_and_go(
 
     balancer.down(1)
     assert balancer.send(spoke, tcp.ACK) == before[1]
-    tracked = len(balancer.tables.flows)
-    assert tracked == before[1].count(1), "only those of who is gone have an entry"
+    assert len(balancer.tables.flows) == 0, "who began before needs none"
     while_down = range(2048, 2048 + COUNT)
     began = balancer.send(while_down, tcp.SYN)
     assert set(began) == {2, 3, 4}
+    moved = len(balancer.tables.flows)
+    assert 0 < moved < COUNT, "of those who began since, who is not at the owner of his slot"
 
     balancer.down(2)
     assert balancer.send(while_down, tcp.ACK) == began
@@ -99,16 +102,32 @@ def test_nobody_moves_while_backends_come_and_go(
 
 
 @each_executor
-def test_slots_are_known_again_when_all_were_down(kind: type[Executor]) -> None:
+def test_connections_go_on_when_all_are_down(kind: type[Executor]) -> None:
+    """A failed check may be a mistake."""
     balancer = Balancer(kind, Mode.DSR_L2, Scheduler.MAGLEV)
     clients = range(256, 256 + COUNT)
     began = balancer.send(clients, tcp.SYN)
     balancer.down(1, 2, 3, 4)
-    flow = Tuple5(ip("10.77.1.1"), 4000, VIP, 80, TCP)
+    flow = Tuple5(ip("10.77.9.9"), 4000, VIP, 80, TCP)
     syn = bytes(build(flow, (OUR_MACS[0], CLIENT_MAC), tcp.SYN))
     assert balancer.executor.run(syn, 0, 0).verdict == DROP_NO_BACKEND
+    assert balancer.send(clients, tcp.ACK) == began
     balancer.down(3)
     assert balancer.send(clients, tcp.ACK) == began
+
+
+@each_executor
+def test_who_began_before_needs_no_room(kind: type[Executor]) -> None:
+    """The table is full of flows that began since; and of half-open ones, whose share is full, too."""
+    balancer = Balancer(kind, Mode.DSR_L2, Scheduler.MAGLEV, memory=1 << 14)
+    old = range(256, 256 + COUNT)
+    began = balancer.send(old, tcp.SYN)
+    balancer.down(1)
+    for start in range(1024, 1024 + 20 * COUNT, COUNT):
+        for flags in (tcp.SYN, tcp.ACK, tcp.ACK):
+            balancer.try_to_send(range(start, start + COUNT), flags)
+    assert len(balancer.tables.flows) == balancer.tables.flows.capacity
+    assert balancer.send(old, tcp.ACK) == began
 
 
 @each_executor

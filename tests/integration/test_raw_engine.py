@@ -30,6 +30,6 @@ def test_frames_too_long_for_the_other_arm_are_dropped_and_the_rest_goes_on(data
                     sock.sendto(b"x" * LARGE, (network.vip, 9))
                 sock.sendto(b"x", (network.vip, 9))
             assert many_requests(network.client, f"http://{network.vip}/", 20) == {"b1": 20}
-        assert balancer.verdict("drop_too_big") == DATAGRAMS
+        assert balancer.verdict("drop_too_big") == DATAGRAMS, balancer.counters
         sent = {each["name"]: each["rx_packets"] for each in balancer.counters["services"]}
         assert sent["port-9-udp"] == 1
