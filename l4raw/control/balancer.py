@@ -21,6 +21,7 @@ from l4raw.control.guard import Guard
 from l4raw.control.health import Health
 from l4raw.control.inspection import RESOLVE_S
 from l4raw.control.instance import Instance, heal
+from l4raw.control.kernel_path import Forwards
 from l4raw.control.neighbours import Neighbours
 from l4raw.control.netlink import Interface
 from l4raw.control.policy import install
@@ -90,6 +91,8 @@ class Balancer:
         """After `close`: the engine's own counters."""
         self.conflicts: deque[tuple[bytes, bytes]] = deque()
         """VIPs and SNAT addresses that another host claims too, with its MAC; who tells it takes it out."""
+        self.kernel_path: deque[Forwards] = deque()
+        """In which state it is, when it begins and when that changes; likewise."""
         self.health_events: deque[Event] = deque()
         """Backends that went up or down; likewise."""
         self._interfaces = list(interfaces)
@@ -179,7 +182,9 @@ class Balancer:
 
         self._neighbours = neighbours
         self._checks = [watch.look, partial(self._take_mtus, watch), neighbours.check]
-        self._checks += dataplane.checks(self.dataplane, self.engine, self._interfaces, step, self._open)
+        self._checks += dataplane.checks(
+            self.dataplane, self.engine, self._interfaces, self.kernel_path.append, self._open
+        )
         of_vips = self._responder(0, vips(self.config), VIP)
         of_snat = self._responder(-1, snat_addresses(self.config), SNAT)
         self._open.callback(self._guard.close)

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 from l4raw.control.errors import L4Error
-from l4raw.control.kernel_path import KernelPath
+from l4raw.control.kernel_path import Forwards, KernelPath
 from l4raw.control.netlink import Interface, Netlink
 from l4raw.control.settings import Config
 from l4raw.control.ssh import require_ssh_safe
@@ -175,11 +175,15 @@ def _refusal(error: OSError) -> L4Error:
 
 
 def checks(
-    name: str, engine: Engine, interfaces: Sequence[Interface], say: Callable[[str], None], until: ExitStack
+    name: str,
+    engine: Engine,
+    interfaces: Sequence[Interface],
+    tell: Callable[[Forwards], None],
+    until: ExitStack,
 ) -> list[Callable[[], None]]:
     """What a running dataplane wants to be called each second; `until`: the end of it.
 
-    Raises what ends the balancer. `say` is told in which state the kernel path is, now and when it changes.
+    Raises what ends the balancer. `tell` is told in which state the kernel path is, now and when it changes.
     """
     if name == RAW:
         return []
@@ -197,7 +201,7 @@ def checks(
 
     def look_at_kernel_path() -> None:
         if change := path.look():
-            say(f"{XDP}: {change}")
+            tell(change)
 
     look_at_kernel_path()
     return [look_at_engine, look_at_kernel_path]

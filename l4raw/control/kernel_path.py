@@ -9,7 +9,7 @@ knows (Documentation/netlink/specs/netdev.yaml, NETDEV_XDP_ACT_NDO_XMIT); Linux
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from l4raw.control.errors import L4Error
 from l4raw.control.netlink import Interface
@@ -79,6 +79,19 @@ class XdpFeatures:
         self.close()
 
 
+class Forwards(NamedTuple):
+    """Whether the kernel path forwards now."""
+
+    forwards: bool
+    reasons: tuple[str, ...]
+    """Why it does not."""
+
+    def __str__(self) -> str:
+        if self.forwards:
+            return "the kernel forwards known flows"
+        return f"the kernel forwards nothing, all frames go over af_xdp: {'; '.join(self.reasons)}"
+
+
 class KernelPath:
     """Lets the kernel forward, or not, as the interfaces are."""
 
@@ -93,16 +106,14 @@ class KernelPath:
         except L4Error as error:
             self._unknown = error.what
 
-    def look(self) -> str | None:
-        """Ask all of them. A sentence if the answer is another one than before."""
+    def look(self) -> Forwards | None:
+        """Ask all of them, and do as they say. The answer, if it is another one than before."""
         blocked = self._blocked()
         if blocked == self._state:
             return None
         self._state = blocked
         self._engine.forward_in_kernel(not blocked)
-        if not blocked:
-            return "the kernel forwards known flows"
-        return f"the kernel forwards nothing, all frames go over af_xdp: {'; '.join(blocked)}"
+        return Forwards(not blocked, blocked)
 
     def _blocked(self) -> tuple[str, ...]:
         if not self._features:
