@@ -150,7 +150,7 @@ class Layout:
         control.range_limit = sizes.ranges
         control.mark = FIRST_MARK
         control.client_limit = sizes.client_buckets
-        control.first_cpu, control.cpu_limit = sizes.queues + 1, sizes.cpus
+        control.first_cpu = sizes.queues + 1
         control.place_count = places_for(control.flow_capacity)
         control.half_open_limit = half_open_for(control.flow_capacity)
         for number, arm in enumerate(arms):

@@ -413,9 +413,8 @@ struct l4_control {
 	uint32_t place_count;      /* for half-open flows: a power of two */
 	uint32_t half_open_limit;  /* how many there may be */
 	uint32_t first_cpu;        /* counters of the kernel path: the first CPU's in the array of struct l4_queue */
-	uint32_t cpu_limit;        /* how many CPUs have such; 0: there is no kernel path */
 	uint32_t interfaces[2];    /* of the arms, for XDP programs: their numbers; 0: there is none */
-	uint32_t reserved0[1];
+	uint32_t reserved0[2];
 	/* Line 3: written by the one who owns the clock, by a reload, and when nothing overflows any more. */
 	uint32_t now;              /* ms, modulo 2^32 */
 	uint32_t generation;       /* of the policy; its last bit is the half in force */

@@ -9,10 +9,10 @@
  * without the lock: it sees the hop as it was or as it is, never a mixture.
  *
  * A hop that a flow names cannot go, as the flow has a reference. When a flow
- * is freed, both of its entries are, and then the hop is released (free.h). So a reader looks at the hop first and at the peer's
- * lock word after an acquire fence, in l4_flip(): if it saw the word of
- * another hop in that place, which is stored with release, it sees that the
- * peer is gone.
+ * is freed, both of its entries are, and then the hop is released (free.h). So
+ * a reader looks at the hop first and at the peer's lock word after an acquire
+ * fence, in l4_flip(): if it saw the word of another hop in that place, which
+ * is stored with release, it sees that the peer is gone.
  *
  * Include memory.h first, or BPF's equivalent.
  */
