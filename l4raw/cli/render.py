@@ -34,6 +34,8 @@ _FLAGS = "FSRPAUEC"
 _WIDTH = 22
 _NO_FRAMES = ("bursts", "waits")
 """Counters of an engine that count something else; JSON has them."""
+_ALSO_NONE = ("kernel_forwarded",)
+"""Of which to have none says something."""
 
 
 def headline(number: int, decision: Decision) -> str:
@@ -256,7 +258,8 @@ def summary(data: dict[str, Any]) -> Iterator[str]:
         )
     engine = {k: v for k, v in data["engine"].items() if isinstance(v, int) and k not in _NO_FRAMES}
     counted = {**data["verdicts"], **engine}
-    yield "  frames: " + (", ".join(f"{name} {count}" for name, count in counted.items() if count) or "none")
+    frames = [f"{name} {count}" for name, count in counted.items() if count or name in _ALSO_NONE]
+    yield f"  frames: {', '.join(frames) or 'none'}"
     if events := [f"{name} {count}" for name, count in data["events"].items() if count]:
         yield f"  events: {', '.join(events)}"
     queues = data["engine"].get("queues", ())

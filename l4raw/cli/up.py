@@ -94,27 +94,30 @@ def command(
     accept_ssh_loss = "lose-ssh" in accept_risk
     with stop_flag() as stopping:
         if demo:
-            _refuse_beside_demo({"-c": state.config, "--dataplane": dataplane, "--accept-risk": accept_risk})
+            _refuse_beside_demo({"-c": state.config, "--accept-risk": accept_risk})
             asked = _Asked(None, instance, accept_ssh_loss, trace, dry_run, keep_privileges=True)
             from l4raw.cli.demo import run_demo
 
-            run_demo(demo, lambda config: _up(state, config, asked, stopping), state)
+            run_demo(demo, lambda config: _up(state, _over(config, dataplane), asked, stopping), state)
             return
         from l4raw.control.config import load
 
         loaded = load(state.config, os.environ)
-        config = loaded.config
-        if dataplane:
-            config = replace(config, lb=replace(config.lb, dataplane=dataplane))
+        config = _over(loaded.config, dataplane)
         origin = f"configuration: {loaded.path} ({loaded.found_by})"
         asked = _Asked(origin, instance, accept_ssh_loss, trace, dry_run, keep_privileges=False)
         _up(state, config, asked, stopping)
 
 
+def _over(config: Config, dataplane: str | None) -> Config:
+    """The configuration with the dataplane of the command line, if there is one."""
+    return replace(config, lb=replace(config.lb, dataplane=dataplane)) if dataplane else config
+
+
 def _refuse_beside_demo(options: dict[str, object]) -> None:
     """Raises click.UsageError for an option that would change nothing."""
     for name, value in options.items():
-        if value and value not in _DATAPLANES:
+        if value:
             raise click.UsageError(f"{name} does not go with --demo, which brings its own configuration")
 
 

@@ -125,8 +125,8 @@ class KernelPath:
 
     def _not_sending(self, features: XdpFeatures) -> tuple[str, ...]:
         return tuple(
-            f"{each.name} does not send what XDP redirects to it (a veth does while its peer has GRO:"
-            " `ethtool -K PEER gro on`)"
+            f"{each.name} does not send what XDP redirects to it (a veth does while its other end has GRO:"
+            f" `ethtool -K PEER gro on` there; `ip -d link show {each.name}` tells where it is)"
             for each in self._interfaces
             if not features.sends_redirected(each.index)
         )

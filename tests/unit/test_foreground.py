@@ -33,6 +33,7 @@ def test_a_conflict_is_told_once_for_each_host_and_again_after_a_while(
         SimpleNamespace(
             conflicts=conflicts,
             health_events=(),
+            kernel_path=(),
             arms=[SimpleNamespace(name="eth0")],
             unresolved=[],
             tables=no_tables(),
@@ -113,6 +114,7 @@ def running(unresolved: list[str]) -> Any:
         config=config,
         conflicts=deque(),
         health_events=deque(),
+        kernel_path=deque(),
         arms=[arm],
         unresolved=unresolved,
         warnings=[],
