@@ -15,7 +15,7 @@ from random import Random
 from typing import NamedTuple, Protocol, TypeVar
 
 from l4raw.core.hashing import HashKey, hash_key
-from l4raw.core.model import Acl, Backend, Flows, Full, Limits, Mode, Scheduler, Service, Snat, Tunnel
+from l4raw.core.model import Acl, Backend, Full, Limits, Mode, Scheduler, Service, Snat, Tunnel
 from l4raw.core.mtu import fragments
 from l4raw.core.outage import without
 from l4raw.core.tables import NO_POLICY, Arm, Policy, Tables, compile_policy
@@ -82,7 +82,6 @@ DSR, NAT, FULLNAT = Mode.DSR_L2, Mode.NAT, Mode.FULLNAT
 IPIP, GUE = Mode.DSR_IPIP, Mode.DSR_GUE
 MAGLEV, RR, MODULO = Scheduler.MAGLEV, Scheduler.RR, Scheduler.MODULO
 EVICT, STATELESS = Full.EVICT_OLDEST, Full.STATELESS
-CHANGES = Flows.TRACK_CHANGES
 WRR, LC, WLC, SH, HRW = Scheduler.WRR, Scheduler.LC, Scheduler.WLC, Scheduler.SH, Scheduler.HRW
 QUICK = Timeouts(half_open=3_000, established=60_000, closing=2_000, udp=40_000)
 RARE = Limits(new_per_s=3)
@@ -160,8 +159,6 @@ SERVICES = (
     Service("nat one each", VIPS[1], 88, TCP, NAT, RR, B[:2], limits=Limits(client_flows=1)),
     Service("few6", VIPS_V6[0], 82, UDP, DSR, RR, B_V6[:2], limits=Limits(12, 40, 3, 1)),
     Service("list6", VIPS_V6[0], 81, TCP, DSR, RR, B_V6[:2], mss_clamp=1220, acl=SOME_V6, limits=RARE),
-    Service("changes", VIPS[0], 96, TCP, DSR, MAGLEV, B[:4], mss_clamp=1400, flows=CHANGES),
-    Service("6 in gue changes", VIPS_V6[0], 96, TCP, GUE, SH, (*B[:2], *B_V6[1:3]), flows=CHANGES),
     Service("stays", VIPS[0], 95, TCP, DSR, RR, B[:4], affinity=4_000),
     Service("nat stays", VIPS[1], 88, UDP, NAT, LC, B[:3], affinity=30_000),
     Service("full stays", VIPS[1], 93, TCP, FULLNAT, WRR, by_weight(1, 2, 3), snat=MANY, affinity=9_000),
@@ -186,7 +183,7 @@ _OTHER = (
     | {
         s.name: replace(s, backends=(replace(s.backends[0], weight=0), *s.backends[1:]))
         for s in SERVICES
-        if s.affinity or s.flows is CHANGES
+        if s.affinity
     }
 )
 CHOICES = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +13,11 @@ from l4raw.core.tables import Policy
 from l4raw.wire import tcp
 from l4raw.wire.abi import DROP_NO_BACKEND, EVENT_STATELESS, FORWARD
 from tests.crafted import TCP, Tuple5, build
-from tests.executors import Executor, Outcome
+from tests.executors import Executor, Helper, Outcome, Reference
 from tests.kernel import EXECUTORS, Kernel
 from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, done, ip, make_tables, service
+from tests.variants import Patch, load
+from tests.variants import build as compiled
 
 pytestmark = pytest.mark.native
 
@@ -150,3 +153,36 @@ def test_a_service_that_tracked_all_flows_goes_on_with_their_entries(kind: type[
     }
     tables.install(replace(whole, services=entries))
     assert send(tcp.ACK) == began
+
+
+SCREEN = "src/screen.h"
+MISTAKES = {
+    "owner of a changed slot": Patch(SCREEN, "return owner ? *owner : 0;", "return 0;"),
+    "SYN to the owner": Patch(SCREEN, "!service->owners || l4_opens(&context->headers)", "!service->owners"),
+    "owned slots have entries": Patch(SCREEN, "!owner || !slot || *owner != *slot", "true"),
+    "new slots have none": Patch(SCREEN, "!owner || !slot || *owner != *slot", "!owner"),
+}
+
+
+def story(balancer: Balancer) -> tuple[list[list[Outcome]], int]:
+    """What becomes of the frames of some clients while a backend goes, and how many flows have an entry."""
+    before, after = range(256, 256 + COUNT), range(1024, 1024 + COUNT)
+    found = [balancer.try_to_send(before, tcp.SYN)]
+    balancer.down(1)
+    found += [
+        balancer.try_to_send(clients, flags) for clients, flags in ((before, tcp.ACK), (after, tcp.SYN))
+    ]
+    balancer.down()
+    found += [balancer.try_to_send(after, tcp.ACK)]
+    return found, len(balancer.tables.flows)
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_broken_helper_is_noticed(name: str, tmp_path: Path) -> None:
+    """The random frames of the differential test are of other services."""
+    module = load(compiled(tmp_path, [MISTAKES[name]]))
+    expected, right = (story(Balancer(kind, Mode.DSR_L2, Scheduler.MAGLEV)) for kind in (Reference, Helper))
+    assert expected == right
+    balancer = Balancer(Helper, Mode.DSR_L2, Scheduler.MAGLEV)
+    balancer.executor = Helper(balancer.tables, module)
+    assert story(balancer) != expected
