@@ -50,9 +50,8 @@ MUTANTS = {
         "if (check == 0 && headers->key.protocol == IPPROTO_UDP)\n\t\treturn;\n\tif (context->csum_start > 0",
         "if (context->csum_start > 0",
     ),
-    "long frames": Patch(
-        TUNNEL, "overhead > l4_load(&l4_control_of(context->tables)->mtus[arm & 1])", "0 > 2000u"
-    ),
+    "long frames": Patch(TUNNEL, "length > l4_load(&control->mtus[arm & 1])", "length > 2000u"),
+    "least MTU": Patch(TUNNEL, "length > l4_load(&control->least_mtu)", "length > 2000u"),
     "errors dropped": Patch(
         STEER,
         "if (headers->icmp && l4_is_icmp_error(headers->v6, type))",
@@ -93,9 +92,7 @@ MUTANTS = {
     "known flow's headers in front": Patch(KNOWN, "overhead = l4_overhead(backend);", ""),
     "new flow's headers in front": Patch(SCREEN, "l4_overhead(backend), backend->arm", "0, backend->arm"),
     "path of a known flow": Patch(KNOWN, "if (l4_is_too_long_for_path(context, backend))", "if (0)"),
-    "path of a new flow": Patch(
-        SCREEN, "l4_is_too_long_for_path(context, backend)))", "0))"
-    ),
+    "path of a new flow": Patch(SCREEN, "l4_is_too_long_for_path(context, backend)))", "0))"),
     "lost turn": Patch(
         ADMIT, "if (service->rule == L4_RULE_CURSOR)\n\t\tl4_exchange_if", "if (0)\n\t\tl4_exchange_if"
     ),

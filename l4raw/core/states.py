@@ -86,11 +86,11 @@ def after(state: int, flags: int) -> int:
     SYN: see reuse.py. A SYN inside an established flow is not believed, since
     anyone can send one.
     """
-    if state in (FLOW_UDP_NEW, FLOW_UDP):
-        return FLOW_UDP
+    if state in (FLOW_ESTABLISHED, FLOW_CLOSING):
+        return FLOW_CLOSING if flags & _END else state
     if state == FLOW_HALF_OPEN:
         return FLOW_HALF_OPEN if flags & FIN_SYN_RST else FLOW_ESTABLISHED
-    return FLOW_CLOSING if flags & _END else state
+    return FLOW_UDP
 
 
 NEXT_STATE: Final = tuple(
@@ -235,4 +235,3 @@ def expire(tables: Tables, budget: int) -> int:
             freed += end(tables, index, entry) and entry.state != FLOW_AFFINITY
     wake(tables, budget)
     return freed
-

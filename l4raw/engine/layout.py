@@ -161,6 +161,7 @@ class Layout:
         """What is longer than the arm that it leaves by takes is a miss."""
         for number, arm in enumerate(arms):
             self.control.mtus[number] = arm.mtu
+        self.control.least_mtu = min((arm.mtu for arm in arms), default=0)
 
     @property
     def control(self) -> Any:

@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 22 };
+enum { L4_ABI_VERSION = 23 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -419,9 +419,10 @@ struct l4_control {
 	uint32_t now;              /* ms, modulo 2^32 */
 	uint32_t generation;       /* of the policy; its last bit is the half in force */
 	uint32_t mtus[2];          /* bytes of an IP packet that each arm takes; looked at each second */
+	uint32_t least_mtu;        /* the smaller one */
 	uint32_t forwards;         /* 1: the kernel path does; 0: all frames of ours go to the sockets */
 	uint8_t mark;              /* a bucket whose mark is this has overflowed; another one when all have not */
-	uint8_t reserved2[43];
+	uint8_t reserved2[39];
 	/* Line 4: written with each new flow. */
 	uint32_t used;             /* flow entries in use, or about to be */
 	uint32_t resting;          /* how many of them rest; written by Python alone */

@@ -58,7 +58,11 @@ L4_INLINE uint32_t l4_overhead(const struct l4_backend *backend)
 /* Whether a packet and `overhead` bytes of headers in front are too long for an arm: fit() in l4raw/core/mtu.py. */
 L4_INLINE bool l4_is_too_long(const struct l4_context *context, uint32_t overhead, uint32_t arm)
 {
-	return context->headers.length + overhead > l4_load(&l4_control_of(context->tables)->mtus[arm & 1]);
+	const struct l4_control *control = l4_control_of(context->tables);
+	uint32_t length = context->headers.length + overhead;
+
+	/* Nearly always enough: what fits through both fits through this one. */
+	return l4_unlikely(length > l4_load(&control->least_mtu)) && length > l4_load(&control->mtus[arm & 1]);
 }
 
 /* Whether it is too long for the path to this backend, of which a router has told: l4raw/core/path_mtu.py. */
