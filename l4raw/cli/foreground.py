@@ -26,7 +26,6 @@ from l4raw.wire.ethernet import format_mac
 
 if TYPE_CHECKING:
     from l4raw.control.balancer import Balancer
-    from l4raw.control.kernel_path import Forwards
     from l4raw.control.standing import Event
     from l4raw.core.decision import Decision
 
@@ -99,8 +98,7 @@ class Foreground:
                 self.say(f"warning: nobody answers ARP for {', '.join(balancer.unresolved)} yet")
         for problem in balancer.warnings:
             self._warning(problem)
-        while balancer.kernel_path:
-            self._kernel_path(balancer.kernel_path.popleft())
+        self._kernel_path(balancer)
         if self._state.after_ready and not self._state.json:
             self.say(self._state.after_ready)
 
@@ -112,8 +110,7 @@ class Foreground:
         self._short_of_room(balancer)
         while balancer.health_events:
             self._health(balancer.health_events.popleft())
-        while balancer.kernel_path:
-            self._kernel_path(balancer.kernel_path.popleft())
+        self._kernel_path(balancer)
         if balancer.unresolved != self._unresolved:
             self._backends(self._unresolved, balancer.unresolved)
             self._unresolved = balancer.unresolved
@@ -134,11 +131,13 @@ class Foreground:
         if found:
             self.say(f"ARP for {', '.join(found)} is answered now: frames to there are sent")
 
-    def _kernel_path(self, state: Forwards) -> None:
-        if self._state.json:
-            self._event("kernel_path", forwards=state.forwards, reasons=list(state.reasons))
-        else:
-            self.say(f"xdp: {state}" if state.forwards else f"warning: xdp: {state}")
+    def _kernel_path(self, balancer: Balancer) -> None:
+        while balancer.kernel_path:
+            state = balancer.kernel_path.popleft()
+            if self._state.json:
+                self._event("kernel_path", forwards=state.forwards, reasons=list(state.reasons))
+            else:
+                self.say(f"xdp: {state}" if state.forwards else f"warning: xdp: {state}")
 
     def _health(self, event: Event) -> None:
         if self._state.json:

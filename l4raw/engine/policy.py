@@ -115,7 +115,7 @@ def _write_services(layout: Layout, half: int, policy: Policy) -> None:
             native.ffi.memmove(rings + start, entry.ring.slots, 2 * size)
         if to.owners:
             native.ffi.memmove(owners + start, entry.owners, 2 * to.owners)
-        start += max(size, to.owners)
+        start += _slots_of(entry) if entry.number in live else 0
 
 
 def _slots_of(entry: ServiceEntry) -> int:

@@ -6,7 +6,6 @@ maps. Must not live here: sockets, threads (afxdp.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,23 +20,23 @@ QUEUES: Final = 64
 _FLOW: Final = 64
 _SLOTS_EACH: Final = 4
 """Slots of a ring in an element of a map."""
-_CONTROL: Final = {"control": ".data.control"}
-_READ: Final = {**_CONTROL, **{name: name for name in ("flows", "policies", "places")}}
-_NAMES: Final = ("next_hops", "services", "backends", "rings", "owners", "ranges", "queue", "traffic")
-_FORWARDS: Final = {name: name for name in _NAMES}
-"""Table and map. All other tables are not the kernel's business."""
+_MAPS: Final = {"control": ".data.control"}
+"""Table and map, where their names differ."""
 
 
 class Program(NamedTuple):
     """One of native/bpf/, and the tables that are its maps."""
 
     name: str
-    tables: Mapping[str, str]
+    tables: tuple[str, ...]
 
 
-REDIRECT: Final = Program("redirect", _READ)
+REDIRECT: Final = Program("redirect", ("control", "flows", "policies", "places"))
 """Everything of ours goes to the sockets."""
-FORWARD: Final = Program("forward", {**_READ, **_FORWARDS})
+FORWARD: Final = Program(
+    "forward",
+    (*REDIRECT.tables, "next_hops", "services", "backends", "rings", "owners", "ranges", "queue", "traffic"),
+)
 """The kernel path: frames of known flows are sent by the program itself."""
 
 
@@ -71,7 +70,9 @@ class Redirect:
 
     def allocate(self, name: str, size: int) -> Memory:
         """Memory for a table; see l4raw/engine/memory.py."""
-        return self._maps[self._tables[name]].mapping(size) if name in self._tables else anonymous(name, size)
+        if name not in self._tables:
+            return anonymous(name, size)
+        return self._maps[_MAPS.get(name, name)].mapping(size)
 
     def redirect_to(self, arm: int, socket: XskSocket) -> None:
         """What arrives on the socket's queue goes to it from now on, if the tables say so."""

@@ -61,11 +61,10 @@ static __always_inline int to_owner(struct l4_context *context)
 /* Steer a frame of a known flow. Its verdict if it is sent; or L4_MISS. */
 static __always_inline int steer(struct l4_context *context)
 {
+	struct l4_headers *headers = &context->headers;
 	struct l4_values entry;
 	uint32_t generation = 0;
 	int verdict;
-
-	struct l4_headers *headers = &context->headers;
 
 	if (read_headers(l4_program_of(context->tables), headers, context->arm) != L4_UNDECIDED || !headers->l4)
 		return L4_MISS;
@@ -98,8 +97,6 @@ static __always_inline int forward(struct xdp_md *xdp)
 	};
 	uint32_t size = context.end - context.data;
 
-	if (!control.forwards)
-		return -1;
 	context.verdict = steer(&context);
 	if (context.verdict == L4_MISS)
 		return -1;
@@ -120,7 +117,7 @@ static __always_inline int forward(struct xdp_md *xdp)
 SEC("xdp")
 int l4raw_forward(struct xdp_md *context)
 {
-	int action = forward(context);
+	int action = control.forwards ? forward(context) : -1;
 
 	return action < 0 ? redirect(context) : action;
 }

@@ -22,6 +22,7 @@ from l4raw.core.tables import Arm
 from l4raw.engine.afxdp import AfXdpEngine
 from l4raw.engine.layout import Sizes
 from l4raw.xdp import PassToSocket, XdpLink
+from tests.integration.networks import nat_with_web
 from tests.integration.running import running
 from tests.integration.snapshot import difference
 from tests.integration.starting import Place, Up, l4raw, run
@@ -34,9 +35,7 @@ ROUNDS = 50
 
 @pytest.fixture
 def network() -> Iterator[Topology]:
-    with nat(log=Log(silent=True)) as made, ExitStack() as stack:
-        for backend in made.backends:
-            stack.enter_context(web(backend))
+    with nat_with_web() as made:
         yield made
 
 

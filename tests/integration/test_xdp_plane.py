@@ -12,11 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from l4raw.netns import NO_CHECK, Log, Topology, dsr, nat
+from l4raw.netns import NO_CHECK, Log, Topology, dsr
 from l4raw.netns.clients import CURL, make_file, many_requests, sha256
-from l4raw.netns.servers import nginx, web
+from l4raw.netns.servers import nginx
 
 from tests.integration.napi import gro
+from tests.integration.networks import nat_with_web
 from tests.integration.running import running
 from tests.integration.starting import Place, Up
 
@@ -29,9 +30,7 @@ SIZE = 20_000_000
 
 @pytest.fixture
 def network() -> Iterator[Topology]:
-    with nat(log=Log(silent=True)) as made, ExitStack() as stack:
-        for backend in made.backends:
-            stack.enter_context(web(backend))
+    with nat_with_web() as made:
         yield made
 
 
