@@ -112,11 +112,11 @@ L4_INLINE bool l4_is_to(const struct l4_context *context, uint32_t number)
 	const struct l4_service *service = l4_service_at(context->tables, context->half, number);
 	const struct l4_headers *headers = &context->headers;
 
-	/* In one condition: they are nearly always true, all of them. */
-	return service && !((l4_read64(service->vip) ^ headers->key.dst[0]) |
-			    (l4_read64(service->vip + 8) ^ headers->key.dst[1]) |
-			    (service->protocol ^ headers->key.protocol) |
-			    (service->port_be ? service->port_be ^ l4_second16(headers->key.ports) : 0));
+	/* Few conditions: they are nearly always true, all of them. */
+	return service &&
+	       !((l4_read64(service->vip) ^ headers->key.dst[0]) | (l4_read64(service->vip + 8) ^ headers->key.dst[1]) |
+		 (service->protocol ^ headers->key.protocol)) &&
+	       (service->port_be == l4_second16(headers->key.ports) || !service->port_be);
 }
 
 /* The service of a destination: the one that names the port, else the one for every port. */

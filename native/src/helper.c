@@ -10,6 +10,8 @@
  */
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 
+#include <string.h>
+
 #include "memory.h"
 #include "steer.h"
 #include "foresee.h"
@@ -40,14 +42,7 @@ static inline void begin(struct l4_context *context, const struct l4_tables *tab
 	context->csum_start = frame->csum_start;
 	context->room = frame->room;
 	context->flow = L4_NONE;
-	context->miss = 0;
-	context->service = 0;
-	context->backend = 0;
-	context->out_arm = 0;
-	context->nat = false;
-	context->echo = false;
-	context->tunnel = false;
-	context->push = 0;
+	memset(&context->miss, 0, offsetof(struct l4_context, hop) - offsetof(struct l4_context, miss));
 }
 
 static inline void report(const struct l4_context *context, struct l4_result *result)
@@ -76,12 +71,14 @@ unsigned l4_steer(const struct l4_tables *tables, const struct l4_frame *frame, 
 	return result->verdict;
 }
 
+/* Beside L4_NONE: it does not look, as it has no key, or a verdict already. */
+enum { L4_NOWHERE = -3 };
+
 /* A frame of a burst, and where in the table it looks. */
 struct abreast {
 	struct l4_context context;
 	struct l4_choice bucket;
-	int64_t index;             /* of context.entry, that is probably its flow's; negative: none */
-	bool looks;
+	int64_t index;             /* of context.entry, that is probably its flow's; L4_NONE; or L4_NOWHERE */
 };
 
 /*
@@ -94,9 +91,10 @@ L4_INLINE void prefetch_tags(struct abreast *one)
 {
 	const struct l4_context *context = &one->context;
 
-	one->looks = context->verdict == L4_UNDECIDED && context->headers.l4;
-	if (!one->looks)
+	one->index = L4_NOWHERE;
+	if (context->verdict != L4_UNDECIDED || !context->headers.l4)
 		return;
+	one->index = 0;
 	one->bucket = l4_buckets_of(context->tables, context->headers.key.hash);
 	__builtin_prefetch(&context->tables->tags[one->bucket.first], 0);
 	__builtin_prefetch(&context->tables->tags[one->bucket.second], 0);
@@ -108,8 +106,7 @@ L4_INLINE bool prefetch_entry(struct abreast *one)
 	struct l4_context *context = &one->context;
 	uint64_t candidates;
 
-	one->index = L4_NONE;
-	if (!one->looks)
+	if (one->index < 0)
 		return false;
 	candidates = l4_candidates(context->tables, one->bucket, context->headers.key.hash);
 	if (candidates) {
@@ -118,6 +115,7 @@ L4_INLINE bool prefetch_entry(struct abreast *one)
 		l4_prefetch(context->entry);
 		return false;
 	}
+	one->index = L4_NONE;
 	l4_prefetch_free(context->tables, one->bucket);
 	return true;
 }
@@ -154,7 +152,7 @@ L4_APART void foresee(const struct abreast *all, uint32_t count)
 	uint32_t i, ahead = 0;
 
 	for (i = 0; i < count; i++) {
-		bool is_new = all[i].looks && all[i].index < 0;
+		bool is_new = all[i].index == L4_NONE;
 
 		leaving[i] = is_new ? l4_foresee_end(tables, ahead) : NULL;
 		slots[i] = is_new ? l4_foresee_slot(&all[i].context, ahead++) : NULL;

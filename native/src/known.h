@@ -26,7 +26,6 @@ L4_INLINE int l4_to_backend(struct l4_context *context, const struct l4_backend 
 	context->backend = number;
 	context->hop = hop;
 	context->out_arm = backend->arm;
-	context->tunnel = l4_is_tunnel(backend->mode);
 	return L4_FORWARD;
 }
 
@@ -245,6 +244,7 @@ L4_INLINE int l4_go_on(struct l4_context *context, const struct l4_values *entry
 	if (l4_unlikely(l4_is_tunnel(backend->mode))) {
 		if (context->room < L4_TUNNEL_ROOM)
 			return l4_miss_as(context, L4_MISS_FRONT);
+		context->tunnel = true;
 		overhead = l4_overhead(backend);
 		if (l4_is_too_long_for_path(context, backend))
 			return l4_miss_as(context, L4_MISS_TOO_LONG);

@@ -196,7 +196,7 @@ L4_INLINE int l4_parse_v4(const uint8_t *data, const uint8_t *end, uint32_t star
 		.ip_check_be = l4_read16(at + offsetof(struct iphdr, check)),
 		.key.protocol = at[offsetof(struct iphdr, protocol)],
 		.ttl = at[offsetof(struct iphdr, ttl)],
-		.fragment = (l4_ntohs(l4_read16(at + offsetof(struct iphdr, frag_off))) & L4_IS_FRAGMENT) != 0,
+		.fragment = (l4_read16(at + offsetof(struct iphdr, frag_off)) & l4_htons(L4_IS_FRAGMENT)) != 0,
 		.ip = (uint16_t)start,
 		.length = total,
 	};

@@ -148,6 +148,7 @@ L4_INLINE int l4_reach(struct l4_context *context, uint32_t number)
 	if (l4_unlikely(l4_is_too_long(context, l4_overhead(backend), backend->arm) ||
 			l4_is_too_long_for_path(context, backend)))
 		return l4_miss_as(context, L4_MISS_TOO_LONG);
+	context->tunnel = l4_is_tunnel(backend->mode);
 	return l4_to_backend(context, backend, number, hop);
 }
 
