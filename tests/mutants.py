@@ -13,7 +13,7 @@ SCREEN = "src/screen.h"
 ACL, MSS, COUNTS = "src/acl.h", "src/mss.h", "src/counts.h"
 AFFINITY, FULL = "src/affinity.h", "src/full.h"
 FLOWS, INSERT, HOPS = "src/flows.h", "src/insert.h", "src/hops.h"
-TOUCH, SHARE, FREE = "src/touch.h", "src/share.h", "src/free.h"
+TOUCH, SHARE, TURNS, FREE = "src/touch.h", "src/share.h", "src/turns.h", "src/free.h"
 PACKET, CHECKSUM, HELPER, TUNNEL = "src/packet.h", "src/checksum.h", "src/helper.c", "src/tunnel.h"
 
 MUTANTS = {
@@ -105,12 +105,12 @@ MUTANTS = {
         TOUCH, "L4_TCP_RST) ? L4_FLOW_CLOSING : state", "L4_TCP_RST) ? L4_FLOW_CLOSING : L4_FLOW_ESTABLISHED"
     ),
     "share without a bound": Patch(
-        SHARE, "l4_load(&control->half_open_used) >= control->half_open_limit", "0"
+        TURNS, "l4_load(&control->half_open_used) >= control->half_open_limit", "0"
     ),
     "newest goes": Patch(
         SHARE,
-        "*oldest = l4_oldest_place(tables);",
-        "*oldest = l4_place_at_turn(tables, turn - 1);",
+        "l4_oldest_place(tables) :",
+        "l4_place_at_turn(tables, l4_load(&control->turn) - 1) :",
     ),
     "half-open flows stay while the table is full": Patch(
         SHARE, "if (l4_evict_half_open(tables) == L4_NONE)", "if (1)"
@@ -123,7 +123,7 @@ MUTANTS = {
     "evictions not counted": Patch(SHARE, "l4_count_event(tables, L4_EVENT_EVICTED_HALF_OPEN);", ";"),
     "place kept": Patch(TOUCH, "\t\tl4_leave(tables, index, entry);\n", ""),
     "place of the ended": Patch(FREE, "l4_leave(tables, index, entry);\n\tl4_empty", "l4_empty"),
-    "place of the refused": Patch(SHARE, "l4_free_place(tables, number, L4_PLACE_TAKEN);", "(void)number;"),
+    "place of the refused": Patch(TURNS, "l4_free_place(tables, number, L4_PLACE_TAKEN);", "(void)number;"),
     "any ACK establishes": Patch(KNOWN, "if (!l4_acknowledges(", "if (0 && !l4_acknowledges("),
     "first ACK far ahead": Patch(KNOWN, "expected < L4_OPEN_WINDOW", "expected <= L4_OPEN_WINDOW"),
     "any RST ends": Patch(KNOWN, "- acknowledged >= L4_END_WINDOW) {", "- acknowledged >= ~0u) {"),

@@ -21,6 +21,7 @@ from l4raw.control.ssh import require_ssh_safe
 from l4raw.core.flows import FlowTable
 from l4raw.core.hashing import HashKey, hash_key
 from l4raw.core.limits import BUCKETS, private
+from l4raw.core.model import Flows
 from l4raw.core.next_hops import NextHops
 from l4raw.core.tables import Arm, Tables
 from l4raw.engine.base import Engine
@@ -131,11 +132,12 @@ def _sizes(config: Config, local: int) -> Sizes:
     services = len(config.services)
     backends = sum(len(service.backends) for service in config.services)
     snats = sum(len(service.snat) for service in config.services)
+    tracking = sum(service.flows is Flows.TRACK_CHANGES for service in config.services)
     return Sizes(
         flow_memory=config.lb.flow_memory,
         services=min(SERVICES, services + 64),
         backends=min(BACKENDS, backends + 1024),
-        ring_slots=(services + 4) * MAGLEV_SLOTS,
+        ring_slots=(services + tracking + 4) * MAGLEV_SLOTS,
         client_buckets=_client_buckets(config),
         ranges=2 * sum(len(service.acl.allow + service.acl.deny) + 1 for service in config.services) + 256,
         addresses=2 * services + backends + snats + local + 256,

@@ -45,7 +45,7 @@ class Sizes:
     services: int = 64
     backends: int = 1024
     ring_slots: int = 16 * MAGLEV_SLOTS
-    """Of all services together."""
+    """Of all services together; those of a service that tracks changes count twice."""
     addresses: int = 256
     """Services, VIPs, SNAT addresses and addresses of our own, together."""
     snats: int = 64
@@ -97,7 +97,6 @@ def _tables(sizes: Sizes) -> tuple[_Table, ...]:
         _Table("backends", "struct l4_backend", HALVES * sizes.backends),
         _Table("snats", "struct l4_snat", HALVES * sizes.snats),
         _Table("rings", "uint16_t", HALVES * sizes.ring_slots),
-        _Table("owners", "uint16_t", HALVES * sizes.ring_slots),
         _Table("ranges", "struct l4_range", HALVES * sizes.ranges),
         _Table("queue", "struct l4_queue", sizes.writers),
         _Table("traffic", "struct l4_traffic", sizes.writers * sizes.backends),

@@ -95,7 +95,6 @@ def _write_services(layout: Layout, half: int, policy: Policy) -> None:
     _require("ranges of access lists", ranges, sizes.ranges)
     start = acl = 0
     rings = layout.at["rings"] + half * sizes.ring_slots
-    owners = layout.at["owners"] + half * sizes.ring_slots
     services = layout.at["services"] + half * sizes.services
     size = native.ffi.sizeof("struct l4_service") * sizes.services
     native.ffi.buffer(services, size)[:] = bytes(size)
@@ -114,13 +113,13 @@ def _write_services(layout: Layout, half: int, policy: Policy) -> None:
         if size:
             native.ffi.memmove(rings + start, entry.ring.slots, 2 * size)
         if to.owners:
-            native.ffi.memmove(owners + start, entry.owners, 2 * to.owners)
-        start += _slots_of(entry) if entry.number in live else 0
+            native.ffi.memmove(rings + start + size, entry.owners, 2 * to.owners)
+        start += size + to.owners
 
 
 def _slots_of(entry: ServiceEntry) -> int:
-    """A ring can be empty while its slots have owners."""
-    return max(len(entry.ring.slots), len(entry.owners or ()))
+    """Those of its ring, and after them their owners."""
+    return len(entry.ring.slots) + len(entry.owners or ())
 
 
 def _write_service(to: Any, entry: ServiceEntry, start: int, size: int) -> None:

@@ -11,15 +11,15 @@ from typing import Final, NamedTuple
 
 from l4raw.engine.layout import Sizes
 from l4raw.engine.memory import Memory, anonymous
-from l4raw.wire.abi import HALVES, PROBES
+from l4raw.wire.abi import HALVES, PROBES, STRIPES
 from l4raw.xdp import XdpLink, XdpProgram, XskMap, XskSocket
 from l4raw.xdp.native import bpf_object
 
 QUEUES: Final = 64
 """As in the program: sockets of arm a begin at a * QUEUES."""
 _FLOW: Final = 64
-_SLOTS_EACH: Final = 4
-"""Slots of a ring in an element of a map."""
+_SLOTS_EACH, _WORDS_EACH = 4, 2
+"""Slots of a ring, and words of 32 bits, in an element of a map."""
 _MAPS: Final = {"control": ".data.control"}
 """Table and map, where their names differ."""
 
@@ -35,9 +35,13 @@ REDIRECT: Final = Program("redirect", ("control", "flows", "policies", "places")
 """Everything of ours goes to the sockets."""
 FORWARD: Final = Program(
     "forward",
-    (*REDIRECT.tables, "next_hops", "services", "backends", "rings", "owners", "ranges", "queue", "traffic"),
+    (
+        *REDIRECT.tables,
+        *("next_hops", "services", "backends", "rings", "ranges", "queue", "traffic"),
+        *("stripes", "cursors", "usage"),
+    ),
 )
-"""The kernel path: frames of known flows are sent by the program itself."""
+"""The kernel path: frames of known flows, and of new ones under DSR, are sent by the program itself."""
 
 
 def possible_cpus() -> int:
@@ -58,10 +62,12 @@ class Redirect:
             "services": HALVES * sizes.services,
             "backends": HALVES * sizes.backends,
             "rings": -(-HALVES * sizes.ring_slots // _SLOTS_EACH),
-            "owners": -(-HALVES * sizes.ring_slots // _SLOTS_EACH),
             "ranges": HALVES * sizes.ranges,
             "queue": sizes.writers,
             "traffic": sizes.writers * sizes.backends,
+            "stripes": -(-STRIPES // _WORDS_EACH),
+            "cursors": -(-sizes.services // _WORDS_EACH),
+            "usage": sizes.services,
         }
         self._tables = program.tables
         self._program = XdpProgram(bpf_object(program.name), f"l4raw_{program.name}", entries)

@@ -270,8 +270,11 @@ class SharedTables(Tables):
         )
 
     def current_flows(self, backend: int) -> int:
-        """Flows in the table that go to this backend, whoever made them: no CPU's kernel path does."""
-        rows = self._rows(backend)[: self.layout.sizes.queues + 1]
+        """Flows in the table that go to this backend, whoever made them.
+
+        All CPUs count theirs in the row of the first one, the last that is read here.
+        """
+        rows = self._rows(backend)[: self.layout.sizes.queues + 2]
         return super().current_flows(backend) + int(sum(row.flows - row.ended for row in rows))
 
     def _queues(self) -> list[Any]:

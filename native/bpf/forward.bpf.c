@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* Dataplane xdp: frames of known flows are steered here, by the text that the
- * helper is made of and over the same tables; all others are redirected to the
- * AF_XDP sockets, as with dataplane af_xdp, and the helper or Python decides.
+/* Dataplane xdp: frames of known flows, and of new ones where that is simple
+ * (admit.h), are steered here, by the text that the helper is made of and over
+ * the same tables; all others are redirected to the AF_XDP sockets, as with
+ * dataplane af_xdp, and the helper or Python decides.
  *
  * Whatever this does with a frame is the last thing done with it: it sends it,
  * or it has changed neither frame nor tables. So the helper can begin anew.
@@ -9,8 +10,7 @@
  * Needs Linux 6.1.
  */
 #include "redirect.h"
-#include "tables.h"
-#include "../src/screen.h"
+#include "admit.h"
 #include "../src/rewrite.h"
 #include "../src/traffic.h"
 
@@ -41,7 +41,7 @@ static __always_inline bool is_beyond(const struct l4_context *context, const st
 	       (entry->state == L4_FLOW_UDP_NEW && entry->peer && !entry->next_hop);
 }
 
-/* A frame in mid-stream without an entry, of a service that remembers changes alone. L4_FORWARD or L4_MISS. */
+/* A frame in mid-stream without an entry, of a service that remembers changes alone. L4_FORWARD, L4_MISS, or L4_UNDECIDED. */
 static __always_inline int to_owner(struct l4_context *context)
 {
 	int number = l4_service_of(context);
@@ -50,7 +50,7 @@ static __always_inline int to_owner(struct l4_context *context)
 
 	/* A SYN may have its MSS lowered, and may be the first frame of a flow that is remembered. */
 	if (!service || !service->owners || (context->headers.flags & L4_TCP_SYN))
-		return L4_MISS;
+		return service ? L4_UNDECIDED : L4_MISS;
 	context->service = (uint32_t)number;
 	if (l4_screen(context, service) != L4_UNDECIDED)
 		return L4_MISS;
@@ -58,7 +58,7 @@ static __always_inline int to_owner(struct l4_context *context)
 	return owner && l4_reach(context, owner) == L4_FORWARD ? L4_FORWARD : L4_MISS;
 }
 
-/* Steer a frame of a known flow. Its verdict if it is sent; or L4_MISS. */
+/* Steer a frame of a known flow. Its verdict if it is sent; L4_UNDECIDED if it may be a new flow's; or L4_MISS. */
 static __always_inline int steer(struct l4_context *context)
 {
 	struct l4_headers *headers = &context->headers;
@@ -82,10 +82,9 @@ static __always_inline int steer(struct l4_context *context)
 	return verdict;
 }
 
-/* An action of XDP, or -1: the frame is not steered here. */
-static __always_inline int forward(struct xdp_md *xdp)
+static __always_inline struct l4_context context_of(struct xdp_md *xdp)
 {
-	struct l4_context context = {
+	return (struct l4_context){
 		.tables = (const void *)xdp,
 		.data = (void *)(long)xdp->data,
 		.end = (void *)(long)xdp->data_end,
@@ -95,31 +94,77 @@ static __always_inline int forward(struct xdp_md *xdp)
 		.room = XDP_HEADROOM,
 		.flow = L4_NONE,
 	};
-	uint32_t size = context.end - context.data;
+}
 
-	context.verdict = steer(&context);
-	if (context.verdict == L4_MISS)
-		return -1;
-	l4_complete(&context);
-	if (context.tunnel) {
-		l4_into_tunnel(&context);
+/* Write what changes, count it and send it: an action of XDP. */
+static __always_inline int send(struct l4_context *context)
+{
+	uint32_t size = context->end - context->data;
+
+	l4_complete(context);
+	if (context->tunnel) {
+		l4_into_tunnel(context);
 		/* Less headroom than XDP promises: it was noted, and is as good as lost on the way out. */
-		if (!context.push) {
-			l4_count_frame(NULL, L4_DROP_TX, context.backend, size);
+		if (!context->push) {
+			l4_count_frame(NULL, L4_DROP_TX, context->backend, size);
 			return XDP_DROP;
 		}
 	}
-	l4_write_ends(&context);
-	l4_count_frame(NULL, context.verdict, context.backend, size);
-	return bpf_redirect(control.interfaces[context.out_arm & 1], 0);
+	l4_write_ends(context);
+	l4_count_frame(NULL, context->verdict, context->backend, size);
+	return bpf_redirect(control.interfaces[context->out_arm & 1], 0);
+}
+
+/* The same, and redirect(), with a part of the stack that is free again before and after. */
+static __attribute__((noinline)) int send_apart(struct l4_context *context)
+{
+	return send(context);
+}
+
+static __attribute__((noinline)) int redirect_apart(struct xdp_md *xdp)
+{
+	return redirect(xdp);
+}
+
+/* The frame of a flow that is not in the table: tried by a program of its own, for which there is a stack of its own. */
+SEC("xdp")
+int l4raw_admit(struct xdp_md *xdp)
+{
+	struct l4_context context = context_of(xdp);
+
+	if (read_headers(xdp, &context.headers, context.arm) == L4_UNDECIDED && context.headers.l4)
+		context.verdict = admit(&context);
+	else
+		context.verdict = L4_MISS;
+	return context.verdict == L4_FORWARD ? send_apart(&context) : redirect_apart(xdp);
+}
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, int(void *));
+} programs SEC(".maps") = { .values = { (void *)&l4raw_admit } };
+
+/* An action of XDP, or -1: the frame is not steered here. */
+static __always_inline int forward(struct xdp_md *xdp)
+{
+	struct l4_context context = context_of(xdp);
+
+	context.verdict = steer(&context);
+	if (context.verdict == L4_FORWARD || context.verdict == L4_REPLY)
+		return send(&context);
+	if (context.verdict == L4_UNDECIDED)
+		bpf_tail_call(xdp, &programs, 0);
+	return -1;
 }
 
 SEC("xdp")
-int l4raw_forward(struct xdp_md *context)
+int l4raw_forward(struct xdp_md *xdp)
 {
-	int action = control.forwards ? forward(context) : -1;
+	int action = control.forwards ? forward(xdp) : -1;
 
-	return action < 0 ? redirect(context) : action;
+	return action < 0 ? redirect(xdp) : action;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

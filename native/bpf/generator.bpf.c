@@ -26,6 +26,7 @@ struct config {
 	__u64 duration;		   /* ticks */
 	__u64 interval[CLASSES];   /* ticks from frame to frame; 0: no frames */
 	__u64 most_late[CLASSES]; /* ticks; what is later is left out */
+	__u64 new_frames;	   /* of each new flow, one after the other */
 } config SEC(".data.config");
 
 struct state {
@@ -89,7 +90,7 @@ static __always_inline void write(void *frame, __be32 source, __be16 port, __u64
 /* Known flows have 2^14 ports from 1024, new ones 2^15; then the next address. */
 static __always_inline void make(void *frame, __u32 class, __u64 now)
 {
-	__u64 flow = class == NEW ? state.sent[NEW] : state.flow;
+	__u64 flow = class == NEW ? state.sent[NEW] / config.new_frames : state.flow;
 	__u32 bits = class == NEW ? 15 : 14;
 	__u32 base = class == NEW ? config.new_address : config.address;
 	__u16 port = (class == NEW ? NEW_PORTS : 1024) + (flow & ((1 << bits) - 1));

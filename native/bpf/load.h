@@ -21,7 +21,7 @@
 
 enum { IP_AT = 14, UDP_AT = 34, SENT_AT = 44, MAGIC_AT = 52, FRAME_BYTES = 60 };
 
-/* Classes: known flows come again and again, a new flow has one frame. */
+/* Classes: known flows come again and again, a new flow has one frame, or a few. */
 enum { KNOWN, NEW, CLASSES };
 
 /* A source port below is a known flow's, any other a new one's. */

@@ -27,6 +27,9 @@ enum { L4_TAGS_IN_LINE = sizeof(struct l4_flow) / 4 };
 /* The verifier follows each try. */
 enum { L4_TRIES = 1 };
 
+/* The same: those few flows are the helper's. */
+enum { L4_OVERFLOWS = 0 };
+
 /* Words are read at once, and on x86 in the order of the program. On others a reader may take an old entry for
  * the one that follows: the frame is redirected or passed wrongly, once. */
 #define l4_load(from) (*(const volatile __typeof__(*(from)) *)(from))

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The other tables that BPF reaches, beside those of memory.h: what a known
- * flow reads and what is written with each of its frames.
+ * flow reads and what is written with each of its frames; and what a new one
+ * takes.
  */
 #ifndef L4RAW_BPF_TABLES_H
 #define L4RAW_BPF_TABLES_H
@@ -19,9 +20,12 @@
 	} name SEC(".maps")
 
 /* An element of a map is 8 bytes at least. */
-enum { L4_SLOTS_EACH = 4 };
+enum { L4_SLOTS_EACH = 4, L4_WORDS_EACH = 2 };
 struct l4_four_slots {
 	uint16_t slots[L4_SLOTS_EACH];
+};
+struct l4_two_words {
+	uint32_t words[L4_WORDS_EACH];
 };
 
 L4_SHARED(next_hops, struct l4_next_hop);
@@ -30,10 +34,14 @@ L4_SHARED(backends, struct l4_backend);
 L4_SHARED(queue, struct l4_queue);
 L4_SHARED(traffic, struct l4_traffic);
 L4_SHARED(rings, struct l4_four_slots);
-L4_SHARED(owners, struct l4_four_slots);
 L4_SHARED(ranges, struct l4_range);
+L4_SHARED(stripes, struct l4_two_words);
+L4_SHARED(cursors, struct l4_two_words);
+L4_SHARED(usage, struct l4_usage);
 
 #define l4_add(to, value) __sync_fetch_and_add(to, value)
+#define l4_exchange_one(to) __sync_val_compare_and_swap(to, 0, 1)
+#define l4_prefetch(at) ((void)(at))
 
 /* Places of half-open flows, and lines of them: they follow the tags, in the map of flows. */
 enum { L4_PLACES_IN_LINE = sizeof(struct l4_flow) / 4 };
@@ -83,21 +91,36 @@ L4_INLINE const uint16_t *l4_ring_at(const struct l4_tables *tables, uint32_t ha
 	return found ? &found->slots[at % L4_SLOTS_EACH] : NULL;
 }
 
-L4_INLINE const uint16_t *l4_owner_at(const struct l4_tables *tables, uint32_t half, uint32_t slot)
-{
-	uint32_t at = half * control.ring_limit + slot, four = at / L4_SLOTS_EACH;
-	struct l4_four_slots *found = slot < control.ring_limit ? bpf_map_lookup_elem(&owners, &four) : NULL;
-
-	(void)tables;
-	return found ? &found->slots[at % L4_SLOTS_EACH] : NULL;
-}
-
 L4_INLINE const struct l4_range *l4_range_at(const struct l4_tables *tables, uint32_t half, uint32_t index)
 {
 	uint32_t at = half * control.range_limit + index;
 
 	(void)tables;
 	return index < control.range_limit ? bpf_map_lookup_elem(&ranges, &at) : NULL;
+}
+
+L4_INLINE uint32_t *l4_stripe_at(const struct l4_tables *tables, uint32_t index)
+{
+	uint32_t two = index / L4_WORDS_EACH;
+	struct l4_two_words *found = index < L4_STRIPES ? bpf_map_lookup_elem(&stripes, &two) : NULL;
+
+	(void)tables;
+	return found ? &found->words[index % L4_WORDS_EACH] : NULL;
+}
+
+L4_INLINE uint32_t *l4_cursor_at(const struct l4_tables *tables, uint32_t service)
+{
+	uint32_t two = service / L4_WORDS_EACH;
+	struct l4_two_words *found = service < control.service_limit ? bpf_map_lookup_elem(&cursors, &two) : NULL;
+
+	(void)tables;
+	return found ? &found->words[service % L4_WORDS_EACH] : NULL;
+}
+
+L4_INLINE struct l4_usage *l4_usage_at(const struct l4_tables *tables, uint32_t service)
+{
+	(void)tables;
+	return service < control.service_limit ? bpf_map_lookup_elem(&usage, &service) : NULL;
 }
 
 /* Counters are a CPU's: an XDP program is not interrupted by another run of itself. */

@@ -293,7 +293,7 @@ struct l4_service {
 	uint32_t client_flows;
 	uint32_t client_new_per_s;
 	uint32_t affinity;         /* ms for which a client's choice is kept after its last new flow; 0: no choice is */
-	uint32_t owners;           /* slots that have an owner, from ring_start on: see l4raw/core/changes.py; 0: none has */
+	uint32_t owners;           /* slots that have an owner, in the array after the ring's: see l4raw/core/changes.py */
 };
 L4_ASSERT(sizeof(struct l4_service) == 80, "service")
 
@@ -503,7 +503,6 @@ struct l4_tables {
 	struct l4_service *services;
 	struct l4_backend *backends;
 	uint16_t *rings;
-	uint16_t *owners;          /* by slot, where a service tracks changes: the backend of flows without an entry */
 	struct l4_range *ranges;
 	struct l4_snat *snats;
 	/* This queue's. */

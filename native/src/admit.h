@@ -15,52 +15,16 @@
 #include "affinity.h"
 #include "counts.h"
 #include "full.h"
+#include "remember.h"
 #include "screen.h"
 
-/* What an entry says of a new flow with this key. */
-L4_INLINE struct l4_values l4_values_of(const struct l4_context *context, const struct l4_key *key,
-					const struct l4_backend *backend, uint32_t number)
-{
-	return (struct l4_values){
-		.ports = key->ports,
-		.protocol = (uint8_t)key->protocol,
-		.state = key->protocol == IPPROTO_TCP ? L4_FLOW_HALF_OPEN : L4_FLOW_UDP_NEW,
-		.service = backend->service,
-		.backend = (uint16_t)number,
-		.last_seen = l4_load(&l4_control_of(context->tables)->now),
-	};
-}
-
-/* Whether there is no room for so many entries, and ports at rest have some. */
-L4_INLINE bool l4_waits_for_rest(const struct l4_tables *tables, uint32_t entries)
-{
-	const struct l4_control *control = l4_control_of(tables);
-
-	return l4_load(&control->resting) && l4_load(&control->used) + entries > control->flow_capacity;
-}
-
-/* Remember a DSR flow, whose key is not in the table. Its entry's index, or L4_FULL or L4_BUSY or L4_TAKEN. */
+/* Remember a DSR flow, whose key is not in the table: l4_enter(). */
 L4_INLINE int64_t l4_insert_one(struct l4_context *context, const struct l4_backend *backend, uint32_t number)
 {
-	const struct l4_tables *tables = context->tables;
 	struct l4_values values = l4_values_of(context, &context->headers.key, backend, number);
-	int64_t index = l4_begin(tables, &context->headers.key, NULL);
 
-	if (index)
-		return index;
 	values.packets = 1;
-	/* Python makes ports at rest give way first. */
-	index = l4_waits_for_rest(tables, 1) ? L4_FULL : l4_reserve_for(context, 1);
-	if (!index) {
-		values.sequence = l4_take_place(tables);
-		index = values.sequence ? l4_insert(tables, &context->headers.key, &values, NULL, NULL) : L4_BUSY;
-		if (index < 0) {
-			l4_drop_place(tables, values.sequence);
-			l4_unreserve(tables, 1);
-		}
-	}
-	l4_end(tables, &context->headers.key, NULL);
-	return index;
+	return l4_enter(context->tables, context, &context->headers.key, &values);
 }
 
 /* The key of a NAT flow's replies: from the backend, at the port it listens on, to the source that it saw. */

@@ -178,7 +178,7 @@ L4_INLINE int64_t l4_place(const struct l4_tables *tables, const struct l4_key *
 	int64_t index = l4_take_free(tables, key->hash);
 	struct l4_flow *entry;
 
-	if (index == L4_FULL)
+	if (index == L4_FULL && L4_OVERFLOWS)
 		index = l4_take_overflow(tables, key->hash);
 	if (index < 0)
 		return index;
@@ -288,7 +288,7 @@ L4_INLINE int l4_begin(const struct l4_tables *tables, const struct l4_key *key,
 {
 	uint32_t *first = l4_stripe_of(tables, key->hash);
 	uint32_t *second = reply ? l4_stripe_of(tables, reply->hash) : first;
-	uint32_t generation;
+	uint32_t generation = 0;
 	int64_t found, other;
 
 	if (!first || !second || !l4_try_lock(first))

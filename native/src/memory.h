@@ -39,6 +39,9 @@ enum { L4_SUM_STEPS = 65536 / 16 };
 /* How often a lock that is held, or an entry that is written, is tried again before it is a miss. */
 enum { L4_TRIES = 16 };
 
+/* Whether new flows go into the overflow area when both buckets are full. */
+enum { L4_OVERFLOWS = 1 };
+
 #define l4_load(from) __atomic_load_n(from, __ATOMIC_RELAXED)
 #define l4_store(to, value) __atomic_store_n(to, value, __ATOMIC_RELAXED)
 #define l4_load_acquire(from) __atomic_load_n(from, __ATOMIC_ACQUIRE)
@@ -244,13 +247,6 @@ L4_INLINE const uint16_t *l4_ring_at(const struct l4_tables *tables, uint32_t ha
 	uint32_t limit = tables->control->ring_limit;
 
 	return slot < limit ? &tables->rings[(size_t)half * limit + slot] : NULL;
-}
-
-L4_INLINE const uint16_t *l4_owner_at(const struct l4_tables *tables, uint32_t half, uint32_t slot)
-{
-	uint32_t limit = tables->control->ring_limit;
-
-	return slot < limit ? &tables->owners[(size_t)half * limit + slot] : NULL;
 }
 
 L4_INLINE const struct l4_range *l4_range_at(const struct l4_tables *tables, uint32_t half, uint32_t index)

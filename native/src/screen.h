@@ -115,8 +115,10 @@ L4_INLINE struct l4_in_ring l4_in_ring_of(const struct l4_context *context, cons
 					  uint32_t turn)
 {
 	uint32_t at = service->ring_start + l4_slot_of(context, service, service->ring_size, turn);
-	const uint16_t *slot = l4_ring_at(context->tables, context->half, at);
-	const uint16_t *owner = service->owners ? l4_owner_at(context->tables, context->half, at) : NULL;
+	const uint16_t *slot = l4_ring_at(context->tables, context->half, at), *owner = NULL;
+
+	if (service->owners)
+		owner = l4_ring_at(context->tables, context->half, at + service->ring_size);
 
 	return (struct l4_in_ring){ slot ? *slot : 0, !owner || !slot || *owner != *slot };
 }
@@ -128,8 +130,8 @@ L4_INLINE uint32_t l4_owner_of(const struct l4_context *context, const struct l4
 
 	if (!service->owners || l4_opens(&context->headers))
 		return 0;
-	owner = l4_owner_at(context->tables, context->half,
-			    service->ring_start + l4_slot_of(context, service, service->owners, 0));
+	owner = l4_ring_at(context->tables, context->half,
+			   service->ring_start + service->ring_size + l4_slot_of(context, service, service->owners, 0));
 	return owner ? *owner : 0;
 }
 

@@ -14,39 +14,13 @@
 #define L4RAW_SRC_SHARE_H
 
 #include "free.h"
+#include "turns.h"
 
 /* Count an event for this thread's queue. */
 L4_INLINE void l4_count_event(const struct l4_tables *tables, uint32_t event)
 {
 	if (event < L4_EVENT_COUNT)
 		l4_count_up(&l4_queue_of(tables)->events[event], 1);
-}
-
-/* The number of the place of a turn. */
-L4_INLINE uint32_t l4_place_at_turn(const struct l4_tables *tables, uint32_t turn)
-{
-	return (turn & (l4_control_of(tables)->place_count - 1)) + 1;
-}
-
-/* What a place has: 0 if it is free. */
-L4_INLINE uint32_t l4_in_place(const struct l4_tables *tables, uint32_t number)
-{
-	uint32_t *place = l4_half_open_at(tables, number);
-
-	return place ? l4_load(place) : 0;
-}
-
-/* With the lock: the oldest turn follows, past places that are free. It never is ahead of the turn. */
-L4_INLINE void l4_follow_turn(const struct l4_tables *tables, uint32_t most)
-{
-	struct l4_control *control = l4_control_of(tables);
-	uint32_t turn = l4_load(&control->turn), oldest = l4_load(&control->oldest), i;
-
-	if (turn - oldest > control->place_count)
-		oldest = turn - control->place_count;
-	for (i = 0; i < most && oldest != turn && !l4_in_place(tables, l4_place_at_turn(tables, oldest)); i++)
-		oldest++;
-	l4_store(&control->oldest, oldest);
 }
 
 /*
@@ -74,26 +48,16 @@ L4_INLINE int64_t l4_oldest_place(const struct l4_tables *tables)
 /* A place that is held now, with the lock; or 0, and in `oldest` the place whose flow must go first, if one was found. */
 L4_INLINE uint32_t l4_next_place(const struct l4_tables *tables, int64_t *oldest)
 {
-	struct l4_control *control = l4_control_of(tables);
-	uint32_t turn = l4_load(&control->turn), number = l4_place_at_turn(tables, turn);
-	uint32_t *place = l4_half_open_at(tables, number);
+	const struct l4_control *control = l4_control_of(tables);
+	uint32_t number = l4_take_turn(tables);
 
-	if (!place)
-		return 0;
-	if (l4_load(&control->half_open_used) >= control->half_open_limit) {
-		*oldest = l4_oldest_place(tables);
-		return 0;
-	}
-	if (l4_load(place)) { /* The turn has come round. */
-		*oldest = number;
-		return 0;
-	}
-	l4_store(place, (uint32_t)L4_PLACE_TAKEN);
-	l4_add(&control->half_open_used, 1u);
-	l4_store(&control->turn, turn + 1);
-	/* More than one for a turn, so that nobody has far to look for the oldest. */
-	l4_follow_turn(tables, 2);
-	return number;
+	if (number)
+		return number;
+	/* There are as many as there may be; or the turn has come round. */
+	*oldest = l4_load(&control->half_open_used) >= control->half_open_limit ?
+			  l4_oldest_place(tables) :
+			  l4_place_at_turn(tables, l4_load(&control->turn));
+	return 0;
 }
 
 /* Have the flow go that has a place. False: another thread is at work on it. */
@@ -137,12 +101,6 @@ L4_APART uint32_t l4_take_place(const struct l4_tables *tables)
 			return 0;
 	}
 	return 0;
-}
-
-/* Give back a place that l4_take_place() gave, and no flow has got. */
-L4_INLINE void l4_drop_place(const struct l4_tables *tables, uint32_t number)
-{
-	l4_free_place(tables, number, L4_PLACE_TAKEN);
 }
 
 /* Have the oldest half-open flow go. 0; L4_NONE: there is none; or L4_BUSY. */

@@ -126,7 +126,7 @@ def _flood(network: Topology, sink: Sink, config: Path, hold: str, rate: int) ->
         offer(network, sink, RATE, WARM_S)  # the helper admits the known flows
         os.kill(words["pid"], signal.SIGUSR1)
         time.sleep(AFTER_SIGNAL_S)
-        load = offer(network, sink, RATE, SECONDS, new_flows_rate=rate)
+        load = offer(network, sink, RATE, SECONDS, new_rate=rate)
     engine = words["engine"]
     return Flood(load, engine["misses"], engine["miss_overflow"])
 
@@ -158,7 +158,7 @@ def new_flows(mode: Mode, folder: Path) -> list[NewFlows]:
         config = configuration(network, folder, flow_memory=NEW_MEMORY)
         for _ in range(ROUNDS):
             with running(network, [*IN_PROCESS, str(config), "none"]) as words:
-                load = offer(network, sink, 0, NEW_SECONDS, new_flows_rate=UNPACED)
+                load = offer(network, sink, 0, NEW_SECONDS, new_rate=UNPACED)
             runs.append(NewFlows(load, words))
             print(f"  {mode:8} {runs[-1]}", flush=True)
     return runs

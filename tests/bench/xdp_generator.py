@@ -1,10 +1,10 @@
 """Send the frames of native/bpf/generator.bpf.c; run inside the client's namespace, as root.
 
     python -m tests.bench.xdp_generator INTERFACE DST_MAC DST_IP \\
-        RATE SECONDS FLOWS NEW_FLOWS_RATE BURST
+        RATE SECONDS FLOWS NEW_RATE BURST NEW_FRAMES
 
-RATE frames/s go round FLOWS known flows; of NEW_FLOWS_RATE frames/s more, each is a new flow. BURST: how many
-frames it may be behind and catch up with at once; others are left out. Prints `Sent` as JSON.
+RATE frames/s go round FLOWS known flows; NEW_RATE frames/s more are of new ones, NEW_FRAMES of each. BURST:
+how many frames it may be behind and catch up with at once; others are left out. Prints `Sent` as JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MARGIN_S: Final = 0.1
 """After SECONDS, until a signal ends the call: what the kernel takes to begin."""
 _REPEAT: Final = (1 << 31) - 1
 """Frames a call, attempts included: never reached. Several calls would make gaps of 24 ms."""
-_CONFIG: Final = struct.Struct("=64s6IQ2Q2Q")
+_CONFIG: Final = struct.Struct("=64s6IQ2Q2QQ")
 STATE: Final = struct.Struct("=QQ2Q2Q2QQ")
 _KEY: Final = bytes(4)
 
@@ -53,21 +53,23 @@ class Order(NamedTuple):
     """Frames/s of known flows."""
     seconds: float
     flows: int
-    new_flows_rate: float
-    """Frames/s, each a new flow."""
+    new_rate: float
+    """Frames/s of new flows."""
     burst: int
+    new_frames: int = 1
+    """Of each new flow, one after the other."""
 
 
 def pack(frame: LoadFrame, interface: int, order: Order) -> bytes:
     """The program's `struct config`. Raises ValueError for more flows than there are addresses."""
-    if not 1 <= order.flows <= MOST_KNOWN or order.new_flows_rate * order.seconds > MOST_NEW:
+    if not 1 <= order.flows <= MOST_KNOWN or order.new_rate * order.seconds > MOST_NEW * order.new_frames:
         raise ValueError(f"at most {MOST_KNOWN} known and {MOST_NEW} new flows")
-    intervals = [round(TICKS * 1e9 / rate) if rate else 0 for rate in (order.rate, order.new_flows_rate)]
+    intervals = [round(TICKS * 1e9 / rate) if rate else 0 for rate in (order.rate, order.new_rate)]
     return _CONFIG.pack(
         frame.frame, frame.ip_sum, frame.udp_sum, interface, order.flows,
         int.from_bytes(FIRST_KNOWN, "big"), int.from_bytes(FIRST_NEW, "big"),
         round(order.seconds * TICKS * 1e9),
-        *intervals, *(interval * order.burst for interval in intervals),
+        *intervals, *(interval * order.burst for interval in intervals), order.new_frames,
     )  # fmt: skip
 
 
@@ -95,8 +97,8 @@ def send(interface: str, dst_mac: bytes, dst: bytes, order: Order) -> Sent:
 def main() -> None:
     """Parse the command line, send, print."""
     interface, dst_mac, dst = sys.argv[1:4]
-    rate, seconds, flows, new_flows_rate, burst = (float(text) for text in sys.argv[4:])
-    order = Order(rate, seconds, int(flows), new_flows_rate, int(burst))
+    rate, seconds, flows, new_rate, burst, new_frames = (float(text) for text in sys.argv[4:])
+    order = Order(rate, seconds, int(flows), new_rate, int(burst), int(new_frames))
     print(json.dumps(send(interface, parse_mac(dst_mac), IPv4Address(dst).packed, order)._asdict()))
 
 

@@ -79,15 +79,17 @@ def offer(
     rate: float,
     seconds: float = 2.0,
     flows: int = 1000,
-    new_flows_rate: float = 0,
+    new_rate: float = 0,
     burst: int = BURST,
+    new_frames: int = 1,
 ) -> Load:
     """Send to the VIP, by way of the balancer's MAC address, and wait until the sink is quiet.
 
-    `rate` frames/s of `flows` known flows, each in turn, and `new_flows_rate` frames/s of new ones;
-    either may be 0. `burst`: see xdp_generator.py. Raises RuntimeError with the generator's last words.
+    `rate` frames/s of `flows` known flows, each in turn, and `new_rate` frames/s of new ones, `new_frames` of
+    each; either rate may be 0. `burst`: see xdp_generator.py. Raises RuntimeError with the generator's last
+    words.
     """
-    numbers = map(str, (rate, seconds, flows, new_flows_rate, burst))
+    numbers = map(str, (rate, seconds, flows, new_rate, burst, new_frames))
     argv = ["tests.bench.xdp_generator", "eth0", network.balancer.mac, network.vip, *numbers]
     command = ["taskset", "-c", str(GENERATOR_CPU), sys.executable, "-m", *argv]
     sink.reset()

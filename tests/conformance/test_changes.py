@@ -72,7 +72,7 @@ def test_nothing_is_remembered_as_long_as_nothing_changes(
     assert len(balancer.tables.flows) == 0
     assert balancer.tables.total_events()[EVENT_STATELESS] == 0
     if isinstance(balancer.executor, Kernel):
-        assert balancer.executor.forwarded == 2 * COUNT
+        assert balancer.executor.forwarded == 3 * COUNT
 
 
 @each_executor

@@ -42,7 +42,7 @@ def test_frames_are_right_and_of_as_many_flows_as_asked(network: Topology) -> No
     """More flows than one address has ports. Without XDP, GRO gives the veth its NAPI."""
     network.balancer.run(["ethtool", "-K", "eth0", "gro", "on"])
     with Sink(network.backends[0]) as idle, capturing(network.balancer) as capture:
-        load = offer(network, idle, 30_000, 1.0, flows=17_000, new_flows_rate=3000, burst=3000)
+        load = offer(network, idle, 30_000, 1.0, flows=17_000, new_rate=3000, burst=3000)
     frames = [frame for frame in capture.frames if frame[23] == 17]
     assert len(frames) == load.offered == load.delivered
     assert all(len(frame) == 60 and header_is_valid(frame[14:34]) and udp_is_valid(frame) for frame in frames)
@@ -69,8 +69,8 @@ def test_the_rate_is_kept(
 
 def test_known_and_new_flows_are_counted_apart(network: Topology) -> None:
     with Sink(network.balancer) as sink:
-        both = offer(network, sink, 20_000, 0.5, new_flows_rate=10_000, burst=5000)
-        misses = offer(network, sink, 0, 0.5, new_flows_rate=10_000, burst=5000)
+        both = offer(network, sink, 20_000, 0.5, new_rate=10_000, burst=5000)
+        misses = offer(network, sink, 0, 0.5, new_rate=10_000, burst=5000)
     assert (both.known.frames, both.new.frames) == (both.sent.known, both.sent.new)
     assert both.known.frames == pytest.approx(2 * both.new.frames, rel=0.1)
     assert misses.known.frames == 0 and misses.new.frames == misses.offered > 0
