@@ -34,12 +34,16 @@ L4_INLINE int l4_reserve_for(const struct l4_context *context, uint32_t entries)
 #include "../src/remember.h"
 
 /* l4_enter(), verified by itself: see subprograms.h. */
-__attribute__((noinline)) int64_t enter(const struct l4_key *key, struct l4_values *values)
+__attribute__((noinline)) int64_t enter(const struct l4_key *key, uint32_t service, uint32_t backend)
 {
-	if (!key || !values)
+	struct l4_values values;
+
+	if (!key)
 		return L4_BUSY;
+	values = l4_values_of(NULL, key, service, backend);
+	values.packets = 1;
 	/* The overflow area is the helper's: asked before a place is taken, whose turn would be lost. */
-	return l4_free_of(NULL, l4_buckets_of(NULL, key->hash)) < 0 ? L4_FULL : l4_enter(NULL, NULL, key, values);
+	return l4_free_of(NULL, l4_buckets_of(NULL, key->hash)) < 0 ? L4_FULL : l4_enter(NULL, NULL, key, &values);
 }
 
 /* Whether a service's new flows are admitted here. A SYN may have its MSS lowered; a frame in mid-stream has an owner. */
@@ -68,14 +72,11 @@ static __always_inline bool remember(struct l4_context *context, uint32_t number
 	const struct l4_backend *backend = l4_backend_at(context->tables, context->half, number);
 	struct l4_usage *of_service = l4_usage_at(context->tables, context->service);
 	uint64_t *of_backend = flows_of(number);
-	struct l4_values values;
 
 	if (!backend || !of_service || !of_backend)
 		return false;
-	values = l4_values_of(context, &context->headers.key, backend, number);
-	values.packets = 1;
 	l4_add(&of_service->flows, 1u);
-	if (enter(&context->headers.key, &values) < 0) {
+	if (enter(&context->headers.key, backend->service, number) < 0) {
 		l4_add(&of_service->flows, -1u);
 		return false;
 	}

@@ -104,6 +104,14 @@ uint32_t l4_sum_of_frame(struct xdp_md *context, uint32_t offset, uint32_t size)
 /* What it can be: no header of a frame that the helper takes begins later. A mask, as a bound is forgotten. */
 #define l4_offset(found) ((found) & 0x7ff)
 
+/* It has 16 bits, which the verifier of 6.12 and before forgets when their bytes are exchanged; clang knows it, and would
+ * leave the mask out. */
+L4_INLINE uint32_t l4_length(uint32_t found)
+{
+	__asm__("" : "+r"(found));
+	return found & 0xffff;
+}
+
 /*
  * Words of a frame, which are aligned to nothing. Not copied: clang for BPF does that byte by byte. Where the
  * processor cannot read them so, the kernel refuses the program.

@@ -21,7 +21,7 @@
 /* Remember a DSR flow, whose key is not in the table: l4_enter(). */
 L4_INLINE int64_t l4_insert_one(struct l4_context *context, const struct l4_backend *backend, uint32_t number)
 {
-	struct l4_values values = l4_values_of(context, &context->headers.key, backend, number);
+	struct l4_values values = l4_values_of(context->tables, &context->headers.key, backend->service, number);
 
 	values.packets = 1;
 	return l4_enter(context->tables, context, &context->headers.key, &values);
@@ -74,8 +74,8 @@ L4_INLINE int64_t l4_insert_pair(struct l4_context *context, const struct l4_bac
 				 const struct l4_key *reply_key, int *verdict)
 {
 	const struct l4_tables *tables = context->tables;
-	struct l4_values values = l4_values_of(context, &context->headers.key, backend, number);
-	struct l4_values reply = l4_values_of(context, reply_key, backend, number);
+	struct l4_values values = l4_values_of(context->tables, &context->headers.key, backend->service, number);
+	struct l4_values reply = l4_values_of(tables, reply_key, backend->service, number);
 	int64_t index = l4_begin(tables, &context->headers.key, reply_key);
 
 	if (index)

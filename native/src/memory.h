@@ -138,8 +138,9 @@ L4_INLINE void l4_write64(void *to, uint64_t value)
 /* l4_sum() of the `size` bytes at `start`, which is so far into its frame. (BPF: a program of its own.) */
 #define l4_sum_far(tables, start, end, offset, size) ((void)(tables), (void)(offset), l4_sum(start, end, size))
 
-/* An offset in a frame, as parsing has found it: only the verifier of BPF asks how large it may be. */
+/* An offset in a frame, as parsing has found it, and a length of 16 bits: only the verifier of BPF asks how large. */
 #define l4_offset(found) (found)
+#define l4_length(found) (found)
 
 /*
  * Let a frame begin `size` bytes earlier, for which its owner has said that there is room. False: it cannot be.

@@ -265,7 +265,7 @@ L4_INLINE int l4_parse_v6(const uint8_t *data, const uint8_t *end, uint32_t star
 		return L4_DROP_SHORT;
 	if (ip[0] >> 4 != 6)
 		return L4_DROP_IP_VERSION;
-	length = l4_ntohs(l4_read16(ip + offsetof(struct ipv6hdr, payload_len)));
+	length = l4_length(l4_ntohs(l4_read16(ip + offsetof(struct ipv6hdr, payload_len))));
 	if (!l4_has(at, end, length))
 		return L4_DROP_IP_LENGTH;
 	*headers = (struct l4_headers){

@@ -13,16 +13,16 @@
 #include "turns.h"
 
 /* What an entry says of a new flow with this key. */
-L4_INLINE struct l4_values l4_values_of(const struct l4_context *context, const struct l4_key *key,
-					const struct l4_backend *backend, uint32_t number)
+L4_INLINE struct l4_values l4_values_of(const struct l4_tables *tables, const struct l4_key *key, uint32_t service,
+					uint32_t backend)
 {
 	return (struct l4_values){
 		.ports = key->ports,
 		.protocol = (uint8_t)key->protocol,
 		.state = key->protocol == IPPROTO_TCP ? L4_FLOW_HALF_OPEN : L4_FLOW_UDP_NEW,
-		.service = backend->service,
-		.backend = (uint16_t)number,
-		.last_seen = l4_load(&l4_control_of(context->tables)->now),
+		.service = (uint16_t)service,
+		.backend = (uint16_t)backend,
+		.last_seen = l4_load(&l4_control_of(tables)->now),
 	};
 }
 
