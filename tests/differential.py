@@ -55,7 +55,8 @@ class Tally(NamedTuple):
     """Frames that Python decided, by reason."""
     events: list[int]
     by_kernel: int
-    """Frames that the kernel path sent; 0 without it."""
+    """Frames that the kernel path sent; 0 without it, and likewise flows that it made:"""
+    admitted: int
 
     def with_other(self, other: Tally) -> Tally:
         """Of two runs together."""
@@ -68,6 +69,7 @@ class Tally(NamedTuple):
             {name: count + other.missed[name] for name, count in self.missed.items()},
             list(map(add, self.events, other.events)),
             self.by_kernel + other.by_kernel,
+            self.admitted + other.admitted,
         )
 
 
@@ -112,9 +114,10 @@ class Run:
         sent, helper = verdicts[FORWARD] + verdicts[REPLY], self._others[0].tables
         assert isinstance(helper, SharedTables)
         seen = self._completed, self._answered
-        by_kernel = sum(each.forwarded for each in self._others if isinstance(each, Kernel))
+        kernels = [each for each in self._others if isinstance(each, Kernel)]
+        by_kernel = sum(each.forwarded for each in kernels), sum(each.admitted for each in kernels)
         return Tally(
-            named, sent, verdicts.total(), *seen, helper.misses(), helper.total_events(), by_kernel
+            named, sent, verdicts.total(), *seen, helper.misses(), helper.total_events(), *by_kernel
         )
 
     def _burst(self, size: int) -> list[int]:
@@ -227,7 +230,7 @@ def main() -> None:
     tally = run(seed, frames)
     print(
         f"{tally.frames} frames from seed {seed}, {tally.rewritten} sent, {tally.completed} completed, "
-        f"{tally.by_kernel} by the kernel path, "
+        f"{tally.by_kernel} by the kernel path, which made {tally.admitted} flows, "
         f"missed: {tally.missed}, events: {tally.events}"
     )
     for name in VERDICT_NAMES:

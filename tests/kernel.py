@@ -77,6 +77,14 @@ def in_kernel(arms: tuple[Arm, ...], key: HashKey, memory: int, hops: int) -> Ke
     return tables
 
 
+def made_by_kernel(tables: Tables) -> int:
+    """Flows that programs have put into the table."""
+    assert isinstance(tables, SharedTables)
+    sizes, rows = tables.layout.sizes, tables.layout.at["traffic"]
+    first = (sizes.queues + 1) * sizes.backends
+    return sum(rows[first + backend].flows for backend in range(sizes.backends))
+
+
 class Kernel(Helper):
     """`l4raw_forward`, the helper for what it redirects, and the reference for its misses."""
 
@@ -107,6 +115,11 @@ class Kernel(Helper):
         self.forwarded += 1
         macs = [each.mac for each in self.tables.arms]
         return Outcome((FORWARD, REPLY)[verdicts.index(1)], ran.frame, macs.index(ran.frame[6:12]))
+
+    @property
+    def admitted(self) -> int:
+        """Flows that the kernel path has made, as it counts them."""
+        return made_by_kernel(self.tables)
 
     def _come_in_by(self, arm: int) -> None:
         if arm == self._arm:

@@ -88,7 +88,7 @@ class Forwards(NamedTuple):
 
     def __str__(self) -> str:
         if self.forwards:
-            return "the kernel forwards known flows"
+            return "the kernel forwards"
         return f"the kernel forwards nothing, all frames go over af_xdp: {'; '.join(self.reasons)}"
 
 

@@ -158,6 +158,7 @@ class Layout:
 
     def write_mtu(self, arms: tuple[Arm, ...]) -> None:
         """What is longer than the arm that it leaves by takes is a miss."""
+        self.control.least_mtu = 0  # meanwhile each arm's own counts
         for number, arm in enumerate(arms):
             self.control.mtus[number] = arm.mtu
         self.control.least_mtu = min((arm.mtu for arm in arms), default=0)

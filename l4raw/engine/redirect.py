@@ -41,7 +41,7 @@ FORWARD: Final = Program(
         *("stripes", "cursors", "usage"),
     ),
 )
-"""The kernel path: frames of known flows, and of new ones under DSR, are sent by the program itself."""
+"""The kernel path: frames of known flows, and most of new ones under DSR, are sent by the program itself."""
 
 
 def possible_cpus() -> int:

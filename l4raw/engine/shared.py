@@ -243,7 +243,7 @@ class SharedTables(Tables):
             self.layout.control.interfaces[arm] = number
 
     def kernel_forwards(self, does: bool) -> None:
-        """Whether the kernel path sends frames of known flows, or leaves them to the queues."""
+        """Whether the kernel path sends frames, or leaves them all to the queues."""
         self.layout.control.forwards = does
 
     def by_kernel(self) -> int:
@@ -258,7 +258,7 @@ class SharedTables(Tables):
 
     def total_traffic(self, backend: int) -> Traffic:
         """The counters of one backend, of all queues and of Python."""
-        own, rows = self.backends[backend], self._rows(backend)
+        own, rows = self.backends[backend], self._rows(backend, self.layout.sizes.writers)
         return Traffic(
             own.flows + sum(row.flows for row in rows),
             own.packets + sum(row.packets for row in rows),
@@ -272,16 +272,17 @@ class SharedTables(Tables):
     def current_flows(self, backend: int) -> int:
         """Flows in the table that go to this backend, whoever made them.
 
-        All CPUs count theirs in the row of the first one, the last that is read here.
+        Asked for each new flow of lc and wlc, and so not of each CPU: all count in the first one's row.
         """
-        rows = self._rows(backend)[: self.layout.sizes.queues + 2]
+        sizes = self.layout.sizes
+        rows = self._rows(backend, min(sizes.queues + 2, sizes.writers))
         return super().current_flows(backend) + int(sum(row.flows - row.ended for row in rows))
 
     def _queues(self) -> list[Any]:
         """What counts, in place of `Tables.verdicts`."""
         return [self.layout.at["queue"][i] for i in range(self.layout.sizes.writers)]
 
-    def _rows(self, backend: int) -> list[Any]:
-        """Likewise, of one backend."""
+    def _rows(self, backend: int, writers: int) -> list[Any]:
+        """Likewise, of one backend: those of the first so many."""
         sizes, rows = self.layout.sizes, self.layout.at["traffic"]
-        return [rows[writer * sizes.backends + backend] for writer in range(sizes.writers)]
+        return [rows[writer * sizes.backends + backend] for writer in range(writers)]

@@ -2,8 +2,9 @@
 /*
  * New flows that tables can answer: of a DSR service whose backend a ring or
  * a cursor names, and that has neither limits nor affinity, as long as there
- * is room. All else is the helper's, which begins anew: what did not come
- * about has left nothing behind.
+ * is room. All else is the helper's, which begins anew. What did not come
+ * about leaves nothing behind, but that a turn is lost, of the service's
+ * cursor or of the half-open share, if another CPU was at work on the same.
  */
 #ifndef L4RAW_BPF_ADMIT_H
 #define L4RAW_BPF_ADMIT_H
@@ -41,12 +42,11 @@ __attribute__((noinline)) int64_t enter(const struct l4_key *key, uint32_t servi
 	if (!key)
 		return L4_BUSY;
 	values = l4_values_of(NULL, key, service, backend);
-	values.packets = 1;
 	/* The overflow area is the helper's: asked before a place is taken, whose turn would be lost. */
 	return l4_free_of(NULL, l4_buckets_of(NULL, key->hash)) < 0 ? L4_FULL : l4_enter(NULL, NULL, key, &values);
 }
 
-/* Whether a service's new flows are admitted here. A SYN may have its MSS lowered; a frame in mid-stream has an owner. */
+/* Whether a new flow is admitted here. A SYN may have its MSS lowered; a frame in mid-stream has an owner. */
 static __always_inline bool is_for_tables(const struct l4_context *context, const struct l4_service *service)
 {
 	if (l4_is_nat(service->mode) || service->rule >= L4_RULE_LEAST || !service->ring_size || service->affinity)
@@ -57,8 +57,8 @@ static __always_inline bool is_for_tables(const struct l4_context *context, cons
 	       !(service->owners && !l4_opens(&context->headers));
 }
 
-/* Where all CPUs count the flows of a backend, so that few places are read for lc and wlc. */
-L4_INLINE uint64_t *flows_of(uint32_t backend)
+/* Where all CPUs count the flows of a backend: see current_flows() in l4raw/engine/shared.py. */
+static __always_inline uint64_t *flows_of(uint32_t backend)
 {
 	uint32_t at = control.first_cpu * control.backend_limit + backend;
 	struct l4_traffic *first = backend < control.backend_limit ? bpf_map_lookup_elem(&traffic, &at) : NULL;
@@ -66,8 +66,15 @@ L4_INLINE uint64_t *flows_of(uint32_t backend)
 	return first ? &first->flows : NULL;
 }
 
-/* Remember it, and count it. */
-static __always_inline bool remember(struct l4_context *context, uint32_t number)
+/* Whether there may be room: asked first, as in a flood there is none, and the helper needs the share's lock. */
+static __always_inline bool has_room(void)
+{
+	return l4_load(&control.half_open_used) < control.half_open_limit &&
+	       l4_load(&control.used) < control.flow_capacity;
+}
+
+/* l4_enter(), counted. False: it is not in the table. */
+static __always_inline bool enter_and_count(struct l4_context *context, uint32_t number)
 {
 	const struct l4_backend *backend = l4_backend_at(context->tables, context->half, number);
 	struct l4_usage *of_service = l4_usage_at(context->tables, context->service);
@@ -92,7 +99,8 @@ static __always_inline int admit(struct l4_context *context)
 	uint32_t *cursor = service ? l4_cursor_at(NULL, (uint32_t)number) : NULL, turn = 0;
 	struct l4_in_ring found;
 
-	if (!service || !cursor || !is_for_tables(context, service))
+	/* Where only changes are remembered, most need no room. */
+	if (!service || !cursor || !is_for_tables(context, service) || (!service->owners && !has_room()))
 		return L4_MISS;
 	context->service = (uint32_t)number;
 	if (l4_screen(context, service) != L4_UNDECIDED)
@@ -101,11 +109,9 @@ static __always_inline int admit(struct l4_context *context)
 		turn = l4_add(cursor, 1u);
 	found = l4_in_ring_of(context, service, turn);
 	if (found.backend && l4_reach(context, found.backend) == L4_FORWARD &&
-	    (!found.remembers || remember(context, found.backend)))
+	    (!found.remembers || enter_and_count(context, found.backend)))
 		return L4_FORWARD;
-	/* The helper takes the turn again, unless another CPU has taken one meanwhile: then this one is lost. */
-	if (service->rule == L4_RULE_CURSOR)
-		l4_exchange_if(cursor, turn + 1, turn);
+	l4_turn_back(service, cursor, turn);
 	return L4_MISS;
 }
 

@@ -5,7 +5,8 @@
  * dataplane af_xdp, and the helper or Python decides.
  *
  * Whatever this does with a frame is the last thing done with it: it sends it,
- * or it has changed neither frame nor tables. So the helper can begin anew.
+ * or it has changed neither frame nor tables, but for a turn that can be lost
+ * (admit.h). So the helper can begin anew.
  *
  * Needs Linux 6.1.
  */
@@ -41,16 +42,21 @@ static __always_inline bool is_beyond(const struct l4_context *context, const st
 	       (entry->state == L4_FLOW_UDP_NEW && entry->peer && !entry->next_hop);
 }
 
-/* A frame in mid-stream without an entry, of a service that remembers changes alone. L4_FORWARD, L4_MISS, or L4_UNDECIDED. */
+/*
+ * A frame in mid-stream without an entry, of a service that remembers changes alone: L4_FORWARD, or L4_MISS.
+ * L4_UNDECIDED: it may begin a flow.
+ */
 static __always_inline int to_owner(struct l4_context *context)
 {
 	int number = l4_service_of(context);
 	const struct l4_service *service = number < 0 ? NULL : l4_service_at(NULL, context->half, (uint32_t)number);
 	uint32_t owner;
 
-	/* A SYN may have its MSS lowered, and may be the first frame of a flow that is remembered. */
-	if (!service || !service->owners || (context->headers.flags & L4_TCP_SYN))
-		return service ? L4_UNDECIDED : L4_MISS;
+	if (!service)
+		return L4_MISS;
+	/* A SYN may be the first frame of a flow that is remembered. */
+	if (!service->owners || (context->headers.flags & L4_TCP_SYN))
+		return is_for_tables(context, service) ? L4_UNDECIDED : L4_MISS;
 	context->service = (uint32_t)number;
 	if (l4_screen(context, service) != L4_UNDECIDED)
 		return L4_MISS;
@@ -126,7 +132,7 @@ static __attribute__((noinline)) int redirect_apart(struct xdp_md *xdp)
 	return redirect(xdp);
 }
 
-/* The frame of a flow that is not in the table: tried by a program of its own, for which there is a stack of its own. */
+/* A frame that may begin a flow: a program of its own, as there is a stack of its own for it. */
 SEC("xdp")
 int l4raw_admit(struct xdp_md *xdp)
 {

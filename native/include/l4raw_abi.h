@@ -450,7 +450,7 @@ L4_ASSERT(__builtin_offsetof(struct l4_control, hop_lock) == 6 * 64, "next hops 
 
 /* Counters of one backend in one queue. See Traffic in l4raw/core/tables.py. */
 struct l4_traffic {
-	uint64_t flows;
+	uint64_t flows;            /* those of the kernel path in the first CPU's, by all CPUs */
 	uint64_t packets;
 	uint64_t bytes;
 	uint64_t reply_packets;

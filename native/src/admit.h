@@ -23,7 +23,6 @@ L4_INLINE int64_t l4_insert_one(struct l4_context *context, const struct l4_back
 {
 	struct l4_values values = l4_values_of(context->tables, &context->headers.key, backend->service, number);
 
-	values.packets = 1;
 	return l4_enter(context->tables, context, &context->headers.key, &values);
 }
 
@@ -187,13 +186,6 @@ L4_INLINE void l4_nat_to(struct l4_context *context, const struct l4_key *reply_
 	l4_copy(context->dst, reply_key->src, sizeof(context->dst));
 	l4_copy(context->src, reply_key->dst, sizeof(context->src));
 	context->ports_be = reply_key->ports << 16 | reply_key->ports >> 16;
-}
-
-/* Python takes the turn again, unless another thread has taken one meanwhile: then this one is lost. */
-L4_INLINE void l4_turn_back(const struct l4_service *service, uint32_t *cursor, uint32_t turn)
-{
-	if (service->rule == L4_RULE_CURSOR)
-		l4_exchange_if(cursor, turn + 1, turn);
 }
 
 /* The new flow did not come about. */

@@ -32,6 +32,7 @@ struct l4_context {
 	uint32_t generation;       /* of the entry, when it was found */
 
 	int verdict;               /* enum l4_verdict, or L4_MISS, or L4_UNDECIDED */
+	/* From here to `hop` all is 0 at first: see begin() in helper.c. */
 	uint32_t miss;             /* enum l4_miss */
 	uint32_t service;
 	uint32_t backend;

@@ -71,14 +71,14 @@ unsigned l4_steer(const struct l4_tables *tables, const struct l4_frame *frame, 
 	return result->verdict;
 }
 
-/* Beside L4_NONE: it does not look, as it has no key, or a verdict already. */
-enum { L4_NOWHERE = -3 };
+/* Instead of an index: it does not look, as it has no key, or a verdict already. */
+enum { NOWHERE = -10 };
 
 /* A frame of a burst, and where in the table it looks. */
 struct abreast {
 	struct l4_context context;
 	struct l4_choice bucket;
-	int64_t index;             /* of context.entry, that is probably its flow's; L4_NONE; or L4_NOWHERE */
+	int64_t index;             /* of context.entry, that is probably its flow's; 0 before it looks; L4_NONE; or NOWHERE */
 };
 
 /*
@@ -91,7 +91,7 @@ L4_INLINE void prefetch_tags(struct abreast *one)
 {
 	const struct l4_context *context = &one->context;
 
-	one->index = L4_NOWHERE;
+	one->index = NOWHERE;
 	if (context->verdict != L4_UNDECIDED || !context->headers.l4)
 		return;
 	one->index = 0;

@@ -2,8 +2,7 @@
 /*
  * A frame of a known flow: where it goes, and how it is noted. The twin of
  * what l4raw/core/steer.py and states.py do with one. It changes the flow's
- * two entries and nothing else, so the kernel can do it too: BPF compiles this
- * and rewrite.h, and leaves all other frames to the helper.
+ * two entries and nothing else, so the kernel can do it too.
  *
  * Include memory.h first, or BPF's equivalent.
  */

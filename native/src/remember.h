@@ -45,6 +45,7 @@ L4_INLINE int64_t l4_enter(const struct l4_tables *tables, const struct l4_conte
 
 	if (index)
 		return index;
+	values->packets = 1;
 	/* Python makes ports at rest give way first. */
 	index = l4_waits_for_rest(tables, 1) ? L4_FULL : l4_reserve_for(context, 1);
 	if (!index) {

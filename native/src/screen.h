@@ -73,6 +73,13 @@ L4_INLINE uint32_t l4_slot_of(const struct l4_context *context, const struct l4_
 	       size;
 }
 
+/* The turn is taken again, by whom the frame is left to, unless another thread has taken one meanwhile: then it is lost. */
+L4_INLINE void l4_turn_back(const struct l4_service *service, uint32_t *cursor, uint32_t turn)
+{
+	if (service->rule == L4_RULE_CURSOR)
+		l4_exchange_if(cursor, turn + 1, turn);
+}
+
 /* Whether both directions pass here. */
 L4_INLINE bool l4_is_nat(uint8_t mode)
 {

@@ -55,7 +55,7 @@ L4_INLINE void l4_leave(const struct l4_tables *tables, uint32_t index, struct l
 /* The state that follows a further frame with these TCP flags: after() in l4raw/core/states.py. */
 L4_INLINE uint8_t l4_state_after(uint8_t state, uint8_t flags)
 {
-	if (!l4_unlikely(state != L4_FLOW_ESTABLISHED && state != L4_FLOW_CLOSING))
+	if (state == L4_FLOW_ESTABLISHED || state == L4_FLOW_CLOSING)
 		return flags & (L4_TCP_FIN | L4_TCP_RST) ? L4_FLOW_CLOSING : state;
 	if (state == L4_FLOW_HALF_OPEN)
 		return flags & (L4_TCP_FIN | L4_TCP_SYN | L4_TCP_RST) ? L4_FLOW_HALF_OPEN : L4_FLOW_ESTABLISHED;

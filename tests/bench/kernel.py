@@ -107,11 +107,11 @@ def new_flows(runs: int, folder: Path) -> list[float]:
         for _ in range(runs):
             with running(network, ["-m", "tests.bench.kernel_up", str(config), "0"]) as words:
                 load = offer(network, sink, 0, SECONDS, new_rate=UNPACED, new_frames=NEW_FRAMES)
-            by_kernel = words["engine"]["kernel_forwarded"] / max(1, words["verdicts"].get("forward", 0))
-            found.append(words["entries"] * by_kernel / load.sent.seconds)
+            made, all_sent = words["made_by_kernel"], words["verdicts"].get("forward", 0)
+            found.append(made / load.sent.seconds)
             print(
-                f"  {words['entries']:,} flows, {load.rate:,.0f} frames/s of {load.offered_rate:,.0f}/s"
-                f" ({by_kernel:.1%} by the kernel path)",
+                f"  {made:,} flows by the kernel path, {load.rate:,.0f} of {load.offered_rate:,.0f} frames/s,"
+                f" {words['engine']['kernel_forwarded']:,} of {all_sent:,} sent by it",
                 flush=True,
             )
     return found

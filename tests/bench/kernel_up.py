@@ -2,8 +2,8 @@
 
     python -m tests.bench.kernel_up CONFIG FLOWS
 
-Prints `ready`, and at the end JSON: the engine's counters, the verdicts and how many entries are in use. The
-queue's thread stays on the CPU that this was started on, Python's go to the generator's.
+Prints `ready`, and at the end JSON: the engine's counters, the verdicts and how many flows the kernel path
+made. The queue's thread stays on the CPU that this was started on, Python's go to the generator's.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from l4raw.wire.abi import FLOW_UDP, VERDICT_NAMES
 from l4raw.wire.ipv4 import UDP
 from tests.bench.load_frame import FIRST_KNOWN, PORT
 from tests.bench.testbed import GENERATOR_CPU
+from tests.kernel import made_by_kernel
 
 _PORTS_LOG2, _FIRST_PORT = 14, 1024
 """Of a source address, as in generator.bpf.c."""
@@ -61,8 +62,9 @@ def run(config: Path, flows: int) -> dict[str, Any]:
             print("ready", flush=True)
             balancer.run(stopping)
             verdicts = balancer.tables.total_verdicts()
+            made = made_by_kernel(balancer.tables)
         named = {name: count for name, count in zip(VERDICT_NAMES, verdicts, strict=True) if count}
-        return {"engine": balancer.final_statistics, "verdicts": named, "entries": len(balancer.tables.flows)}
+        return {"engine": balancer.final_statistics, "verdicts": named, "made_by_kernel": made}
 
 
 def main() -> None:

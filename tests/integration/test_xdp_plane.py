@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from l4raw.netns import NO_CHECK, Log, Topology, dsr
 from l4raw.netns.clients import CURL, make_file, many_requests, sha256
-from l4raw.netns.servers import nginx
+from l4raw.netns.servers import nginx, web
 
 from tests.integration.napi import gro
 from tests.integration.networks import nat_with_web
@@ -65,7 +65,7 @@ def test_it_begins_and_ends_with_gro_at_the_peers(network: Topology, tmp_path: P
     up = Up(network.balancer, place, "-c", config).wait_ready()
     wait(lambda: up.err.count("warning: xdp: the kernel forwards nothing") == 1)
     gro(network, "on")
-    wait(lambda: "xdp: the kernel forwards known flows" in up.err)
+    wait(lambda: up.err.count("xdp: the kernel forwards\n") == 1)
     ask(network)
     gro(network, "off")
     wait(lambda: up.err.count("xdp: the kernel forwards nothing") == 2)
@@ -80,6 +80,18 @@ def test_auto_takes_it_and_it_forwards_where_it_can(network: Topology, state: st
         ask(network)
     assert balancer.dataplane == "xdp"
     assert (balancer.counters["engine"]["kernel_forwarded"] > 0) == (state == "on")
+
+
+def test_new_connections_are_admitted_in_the_kernel_under_dsr(tmp_path: Path) -> None:
+    with dsr(backends=2, log=Log(silent=True)) as network, ExitStack() as stack:
+        gro(network, "on")
+        for backend in network.backends:
+            stack.enter_context(web(backend))
+        with running(network, network.config_toml(dataplane="xdp", check=NO_CHECK)) as balancer:
+            ask(network)
+    counters = balancer.counters
+    assert counters["engine"]["kernel_forwarded"] == counters["verdicts"]["forward"] >= 20 * 4
+    assert sum(each["flows"] for each in counters["backends"]) == 20
 
 
 def test_a_transfer_survives_a_kill_and_a_restart(tmp_path: Path) -> None:

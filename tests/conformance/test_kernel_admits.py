@@ -1,0 +1,137 @@
+"""New flows in the kernel path: which it makes, and that it leaves all as it was for the others.
+
+That tables are the reference's, byte for byte, is in test_differential.py. Must not live here: what the
+helper does with the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from l4raw.core.flows import flow_key
+from l4raw.core.model import Flows, Limits, Mode, Scheduler, Service
+from l4raw.engine.shared import SharedTables
+from l4raw.wire import tcp
+from l4raw.wire.abi import FLOW_UDP_NEW, FORWARD, STRIPES
+from tests.crafted import TCP, UDP, Tuple5, build
+from tests.executors import Reference
+from tests.kernel import PASS, ROOT, Kernel
+from tests.tables import CLIENT_MAC, OUR_MACS, VIP, backends, ip, make_tables, service
+
+pytestmark = [pytest.mark.native, pytest.mark.skipif(not ROOT, reason="loads a program: root")]
+
+COUNT = 50
+DSR = (Mode.DSR_L2, Mode.DSR_IPIP, Mode.DSR_GUE)
+BY_TABLES = [scheduler for scheduler in Scheduler if scheduler not in (Scheduler.LC, Scheduler.WLC)]
+
+
+def frame(client: int, protocol: int = UDP, flags: int = tcp.SYN) -> bytes:
+    """The first one of this client."""
+    of = Tuple5(ip(f"10.79.{client >> 8}.{client & 255}"), 4000, VIP, 80, protocol)
+    return bytes(build(of, (OUR_MACS[0], CLIENT_MAC), flags))
+
+
+def kernel(*services: Service, memory: int = 1 << 20) -> Kernel:
+    """An executor over these."""
+    return Kernel(make_tables(list(services), arms=2, memory=memory, new=Kernel.new))
+
+
+@pytest.mark.parametrize("protocol", [UDP, TCP])
+@pytest.mark.parametrize("scheduler", BY_TABLES)
+@pytest.mark.parametrize("mode", DSR)
+def test_it_makes_the_flows_that_tables_answer(mode: Mode, scheduler: Scheduler, protocol: int) -> None:
+    one = service(mode, scheduler, protocol=protocol)
+    executors = Reference(make_tables([one], arms=2, memory=1 << 20)), kernel(one)
+    for client in range(COUNT):
+        expected, outcome = (each.run(frame(client, protocol), 0, 0) for each in executors)
+        assert outcome.verdict == expected.verdict == FORWARD and outcome.frame == expected.frame
+    assert executors[1].forwarded == executors[1].admitted == len(executors[1].tables.flows) == COUNT
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        service(Mode.NAT, members=backends(port=8080), protocol=UDP),
+        service(scheduler=Scheduler.LC, protocol=UDP),
+        service(scheduler=Scheduler.WLC, protocol=UDP),
+        service(limits=Limits(flows=1000), protocol=UDP),
+        service(limits=Limits(client_new_per_s=1000), protocol=UDP),
+        service(affinity=60_000, protocol=UDP),
+        service(mss_clamp=1400),
+    ],
+    ids=["nat", "lc", "wlc", "limit of flows", "limit of a client", "affinity", "MSS"],
+)
+def test_it_leaves_the_others_to_the_helper(one: Service) -> None:
+    executor = kernel(one)
+    for client in range(COUNT):
+        assert executor.run(frame(client, one.protocol), 0, 0).verdict == FORWARD
+    assert executor.forwarded == executor.admitted == 0 and len(executor.tables.flows) >= COUNT
+
+
+def test_it_leaves_them_to_the_helper_when_half_open_flows_fill_their_share() -> None:
+    executor = kernel(service(protocol=UDP), memory=1 << 16)
+    share = executor.tables.flows.share.limit
+    for client in range(share + COUNT):
+        assert executor.run(frame(client), 0, 0).verdict == FORWARD
+    assert executor.admitted == share == len(executor.tables.flows)
+
+
+def held(tables: SharedTables, what: str) -> None:
+    """As if a thread were at work."""
+    if what == "stripe":
+        for stripe in range(STRIPES):
+            tables.layout.at["stripes"][stripe] = 1
+    elif what == "share":
+        tables.layout.control.share_lock = 1
+    else:
+        for index in range(tables.flows.entries):
+            tables.layout.at["flows"][index].lock |= 1
+
+
+@pytest.mark.parametrize("what", ["stripe", "share", "entry"])
+def test_it_leaves_all_as_it_was_when_a_lock_is_held(what: str) -> None:
+    executor = kernel(service(scheduler=Scheduler.RR, protocol=UDP))
+    assert executor.run(frame(1), 0, 0).verdict == FORWARD and executor.admitted == 1
+    tables: Any = executor.tables
+    assert tables.flows.read(tables.flows.find(flow_of(1)) or 0).state == FLOW_UDP_NEW
+    held(tables, what)
+    before = whole(tables)
+    ran = executor._loaded.redirect._program.run(frame(2))
+    assert ran.action == PASS and ran.frame == frame(2)
+    assert whole(tables) == before
+
+
+def flow_of(client: int) -> Any:
+    """The key of a client's flow."""
+    return flow_key(ip(f"10.79.{client >> 8}.{client & 255}"), 4000, VIP, 80, UDP)
+
+
+def whole(tables: SharedTables) -> dict[str, object]:
+    """What an attempt could have left."""
+    control = tables.layout.control
+    return {
+        "flows": bytes(tables.flows.buffer),
+        "used": (control.used, control.half_open_used),
+        "usage": bytes(tables.counts.usage),
+        "cursor": tables.cursors[0],
+        "traffic": [tables.total_traffic(number) for number in range(len(tables.backends))],
+        "verdicts": tables.total_verdicts(),
+    }
+
+
+def test_owners_of_a_service_are_not_in_the_ring_of_the_next() -> None:
+    """Both are in one array: see screen.h."""
+    members = backends(4)
+    first = replace(service(scheduler=Scheduler.MAGLEV, members=members), flows=Flows.TRACK_CHANGES)
+    second = service(scheduler=Scheduler.MAGLEV, name="other", port=81, members=members[2:])
+    executors = Reference(make_tables([first, second], arms=2)), kernel(first, second)
+    for client in range(COUNT):
+        for port in (80, 81):
+            of = Tuple5(ip(f"10.79.0.{client}"), 4000, VIP, port, TCP)
+            for flags in (tcp.ACK, tcp.SYN):
+                given = bytes(build(of, (OUR_MACS[0], CLIENT_MAC), flags))
+                expected, outcome = (each.run(given, 0, 0) for each in executors)
+                assert outcome.frame == expected.frame and outcome.verdict == expected.verdict
