@@ -62,6 +62,8 @@ class Order(NamedTuple):
 
 def pack(frame: LoadFrame, interface: int, order: Order) -> bytes:
     """The program's `struct config`. Raises ValueError for more flows than there are addresses."""
+    if order.new_frames < 1:
+        raise ValueError("a new flow has a frame")
     if not 1 <= order.flows <= MOST_KNOWN or order.new_rate * order.seconds > MOST_NEW * order.new_frames:
         raise ValueError(f"at most {MOST_KNOWN} known and {MOST_NEW} new flows")
     intervals = [round(TICKS * 1e9 / rate) if rate else 0 for rate in (order.rate, order.new_rate)]
