@@ -41,6 +41,9 @@ _DNAT: Final = """table ip bench {{
 }}"""
 
 
+_CONNTRACK_MAX: Final = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+
+
 class Case(NamedTuple):
     """What is compared."""
 
@@ -82,8 +85,7 @@ def measure(case: Case, pairs: int, folder: Path) -> list[Pair]:
     """Printed as they come."""
     found = []
     with _topology(case) as network, Sink(network.backends[0]) as sink:
-        # The generator's frames are redirected: where they arrive there must be NAPI, also without a program.
-        network.balancer.run(["ethtool", "-K", "eth0", "gro", "on"])
+        _receive_what_is_redirected(network)
         config = _configuration(network, MEMORY[case.flows], folder)
         baseline = _baseline(network, case)
         for _ in range(pairs):
@@ -102,7 +104,7 @@ def new_flows(runs: int, folder: Path) -> list[float]:
     """Flows/s that the kernel path alone admits under DSR, and remembers."""
     found = []
     with wires() as network, Sink(network.backends[0]) as sink:
-        network.balancer.run(["ethtool", "-K", "eth0", "gro", "on"])
+        _receive_what_is_redirected(network)
         config = _configuration(network, NEW_MEMORY, folder)
         for _ in range(runs):
             with running(network, ["-m", "tests.bench.kernel_up", str(config), "0"]) as words:
@@ -123,6 +125,12 @@ def _said(pair: Pair) -> str:
         f"l4raw {ours.rate:10,.0f}/s of {ours.offered_rate:10,.0f}/s ({share:.1%} by the kernel path)"
         f"   baseline {theirs.rate:10,.0f}/s of {theirs.offered_rate:10,.0f}/s   {pair.ratio:.2f}"
     )
+
+
+def _receive_what_is_redirected(network: Topology) -> None:
+    """NAPI at both ends of the outer wire, also without a program: the generator redirects, and so do we."""
+    for host in (network.client, network.balancer):
+        host.run(["ethtool", "-K", "eth0", "gro", "on"])
 
 
 def _topology(case: Case) -> AbstractContextManager[Topology]:
@@ -149,9 +157,11 @@ def _nftables(network: Topology) -> Iterator[None]:
     """The kernel forwards and translates; connection tracking has room for all flows."""
     balancer, backend = network.balancer, BACKEND.addresses[0].partition("/")[0]
     with ExitStack() as undo:
+        # Of the whole machine: no other namespace may write it.
+        undo.callback(_CONNTRACK_MAX.write_text, _CONNTRACK_MAX.read_text())
+        _CONNTRACK_MAX.write_text("4000000")
         for key, value in (
             ("net.ipv4.ip_forward", 1),
-            ("net.netfilter.nf_conntrack_max", 4_000_000),
             ("net.netfilter.nf_conntrack_udp_timeout", 600),
         ):
             balancer.sysctl(key, value)
