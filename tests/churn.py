@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -40,11 +40,16 @@ from tests.variants import COMPILE_ARGS, INCLUDE_DIRS, Patch, changed, load, sou
 
 QUEUES = 3
 MEMORY = 1 << 17
+HOPS = 40
+ARMS = tuple(Arm(f"eth{i}", OUR_MACS[i]) for i in range(2))
 CROWD, FEW = 1500, 25
 """Clients: so many that the table is full; so few that queues want the same flow at the same moment."""
 PORT = 8080
 _STRAYED = 3
 """Places that are nobody's until their turn: see l4_touch()."""
+
+Beside = Callable[[bytes, Callable[[], bool]], None]
+"""Is given the frames, of 64 bytes, and who tells that it is to end."""
 
 SHIM = r"""
 #include <string.h>
@@ -144,10 +149,13 @@ def shim(folder: Path, flags: tuple[str, ...] = (), patches: Iterable[Patch] = (
     return load(next(folder.glob("churn_shim*.so")), "churn_shim")
 
 
-def make_tables() -> SharedTables:
+def fresh() -> SharedTables:
+    """Empty tables of this process alone."""
+    return SharedTables(ARMS, KEY, Sizes(MEMORY, queues=QUEUES, next_hops=HOPS))
+
+
+def fill(tables: SharedTables) -> None:
     """A DSR service at port 80, a NAT service at port 81."""
-    arms = tuple(Arm(f"eth{i}", OUR_MACS[i]) for i in range(2))
-    tables = SharedTables(arms, KEY, Sizes(MEMORY, queues=QUEUES, next_hops=40))
     where = {b.address: (tables.next_hops.pin(1, CLIENT_MAC[:5] + b.address[3:]), 1) for b in backends()}
     services = [
         service(scheduler=Scheduler.MAGLEV),
@@ -155,7 +163,6 @@ def make_tables() -> SharedTables:
     ]
     short = Timeouts(40, 40, 40, 40)
     tables.install(compile_policy(services, where, SEED, {each.name: short for each in services}))
-    return tables
 
 
 def make_frames(clients: int) -> bytes:
@@ -172,10 +179,21 @@ def make_frames(clients: int) -> bytes:
     return b"".join(bytes(frame).ljust(64, b"\0") for frame in frames)
 
 
-def run(module: Any, seconds: float, clients: int) -> Counter[str]:
-    """Let them all work. What the queues saw, and Python; raises `AssertionError` for what must not be."""
+def run(
+    module: Any,
+    seconds: float,
+    clients: int,
+    tables: SharedTables | None = None,
+    beside: Beside | None = None,
+) -> Counter[str]:
+    """Let them all work. What the queues saw, and Python; raises `AssertionError` for what must not be.
+
+    `tables`: empty ones, if it is not this process alone that has them; `beside`: who else is at work on
+    them, in a thread of its own.
+    """
     ffi, lib = module.ffi, module.lib
-    tables, frames, stop = make_tables(), make_frames(clients), ffi.new("int *")
+    tables, frames, stop = tables or fresh(), make_frames(clients), ffi.new("int *")
+    fill(tables)
     seen = [ffi.new("struct seen *") for _ in range(QUEUES)]
     views = [tables.view(queue) for queue in range(QUEUES)]
     # A prime step, so that all frames come; the same two of them, so that two queues meet.
@@ -183,6 +201,8 @@ def run(module: Any, seconds: float, clients: int) -> Counter[str]:
         threading.Thread(target=lib.churn, args=(view, frames, len(frames) // 64, step, stop, each))
         for view, step, each in zip(views, (7, 7, 1009), seen, strict=True)
     ]
+    if beside:
+        threads.append(threading.Thread(target=beside, args=(frames, lambda: bool(stop[0]))))
     for thread in threads:
         thread.start()
     total: Counter[str] = Counter()

@@ -23,6 +23,7 @@ from l4raw.engine.redirect import FORWARD as PROGRAM
 from l4raw.engine.redirect import Redirect, possible_cpus
 from l4raw.engine.shared import SharedTables
 from l4raw.wire.abi import CSUM_DETECT, FORWARD, REPLY
+from l4raw.xdp.program import wait_for_programs
 from tests.crafted import completed
 from tests.executors import Bursts, Executor, Helper, Outcome, OverShared, Reference
 from tests.tables import CLIENT_BUCKETS, SLOTS
@@ -68,9 +69,14 @@ def in_kernel(arms: tuple[Arm, ...], key: HashKey, memory: int, hops: int) -> Ke
         client_buckets=CLIENT_BUCKETS,
         cpus=possible_cpus(),
     )
+    return of_sizes(arms, key, sizes)
+
+
+def of_sizes(arms: tuple[Arm, ...], key: HashKey, sizes: Sizes) -> KernelTables:
+    """The same, with room for so much."""
     unused = _unused.setdefault(sizes, [])
     loaded = unused.pop() if unused else Loaded(sizes)
-    tables = KernelTables(arms, key, sizes, loaded.allocate)
+    tables = KernelTables(arms, key, sizes, loaded.allocate, wait_for_programs)
     tables.loaded = loaded
     tables.kernel_forwards(True)
     weakref.finalize(tables, unused.append, loaded)

@@ -94,7 +94,7 @@ MUTANTS = {
     "path of a known flow": Patch(KNOWN, "if (l4_is_too_long_for_path(context, backend))", "if (0)"),
     "path of a new flow": Patch(SCREEN, "l4_is_too_long_for_path(context, backend)))", "0))"),
     "lost turn": Patch(
-        ADMIT, "if (service->rule == L4_RULE_CURSOR)\n\t\tl4_exchange_if", "if (0)\n\t\tl4_exchange_if"
+        SCREEN, "if (service->rule == L4_RULE_CURSOR)\n\t\tl4_exchange_if", "if (0)\n\t\tl4_exchange_if"
     ),
     "SNAT address as a client": Patch(
         SCREEN, "source, 0, L4_IS_SNAT) >= 0 ||", "source, 0, L4_IS_VIP) >= 0 ||"

@@ -6,19 +6,25 @@ helper does with the rest.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from l4raw.core.flows import flow_key
 from l4raw.core.model import Flows, Limits, Mode, Scheduler, Service
+from l4raw.engine.layout import Sizes
+from l4raw.engine.redirect import possible_cpus
 from l4raw.engine.shared import SharedTables
 from l4raw.wire import tcp
 from l4raw.wire.abi import FLOW_UDP_NEW, FORWARD, STRIPES
+from tests import churn
 from tests.crafted import TCP, UDP, Tuple5, build
 from tests.executors import Reference
-from tests.kernel import PASS, ROOT, Kernel
+from tests.kernel import LOOPBACK, NOWHERE, PASS, ROOT, Kernel, made_by_kernel, of_sizes
+from tests.noise import KEY
 from tests.tables import CLIENT_MAC, OUR_MACS, VIP, backends, ip, make_tables, service
 
 pytestmark = [pytest.mark.native, pytest.mark.skipif(not ROOT, reason="loads a program: root")]
@@ -135,3 +141,23 @@ def test_owners_of_a_service_are_not_in_the_ring_of_the_next() -> None:
                 given = bytes(build(of, (OUR_MACS[0], CLIENT_MAC), flags))
                 expected, outcome = (each.run(given, 0, 0) for each in executors)
                 assert outcome.frame == expected.frame and outcome.verdict == expected.verdict
+
+
+@pytest.mark.parametrize("clients", [churn.CROWD, churn.FEW])
+def test_the_kernel_queues_and_python_are_at_work_at_once(clients: int, tmp_path: Path) -> None:
+    """What must hold meanwhile and afterwards: tests/churn.py. Queues and program see the same clients."""
+    sizes = Sizes(churn.MEMORY, queues=churn.QUEUES, next_hops=churn.HOPS, cpus=possible_cpus())
+    tables = of_sizes(churn.ARMS, KEY, sizes)
+    tables.interfaces_are((LOOPBACK, NOWHERE))
+
+    def steered(frames: bytes, is_over: Callable[[], bool]) -> None:
+        program, number = tables.loaded.redirect._program, 0
+        while not is_over():
+            syn = frames[number * 192 : number * 192 + 54]
+            program.run(syn)
+            program.run(syn[:47] + bytes([tcp.ACK]) + syn[48:])
+            number = (number + 7) % (len(frames) // 192)
+
+    seen = churn.run(churn.shim(tmp_path), 2.0, clients, tables, steered)
+    made = made_by_kernel(tables)
+    assert made > 100 and tables.by_kernel() - made > 100 and seen["sent"] > 10_000
