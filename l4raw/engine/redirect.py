@@ -11,15 +11,13 @@ from typing import Final, NamedTuple
 
 from l4raw.engine.layout import Sizes
 from l4raw.engine.memory import Memory, anonymous
-from l4raw.wire.abi import HALVES, PROBES, STRIPES
+from l4raw.wire.abi import HALVES, PROBES, SLOTS_EACH, STRIPES, WORDS_EACH
 from l4raw.xdp import XdpLink, XdpProgram, XskMap, XskSocket
 from l4raw.xdp.native import bpf_object
 
 QUEUES: Final = 64
 """As in the program: sockets of arm a begin at a * QUEUES."""
 _FLOW: Final = 64
-_SLOTS_EACH, _WORDS_EACH = 4, 2
-"""Slots of a ring, and words of 32 bits, in an element of a map."""
 _MAPS: Final = {"control": ".data.control"}
 """Table and map, where their names differ."""
 
@@ -61,12 +59,12 @@ class Redirect:
             "next_hops": sizes.next_hops + 1,
             "services": HALVES * sizes.services,
             "backends": HALVES * sizes.backends,
-            "rings": -(-HALVES * sizes.ring_slots // _SLOTS_EACH),
+            "rings": -(-HALVES * sizes.ring_slots // SLOTS_EACH),
             "ranges": HALVES * sizes.ranges,
             "queue": sizes.writers,
             "traffic": sizes.writers * sizes.backends,
-            "stripes": -(-STRIPES // _WORDS_EACH),
-            "cursors": -(-sizes.services // _WORDS_EACH),
+            "stripes": -(-STRIPES // WORDS_EACH),
+            "cursors": -(-sizes.services // WORDS_EACH),
             "usage": sizes.services,
         }
         self._tables = program.tables

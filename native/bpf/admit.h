@@ -76,14 +76,13 @@ static __always_inline bool has_room(void)
 /* l4_enter(), counted. False: it is not in the table. */
 static __always_inline bool enter_and_count(struct l4_context *context, uint32_t number)
 {
-	const struct l4_backend *backend = l4_backend_at(context->tables, context->half, number);
 	struct l4_usage *of_service = l4_usage_at(context->tables, context->service);
 	uint64_t *of_backend = flows_of(number);
 
-	if (!backend || !of_service || !of_backend)
+	if (!of_service || !of_backend)
 		return false;
 	l4_add(&of_service->flows, 1u);
-	if (enter(&context->headers.key, backend->service, number) < 0) {
+	if (enter(&context->headers.key, context->service, number) < 0) {
 		l4_add(&of_service->flows, -1u);
 		return false;
 	}

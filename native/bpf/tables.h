@@ -20,7 +20,6 @@
 	} name SEC(".maps")
 
 /* An element of a map is 8 bytes at least. */
-enum { L4_SLOTS_EACH = 4, L4_WORDS_EACH = 2 };
 struct l4_four_slots {
 	uint16_t slots[L4_SLOTS_EACH];
 };
@@ -123,7 +122,7 @@ L4_INLINE struct l4_usage *l4_usage_at(const struct l4_tables *tables, uint32_t 
 	return service < control.service_limit ? bpf_map_lookup_elem(&usage, &service) : NULL;
 }
 
-/* Counters are a CPU's: an XDP program is not interrupted by another run of itself. */
+/* Counters are a CPU's, but for flows (admit.h): an XDP program is not interrupted by another run of itself. */
 L4_INLINE struct l4_queue *l4_queue_of(const struct l4_tables *tables)
 {
 	uint32_t at = control.first_cpu + bpf_get_smp_processor_id();

@@ -61,6 +61,8 @@ enum l4_limit {
 	L4_PORT_TRIES = 16,        /* places in a walk through a pool; then it is a miss */
 	L4_CLIENT_PLACES = 7,      /* clients that a bucket of theirs has room for */
 	L4_MOST_PER_S = 4000000,   /* new flows: 1000 times as many fit in 32 bits */
+	L4_SLOTS_EACH = 4,         /* slots of a ring in an element of a BPF map, which has 8 bytes at least */
+	L4_WORDS_EACH = 2,         /* likewise words of 32 bits */
 	L4_STRIPES = 1024,         /* locks for the insertion of a flow, by the hash of its key */
 	L4_VERDICT_ROOM = 48,      /* counters of verdicts in struct l4_queue */
 	L4_MISS_ROOM = 16,         /* and of misses */

@@ -276,7 +276,7 @@ L4_INLINE struct l4_traffic *l4_traffic_at(const struct l4_tables *tables, uint3
 }
 
 /*
- * Counters have one writer, so an addition need not be atomic; but others
+ * What is counted so has one writer, so an addition need not be atomic; but others
  * read them meanwhile, so each half of it is.
  */
 L4_INLINE void l4_count_up(uint64_t *counter, uint64_t by)

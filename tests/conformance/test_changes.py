@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from l4raw.control.config import parse
+from l4raw.control.dataplane import _sizes
+from l4raw.core.hashing import hash_key
 from l4raw.core.model import Flows, Mode, Scheduler
 from l4raw.core.outage import without
-from l4raw.core.tables import Policy
+from l4raw.core.tables import Arm, Policy, compile_policy
+from l4raw.engine.shared import SharedTables
 from l4raw.wire import tcp
 from l4raw.wire.abi import DROP_NO_BACKEND, EVENT_STATELESS, FORWARD
 from tests.crafted import TCP, Tuple5, build
@@ -186,3 +190,17 @@ def test_a_broken_helper_is_noticed(name: str, tmp_path: Path) -> None:
     balancer = Balancer(Helper, Mode.DSR_L2, Scheduler.MAGLEV)
     balancer.executor = Helper(balancer.tables, module)
     assert story(balancer) != expected
+
+
+def test_there_is_room_for_the_rings_of_many_such_services() -> None:
+    """A configuration gets as many slots as it needs; the spare ones are for four more without owners."""
+    text = "".join(
+        f'[[service]]\nname = "s{port}"\nvip = "10.77.0.100:{port}/tcp"\nmode = "dsr-l2"\n'
+        'flows = "track-changes"\nbackends = [{ name = "b1", address = "10.77.0.11" }]\n'
+        for port in range(80, 88)
+    )
+    config = parse('[lb]\ninterfaces = ["eth0"]\nflow_memory = "64KiB"\n' + text, Path("many.toml")).config
+    tables = SharedTables((Arm("eth0", OUR_MACS[0]),), hash_key(b""), _sizes(config, 0))
+    where = {ip("10.77.0.11"): (tables.next_hops.pin(0, CLIENT_MAC), 0)}
+    tables.install(compile_policy(list(config.services), where, SEED))
+    assert all(entry.owners for entry in tables.policy.services.values())

@@ -82,7 +82,7 @@ def test_auto_takes_it_and_it_forwards_where_it_can(network: Topology, state: st
     assert (balancer.counters["engine"]["kernel_forwarded"] > 0) == (state == "on")
 
 
-def test_new_connections_are_admitted_in_the_kernel_under_dsr(tmp_path: Path) -> None:
+def test_new_connections_are_admitted_in_the_kernel_under_dsr() -> None:
     with dsr(backends=2, log=Log(silent=True)) as network, ExitStack() as stack:
         gro(network, "on")
         for backend in network.backends:
