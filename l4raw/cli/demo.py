@@ -89,6 +89,10 @@ def _guide(network: Topology, enter: str, capture: bool) -> Iterator[str]:
         # It gives up root, and for that wants to change its groups.
         yield "tcpdump does not run in a user namespace: --trace 5 shows frames, or run the demo as root"
         return
+    yield "with --dataplane xdp, have the kernel forward: NAPI at the other ends of the balancer's wires:"
+    switch = next(host for host in network.hosts if host.name == "switch")
+    for interface in network.interfaces:
+        yield f"  {enter.format(pid=switch.pid)} ethtool -K balancer-{interface} gro on  # switch"
     yield "and watch it, in a third one:"
     for host in (network.client, network.balancer, network.backends[0]):
         for link in host.links:

@@ -67,7 +67,7 @@ class Asked:
 
 _NOT_ANY: Final = (
     "`tcpdump -i any` writes such files: name one interface,"
-    " `tcpdump --immediate-mode -Q in -i FIRST_INTERFACE -w FILE host VIP`"
+    " `tcpdump --immediate-mode -Q in -i FIRST_INTERFACE -w FILE dst host VIP`"
 )
 
 

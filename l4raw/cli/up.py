@@ -58,7 +58,9 @@ def _dataplane(context: click.Context, option: click.Parameter, value: str | Non
     " the VIPs. It does not look for the backends.",
 )
 @click.option(
-    "--demo", type=click.Choice(["dsr", "nat"]), help="Make a network of namespaces and balance in it."
+    "--demo",
+    type=click.Choice(["dsr", "nat"]),
+    help="Make a network of namespaces and balance in it, over raw sockets unless --dataplane is given.",
 )
 @click.option(
     "--instance",

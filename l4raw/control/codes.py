@@ -133,7 +133,7 @@ _RUNTIME = (
         "L4R-403",
         "the capture cannot be read",
         "it does not exist, may not be read by this user, or is no pcap or pcapng file of Ethernet frames.",
-        "check the path; `tcpdump --immediate-mode -Q in -i FIRST_INTERFACE -w FILE host VIP` writes one",
+        "check the path; `tcpdump --immediate-mode -Q in -i FIRST_INTERFACE -w FILE dst host VIP` writes one",
     ),
 )
 

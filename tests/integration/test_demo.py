@@ -41,14 +41,22 @@ def test_up_demo_says_who_is_where_after_ready_and_its_lines_work(tmp_path: Path
         demo.wait_for(lambda: demo.err.rstrip().endswith("# b1"), "the last line")
         said = demo.err
         commands = re.findall(r"^  ((?:sudo )?nsenter .*?)(?:  # (\w+))?$", said, re.MULTILINE)
-        assert [name for _, name in commands] == ["", "client", "balancer", "balancer", "b1"]
+        assert [name for _, name in commands] == [
+            "",
+            "switch",
+            "switch",
+            "client",
+            "balancer",
+            "balancer",
+            "b1",
+        ]
         assert said.index("ip link add") < said.index("plan for") < said.index("the hosts, each")
         assert re.search(
             r"^  balancer  PID \d+ +eth0  02:00:00:00:00:02  10\.77\.0\.2/24$", said, re.MULTILINE
         )
 
         watching = subprocess.Popen(
-            [*shlex.split(commands[1][0]), "-c1", "--immediate-mode"],
+            [*shlex.split(commands[3][0]), "-c1", "--immediate-mode"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert watching.stderr and "listening" in watching.stderr.readline() + watching.stderr.readline()
@@ -56,4 +64,6 @@ def test_up_demo_says_who_is_where_after_ready_and_its_lines_work(tmp_path: Path
         assert done.stdout in ("b1\n", "b2\n", "b3\n"), done
         out, _ = watching.communicate(timeout=20)
         assert "> 02:00:00:00:00:02" in out and "10.77.0.100.80: Flags [S]" in out
+        for command, _ in commands[1:3]:
+            subprocess.run(shlex.split(command), check=True)
         demo.stop()

@@ -27,7 +27,16 @@ def network(mode: str) -> Any:
     balancer = host("balancer", 10, ("eth0", "02:00:00:00:00:02", "10.77.0.2/24"))
     balancer.links += host("", 0, ("eth1", "02:00:00:00:00:03", "10.78.0.2/24")).links
     b1 = host("b1", 11, ("eth0", "02:00:00:00:00:11", "10.78.0.11/24"))
-    return SimpleNamespace(mode=mode, client=client, balancer=balancer, backends=[b1], vip="10.77.0.100")
+    hosts, interfaces = [host("switch", 8), client, balancer, b1], ["eth0", "eth1"]
+    return SimpleNamespace(
+        mode=mode,
+        client=client,
+        balancer=balancer,
+        backends=[b1],
+        vip="10.77.0.100",
+        hosts=hosts,
+        interfaces=interfaces,
+    )
 
 
 def test_the_table_and_the_lines_to_type() -> None:
@@ -39,6 +48,9 @@ def test_the_table_and_the_lines_to_type() -> None:
         "  b1        PID 11      eth0  02:00:00:00:00:11  10.78.0.11/24",
         "try it, in another terminal:",
         "  nsenter -t 9 -n curl http://10.77.0.100/",
+        "with --dataplane xdp, have the kernel forward: NAPI at the other ends of the balancer's wires:",
+        "  nsenter -t 8 -n ethtool -K balancer-eth0 gro on  # switch",
+        "  nsenter -t 8 -n ethtool -K balancer-eth1 gro on  # switch",
         "and watch it, in a third one:",
         "  nsenter -t 9 -n tcpdump -eni eth0 port 80  # client",
         "  nsenter -t 10 -n tcpdump -eni eth0 port 80  # balancer",

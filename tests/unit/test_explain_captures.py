@@ -115,7 +115,7 @@ def test_a_capture_of_the_second_interface(run: Run) -> None:
 
 
 def test_the_recipe_is_the_one_of_the_error() -> None:
-    recipe = "tcpdump --immediate-mode -Q in -i FIRST_INTERFACE -w FILE host VIP"
+    recipe = "tcpdump --immediate-mode -Q in -i FIRST_INTERFACE -w FILE dst host VIP"
     assert f"`{recipe}`" in REGISTRY["L4R-403"].fix
     text = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
     assert f"sudo {recipe}\n" in text
