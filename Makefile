@@ -53,7 +53,7 @@ fuzz: $(VENV)/.installed ## coverage-guided fuzzing of the C helper: FUZZ_SECOND
 	$(RUN) -m tests.fuzz.run $(FUZZ_SECONDS) $(FUZZ_SEED)
 
 bench: test-packages $(VENV)/.installed ## figures, with the machine and the versions (root)
-	@status=0; for part in run af_xdp helper flows; do $(RUN) -m tests.bench.$$part || status=$$?; done; exit $$status
+	@status=0; for part in run af_xdp helper flows kernel; do $(RUN) -m tests.bench.$$part || status=$$?; done; exit $$status
 
 # -Werror for BPF too: build_bpf.py has it. As root, .ci/packages has installed libxdp, libbpf and clang.
 # mypy knows a package by its folders: there, netns/ is where an installation has it.

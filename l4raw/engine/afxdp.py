@@ -74,9 +74,9 @@ class AfXdpEngine:
         self._sample = sample
         self._in_kernel, self._allowed = program is FORWARD, False
         sizes = replace(sizes, queues=self.queues, cpus=possible_cpus() if self._in_kernel else 0)
-        self._redirect = Redirect(sizes, program)
-        self._open.callback(self._redirect.close)
-        self.tables = SharedTables(self._arms, hash_key, sizes, self._redirect.allocate, wait_for_programs)
+        self.redirect = Redirect(sizes, program)
+        self._open.callback(self.redirect.close)
+        self.tables = SharedTables(self._arms, hash_key, sizes, self.redirect.allocate, wait_for_programs)
         self._most = [(mtu(arm.name) or CHUNK) + ethernet.LENGTH for arm in arms]
         """Bytes of a frame without a tag that each arm's interface takes."""
         self._workers: list[Worker] = []
@@ -117,13 +117,13 @@ class AfXdpEngine:
             for number in range(len(sockets)):
                 worker.burst(number)  # fills the fill ring: frames may come before the first poll()
             for number, opened in enumerate(sockets):
-                self._redirect.redirect_to(number, opened)
+                self.redirect.redirect_to(number, opened)
         self._senders += [self._open.enter_context(_sender(arm.name)) for arm in self._arms]
         self.zero_copy = self._sockets[0].zero_copy
         self._open.callback(self._stop)
         self.tables.interfaces_are([socket.if_nametoindex(arm.name) for arm in self._arms])
         for arm in self._arms:
-            self._redirect.attach(arm.name)
+            self.redirect.attach(arm.name)
 
     def _open_socket(self, umem: Umem, interface: str, queue: int) -> XskSocket:
         size = FRAMES // (2 * len(self._arms))
@@ -133,7 +133,7 @@ class AfXdpEngine:
 
     def _stop(self) -> None:
         try:
-            self._redirect.detach()
+            self.redirect.detach()
         finally:
             for worker in self._workers:
                 worker.stop()

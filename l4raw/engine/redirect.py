@@ -70,7 +70,8 @@ class Redirect:
         self._tables = program.tables
         self._program = XdpProgram(bpf_object(program.name), f"l4raw_{program.name}", entries)
         self._maps = self._program.maps
-        self._links: list[XdpLink] = []
+        self.links: list[XdpLink] = []
+        """One an interface, in the order of attach()."""
 
     def allocate(self, name: str, size: int) -> Memory:
         """Memory for a table; see l4raw/engine/memory.py."""
@@ -86,12 +87,12 @@ class Redirect:
 
     def attach(self, interface: str) -> None:
         """Attach in native mode, by a link that ends with this process. Raises `XdpError`."""
-        self._links.append(self._program.attach(interface, "native"))
+        self.links.append(self._program.attach(interface, "native"))
 
     def detach(self) -> None:
         """Take the program off all interfaces. May be called twice."""
-        while self._links:
-            self._links.pop().close()
+        while self.links:
+            self.links.pop().close()
 
     def close(self) -> None:
         """Detach and close. The tables stay, for whoever holds them."""

@@ -73,6 +73,7 @@ class Operation(StrEnum):
     OPEN = "opening a BPF object"
     LOAD = "loading a BPF program"
     ATTACH = "attaching an XDP program"
+    REPLACE = "replacing an XDP program"
     DISPATCH = "attaching an XDP program with libxdp's dispatcher"
     DETACH = "detaching an XDP program"
     UPDATE = "updating a BPF map"

@@ -41,6 +41,18 @@ class XdpLink:
         """The link's descriptor (BPF_LINK_CREATE); -1 when closed, and for libxdp's dispatcher."""
         return self._descriptor
 
+    def replace(self, program: XdpProgram) -> None:
+        """Run `program` instead, from one frame to the next (BPF_LINK_UPDATE); it is loaded for that.
+
+        Raises ValueError when closed, and for libxdp's dispatcher; `XdpError`, and then the old one stays.
+        """
+        if self._descriptor < 0:
+            raise ValueError(f"{self!r} has no link whose program could be replaced")
+        _, lib = require()
+        if error := lib.lx_link_update(self._descriptor, program.fileno()):
+            raise host.failure(-error, Operation.REPLACE, self.interface)
+        self.program = program
+
     def close(self) -> None:
         """Take the program off the interface. May be called twice."""
         if not self.closed:

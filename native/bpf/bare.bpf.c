@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /* The least that a forwarder in XDP can do: two MAC addresses, and out. What
- * forward.bpf.c is measured beside (tests/bench/kernel.py).
+ * forward.bpf.c is measured beside (l4raw/bench).
  *
  * Only the generator's frames, which have a length of their own; the rest passes.
  */
 #include "load.h"
 
-/* From tests/bench/kernel_bare.py, which packs the same fields. */
+/* From l4raw/bench/bare.py, which packs the same fields. */
 struct config {
 	__u8 destination[8]; /* the first six count; likewise: */
 	__u8 source[8];

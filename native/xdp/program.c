@@ -119,6 +119,11 @@ int lx_link_create(int program, int ifindex, int generic)
 	return link < 0 ? -errno : link;
 }
 
+int lx_link_update(int link, int program)
+{
+	return bpf_link_update(link, program, NULL) ? -errno : 0;
+}
+
 int lx_attached(int ifindex, struct lx_attached *attached)
 {
 	LIBBPF_OPTS(bpf_xdp_query_opts, query);

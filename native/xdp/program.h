@@ -70,6 +70,8 @@ int lx_map_is_xskmap(const struct bpf_map *map);
 
 /* A descriptor; when the last copy of it closes, the program is detached. */
 int lx_link_create(int program, int ifindex, int generic);
+/* Another program in the place of the link's; no frame passes without one. */
+int lx_link_update(int link, int program);
 int lx_attached(int ifindex, struct lx_attached *attached);
 
 /* EOPNOTSUPP: libxdp had to attach the program alone; it was detached again. */

@@ -13,12 +13,12 @@ from typing import Any, Final, NamedTuple
 
 from l4raw.netns import Topology
 
+from l4raw.bench.sink import Arrived, Sink
+from l4raw.bench.wires import wires
 from l4raw.core.model import Mode
 from tests.bench.pairs import IN_PROCESS, configuration
 from tests.bench.testbed import running
-from tests.bench.wires import wires
 from tests.bench.xdp_load import UNPACED, Load, offer
-from tests.bench.xdp_sink import Arrived, Sink
 
 ROUNDS: Final = 3
 HOLDS: Final = ("none", "asleep", "busy")

@@ -11,13 +11,13 @@ from typing import Any, Final, NamedTuple
 
 from l4raw.netns import Topology
 
+from l4raw.bench.frames import PORT
+from l4raw.bench.sink import Sink
+from l4raw.bench.wires import wires
 from l4raw.core.model import Mode
 from tests.bench import xdp_baseline
-from tests.bench.load_frame import PORT
 from tests.bench.testbed import HERE, running, up
-from tests.bench.wires import wires
 from tests.bench.xdp_load import UNPACED, Load, offer
-from tests.bench.xdp_sink import Sink
 
 PAIRS: Final = 10
 SECONDS: Final = 1.0

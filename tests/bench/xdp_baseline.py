@@ -12,10 +12,10 @@ from typing import Any, Final, NamedTuple
 
 from l4raw.netns import Topology
 
+from l4raw.bench.sink import Sink
+from l4raw.bench.wires import wires
 from tests.bench.testbed import HERE, running
-from tests.bench.wires import wires
 from tests.bench.xdp_load import UNPACED, Load, offer
-from tests.bench.xdp_sink import Sink
 
 TRIES: Final = 5
 """Runs of a load before it counts as not carried: other jobs on the CPU cost frames in some of them."""

@@ -216,7 +216,7 @@ def test_the_redirect_program_reads_as_far_as_the_parser(tmp_path: Path) -> None
         server.settimeout(1)
         _, port = Talk(network, client, server).asked(b"first")
         assert isinstance(balancer.engine, AfXdpEngine)
-        program = balancer.engine._redirect._program
+        program = balancer.engine.redirect._program
         macs = Ether(src=network.backends[0].mac, dst=network.balancer.mac, type=0x86DD)
         packets = Packets(network.client.address, network.backends[0].address, port)
         wanted = dict.fromkeys(ours(packets), REDIRECTED) | dict.fromkeys(not_ours(packets), PASS)

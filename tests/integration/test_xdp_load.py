@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -13,14 +14,15 @@ import pytest
 from l4raw.netns import Topology
 from scapy.layers.l2 import Ether
 
+from l4raw.bench.frames import NEW_PORTS
+from l4raw.bench.load import two_streams
+from l4raw.bench.sink import Sink
+from l4raw.bench.wires import wires
 from l4raw.wire.checksum import add, header_is_valid, pseudo_header
 from l4raw.xdp.host import attached
-from tests.bench.load_frame import NEW_PORTS
 from tests.bench.testbed import HERE, running
-from tests.bench.wires import wires
 from tests.bench.xdp_baseline import run
-from tests.bench.xdp_load import ROOT, offer
-from tests.bench.xdp_sink import Sink
+from tests.bench.xdp_load import offer
 from tests.integration.capture import capturing, checksums_are_right
 
 pytestmark = [pytest.mark.root, pytest.mark.xdp]
@@ -117,13 +119,15 @@ def test_the_bare_loop_writes_the_macs_it_was_given(network: Topology) -> None:
 
 def test_nothing_stays_attached(network: Topology) -> None:
     """Neither after an orderly end, nor when the generator or the loop is killed."""
-    argv = ["eth0", network.balancer.mac, network.vip, "10000", "30", "10", "0", "64", "1"]
+    argv = ["eth0", network.balancer.mac, network.vip, "9"]
     loop = [str(HERE / "xdp_bare.py"), *network.interfaces, network.client.mac, network.backends[0].mac]
     with Sink(network.backends[0]) as sink:
         bare = network.balancer.popen([sys.executable, *loop], stdout=subprocess.PIPE)
         assert bare.stdout is not None and bare.stdout.readline() == "ready\n"
-        generator = [sys.executable, "-m", "tests.bench.xdp_generator", *argv]
-        killed = network.client.popen(generator, cwd=ROOT)
+        generator = [sys.executable, "-m", "l4raw.bench.generator", *argv]
+        killed = network.client.popen(generator, stdin=subprocess.PIPE)
+        assert killed.stdin is not None
+        print(json.dumps(two_streams(10_000, 30, 10)), file=killed.stdin, flush=True)
         deadline = time.monotonic() + 10
         while not sink.read()[0].frames:
             assert time.monotonic() < deadline and killed.poll() is None

@@ -74,6 +74,31 @@ def test_the_program_is_on_as_long_as_its_link(right: Host) -> None:
         assert not xdp_on(right)
 
 
+def test_another_program_takes_its_place(right: Host) -> None:
+    with right.enter(), PassToSocket() as first, XdpProgram(bpf_object("sink")) as second:
+        with first.attach("eth0") as link:
+            before = xdp_on(right)
+            link.replace(second)
+            assert xdp_on(right) not in (0, before) and link.program is second
+            link.replace(first)
+            assert xdp_on(right) == before
+        assert not xdp_on(right)
+        with pytest.raises(ValueError, match="no link"):
+            link.replace(second)
+
+
+def test_a_program_that_cannot_take_its_place_leaves_it(right: Host) -> None:
+    """Of another type: it was loaded for a socket."""
+    with right.enter(), PassToSocket() as first, first.attach("eth0") as link:
+        before = xdp_on(right)
+        second = PassToSocket()
+        second.close()
+        with pytest.raises(ValueError, match="closed"):
+            link.replace(second)
+        os.close(os.dup(link.fileno()))
+        assert xdp_on(right) == before and link.program is first
+
+
 def test_maps_by_name(right: Host) -> None:
     with PassToSocket() as program:
         assert set(program.maps) == {"xsks", "wanted"}

@@ -1,4 +1,4 @@
-"""The test bed of the fast paths: client, balancer and backend, wired by veth pairs without a bridge.
+"""The networks of the benchmark: client, balancer and backend, wired by veth pairs without a bridge.
 
     client            balancer            b1
     10.77.0.1      10.77.0.2  10.78.0.2   10.78.0.11
@@ -13,16 +13,19 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from l4raw.core.model import Mode
 from l4raw.netns import Host, Log, Topology
 from l4raw.netns.host import Link
 from l4raw.netns.topology import BALANCER_MAC
 
-from l4raw.core.model import Mode
-
 CLIENT = Link("eth0", "02:00:00:00:00:01", ("10.77.0.1/24",))
 OUTER = Link("eth0", BALANCER_MAC[0], ("10.77.0.2/24",))
 INNER = Link("eth1", BALANCER_MAC[1], ("10.78.0.2/24",))
-BACKEND = Link("eth0", "02:00:00:00:00:11", ("10.78.0.11/24",))
+BACKENDS = tuple(f"10.78.0.{number}" for number in range(11, 15))
+"""The backend's addresses: under fullnat each has ports of its own."""
+BACKEND = Link("eth0", "02:00:00:00:00:11", tuple(f"{address}/24" for address in BACKENDS))
+SNATS = tuple(f"10.78.0.{number}" for number in range(201, 209))
+"""fullnat: nobody's. With four backends, ports for two million flows."""
 
 
 @contextmanager
@@ -63,7 +66,7 @@ def _wire(host: Host, link: Link, peer: Host, peer_link: Link) -> None:
 
 
 @contextmanager
-def one_wire() -> Iterator[Topology]:
+def one_wire(mode: Mode = Mode.DSR_L2) -> Iterator[Topology]:
     """Client and balancer alone: what the balancer sends goes back to the client, who is the backend too."""
     begin = time.monotonic()
     with ExitStack() as stack:
@@ -75,7 +78,7 @@ def one_wire() -> Iterator[Topology]:
         _wire(client, CLIENT, balancer, OUTER)
         yield Topology(
             name="one-wire",
-            mode=Mode.DSR_L2,
+            mode=mode,
             client=client,
             balancer=balancer,
             backends=[client],
