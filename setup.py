@@ -202,6 +202,8 @@ setup(
         "cffi",
     ],
     extras_require={
+        # l4raw bench --plot
+        "bench": ["matplotlib"],
         "dev": [
             "pytest>=8",
             "pytest-xdist",

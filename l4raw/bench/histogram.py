@@ -1,4 +1,4 @@
-"""The histograms of native/bpf/sink.bpf.c: four buckets an octave, so a value is known to 25 % or better."""
+"""The histograms of native/bpf/sink.bpf.c: sixteen buckets an octave, so a value is known to 6 %."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final
 
-BUCKETS: Final = 256
+BITS: Final = 4
+BUCKETS: Final = 64 << BITS
 
 
 class Histogram:
@@ -25,7 +26,8 @@ class Histogram:
 
 
 def upper_bound(index: int) -> int:
-    """Nanoseconds that the values of a bucket are below. Buckets 4 to 7 are never used."""
-    if index < 4:
+    """Nanoseconds that the values of a bucket are below."""
+    each = 1 << BITS
+    if index < each:  # the next three octaves' are never used: their values are in these
         return index + 1
-    return 5 + index % 4 << index // 4 - 2
+    return each + 1 + index % each << index // each - BITS

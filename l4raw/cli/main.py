@@ -26,6 +26,7 @@ COMMANDS = {
     "check": ("l4raw.cli.check", "Tell whether a configuration file is right."),
     "config": ("l4raw.cli.config", "Print a configuration file to start from."),
     "explain": ("l4raw.cli.explain", "Explain an error code, or what becomes of a frame."),
+    "bench": ("l4raw.cli.bench", "Measure how fast it is on this machine."),
     "version": ("l4raw.cli.version", "Print the versions of l4raw and of what it runs on."),
 }
 """Name: the module, and the line that `l4raw --help` prints without importing it."""

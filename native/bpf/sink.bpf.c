@@ -7,8 +7,8 @@
  */
 #include "load.h"
 
-/* Four buckets an octave: of the values from 2^n to 2^(n+1), those that begin with the same three bits. */
-enum { BUCKETS = 256, MOST_SHIFT = 63 };
+/* Sixteen buckets an octave: of the values from 2^n to 2^(n+1), those that begin with the same five bits. */
+enum { BITS = 4, EACH = 1 << BITS, BUCKETS = 64 * EACH, MOST_SHIFT = 63 };
 
 /* Of a server that answers a SYN: l4raw/bench/frames.py has the client's acknowledgment of it. */
 enum { SERVER_SEQUENCE = 0x10000000 };
@@ -40,9 +40,9 @@ static __always_inline __u32 bucket(__u64 value)
 			octave += shift;
 		}
 	}
-	if (octave < 2)
-		return (__u32)value & 3;
-	return (octave * 4 + (__u32)(value >> (octave - 2) & 3)) & (BUCKETS - 1);
+	if (octave < BITS)
+		return (__u32)value & (EACH - 1);
+	return (octave * EACH + (__u32)(value >> (octave - BITS) & (EACH - 1))) & (BUCKETS - 1);
 }
 
 static __always_inline void time(struct class *class, const void *frame)

@@ -32,7 +32,7 @@ from tests.bench.yardstick import Rounds
 
 LEAST_RATIO = 0.9
 MOST_GAP = 1.3
-"""The histogram's buckets are 14 to 25 % wide: one bucket up is no difference."""
+"""Buckets of the histogram are up to 6 % wide, and two runs of a noisy machine differ by more."""
 LEAST_KNOWN = 0.95
 INTERFERENCE = Mode.NAT
 """Gaps and floods: the mode that does more a frame."""

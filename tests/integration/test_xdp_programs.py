@@ -88,14 +88,12 @@ def test_another_program_takes_its_place(right: Host) -> None:
 
 
 def test_a_program_that_cannot_take_its_place_leaves_it(right: Host) -> None:
-    """Of another type: it was loaded for a socket."""
     with right.enter(), PassToSocket() as first, first.attach("eth0") as link:
         before = xdp_on(right)
         second = PassToSocket()
         second.close()
         with pytest.raises(ValueError, match="closed"):
             link.replace(second)
-        os.close(os.dup(link.fileno()))
         assert xdp_on(right) == before and link.program is first
 
 

@@ -32,7 +32,7 @@ OTHERS_CODE = {
     "core": set(),
     "engine": {"scapy"},  # to read a capture file
     "control": {"pydantic", "pydantic_core", "pyroute2"},
-    "bench": set(),
+    "bench": {"matplotlib"},
     "cli": {"click", "rich", "scapy"},
 }
 """Packages that are neither Python's nor ours, by the layer that may import them."""
@@ -46,7 +46,7 @@ LONGER: dict[str, str] = {
 }
 
 SLOW_TO_IMPORT = ("scapy", "pyroute2", "pydantic", "rich", "cffi", "click")
-NOT_FOR_HELP = ("scapy", "pyroute2", "pydantic")
+NOT_FOR_HELP = ("scapy", "pyroute2", "pydantic", "matplotlib")
 
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
 NETNS = sorted((ROOT / "netns").rglob("*.py"))
