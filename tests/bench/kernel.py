@@ -2,8 +2,8 @@
 
     python -m tests.bench.kernel [PART...]
 
-Lives here: order, words and bounds; the cases are in kernel_cases.py. Exit code 1 if a bound is missed. Root,
-two CPUs of a machine that does nothing else, and about six minutes.
+Lives here: order and words; the cases are in kernel_cases.py and kernel_others.py. Exit code 1 if a bound is
+missed. Root, two CPUs of a machine that does nothing else, and some five minutes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from pathlib import Path
 from l4raw.netns.process import temporary_folder
 
 from l4raw.bench.bed import BALANCER_CPU, GENERATOR_CPU
-from tests.bench.kernel_cases import GROUPS, Row
+from tests.bench import kernel_cases, kernel_others
+from tests.bench.kernel_cases import Row
 from tests.bench.run import machine
 
+GROUPS = kernel_cases.GROUPS | kernel_others.GROUPS
 NOTES = (
     f"Kernel path: everything is done on CPU {GENERATOR_CPU}, which is how veth works: the generator, the"
     " receiving softirq, the program under test, and the sink. So a ratio has the generator and the sink in"
@@ -28,6 +30,10 @@ NOTES = (
     " with quartiles; the rates are those of the pair with the median ratio.",
     "Of nftables: DNAT with connection tracking, in a network of its own, without XDP at the balancer; turns"
     " of 0.25 s with a flood each. Frames go one way; both have an entry for each direction of each flow.",
+    "Of the bare AF_XDP loop: the engine and the loop in networks of their own, turns of 0.25 s with a flood"
+    f" each; both forward on CPU {BALANCER_CPU}.",
+    "Added latency: see docs/performance.md. The point of DSR: all that the balancer's interfaces have"
+    " received and sent, headers included, for what arrived at the client.",
     "Flow tables: the smallest power of two that holds the flows; under NAT twice as large.",
 )
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from l4raw.netns import NO_CHECK, Host, Log, Topology, dsr, nat
 
+from l4raw.bench.load import alone_on
 from l4raw.core.model import Mode
 from tests.bench.generator import PORT
 
@@ -91,7 +92,7 @@ def running(network: Topology, argv: Sequence[str]) -> Iterator[dict[str, Any]]:
 
     Until then `pid` is its process.
     """
-    command = ["taskset", "-c", str(BALANCER_CPU), sys.executable, *argv]
+    command = [*alone_on(BALANCER_CPU), sys.executable, *argv]
     process = network.balancer.popen(command, stdout=subprocess.PIPE, cwd=HERE.parents[1])
     assert process.stdout is not None
     if "ready" not in process.stdout.readline():
