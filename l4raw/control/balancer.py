@@ -80,6 +80,7 @@ class Balancer:
         """How it works, such as "native, copy mode, 1 queue", or why it is not another one."""
         self.engine: Engine
         self.tables: Tables
+        self._made: dataplane.Dataplane
         self._accept_ssh_loss, self._sample = accept_ssh_loss, sample
         self.unresolved: list[str] = []
         """Backends whose MAC address is not known, as it was a second ago at most."""
@@ -137,14 +138,17 @@ class Balancer:
         """
         try:
             made = dataplane.make(self.config, self._interfaces, self._accept_ssh_loss, self._sample)
-            self.dataplane, self.engine, self.tables, note = made
-            self.dataplane_note = note
+            self._made, self.dataplane_note = made, made.note
+            self.dataplane, self.engine, self.tables = made.name, made.engine, made.tables
             self._open.callback(fragments.end, self.tables)
             if self.dataplane != dataplane.RAW:
                 self._open.callback(self._close_engine)
-                step(f"attach: XDP program on {', '.join(arm.name for arm in self.arms)} ({note})")
-            elif note:
-                step(f"dataplane: {self.dataplane}; {note}")
+                step(f"attach: XDP program on {', '.join(arm.name for arm in self.arms)} ({made.note})")
+            elif made.note:
+                step(f"dataplane: {self.dataplane}; {made.note}")
+            if made.egress:
+                self._open.callback(made.egress.close)
+                step(f"test: frames that XDP redirects to {made.egress}")
         except BaseException:
             self.close()
             raise
@@ -182,9 +186,7 @@ class Balancer:
 
         self._neighbours = neighbours
         self._checks = [watch.look, partial(self._take_mtus, watch), neighbours.check]
-        self._checks += dataplane.checks(
-            self.dataplane, self.engine, self._interfaces, self.kernel_path.append, self._open
-        )
+        self._checks += dataplane.checks(self._made, self.kernel_path.append, self._open)
         of_vips = self._responder(0, vips(self.config), VIP)
         of_snat = self._responder(-1, snat_addresses(self.config), SNAT)
         self._open.callback(self._guard.close)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
+from l4raw.control.egress import Egress
 from l4raw.control.errors import L4Error
 from l4raw.control.kernel_path import Forwards, KernelPath
 from l4raw.control.netlink import Interface, Netlink
@@ -49,6 +50,8 @@ class Dataplane(NamedTuple):
     tables: Tables
     note: str
     """What a person should know of the choice: copy or zero-copy, or why it is raw."""
+    egress: Egress | None = None
+    """XDP: its interfaces, tested; to be closed."""
 
 
 def make(
@@ -114,7 +117,9 @@ def _af_xdp(
         engine = AfXdpEngine(arms, key, sizes, sample, program).open()
     except OSError as error:
         raise _refusal(error) from error
-    return Dataplane(name, engine, engine.tables, _mode(engine))
+    # Some drivers send what is redirected once a program is attached.
+    egress = Egress(interfaces) if name == XDP else None
+    return Dataplane(name, engine, engine.tables, _mode(engine), egress)
 
 
 def _local_addresses() -> int:
@@ -177,17 +182,15 @@ def _refusal(error: OSError) -> L4Error:
 
 
 def checks(
-    name: str,
-    engine: Engine,
-    interfaces: Sequence[Interface],
-    tell: Callable[[Forwards], None],
-    until: ExitStack,
+    made: Dataplane, tell: Callable[[Forwards], None], until: ExitStack
 ) -> list[Callable[[], None]]:
     """What a running dataplane wants to be called each second; `until`: the end of it.
 
-    Raises what ends the balancer. `tell` is told in which state the kernel path is, now and when it changes.
+    Raises what ends the balancer. `tell` is told in which state the kernel path is, now and, by a thread,
+    when it changes.
     """
-    if name == RAW:
+    engine = made.engine
+    if made.name == RAW:
         return []
 
     def look_at_engine() -> None:
@@ -196,17 +199,12 @@ def checks(
         except OSError as error:
             raise failed(error) from error
 
-    if name != XDP:
+    if made.egress is None:
         return [look_at_engine]
-    path = KernelPath(interfaces, engine)  # type: ignore[arg-type]
+    path = KernelPath(made.egress, engine, tell)  # type: ignore[arg-type]
     until.callback(path.close)
-
-    def look_at_kernel_path() -> None:
-        if change := path.look():
-            tell(change)
-
-    look_at_kernel_path()
-    return [look_at_engine, look_at_kernel_path]
+    path.start()
+    return [look_at_engine, path.check]
 
 
 def failed(error: OSError) -> L4Error:

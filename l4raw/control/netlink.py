@@ -1,6 +1,6 @@
 """What the kernel knows: interfaces, addresses, routes, neighbours.
 
-It imports pyroute2, as only kernel_path.py does too, inside functions: the
+It imports pyroute2, as xdp_features.py and egress.py do, inside functions: the
 import takes about 140 ms, which `l4raw --help` must not pay. Everything is
 asked in the network namespace of the calling thread. Nothing here changes the
 host; the one message that is no question, NTF_USE, asks the kernel to resolve

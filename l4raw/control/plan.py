@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 from l4raw.control.advice import subnets_without
 from l4raw.control.checks import describe as describe_check
 from l4raw.control.checks import duration
-from l4raw.control.dataplane import AUTO, RAW
+from l4raw.control.dataplane import AUTO, RAW, XDP
+from l4raw.control.egress import FRAMES
 from l4raw.control.guard import table_name, why_needed
 from l4raw.control.instance import interface_file
 from l4raw.control.lock import INTERFACES
@@ -20,7 +21,7 @@ from l4raw.control.seed import FILE, is_kept
 from l4raw.control.settings import Config
 from l4raw.control.vips import snat_addresses
 from l4raw.core.model import Flows, Full, Mode, Service
-from l4raw.wire.ethernet import format_mac
+from l4raw.wire.ethernet import EXPERIMENTAL, format_mac
 
 _SHOWN: Final = 3
 """Networks of an access list that are named."""
@@ -57,6 +58,9 @@ def steps(
                 "takes what is for a VIP or SNAT address, or a NAT reply (that it can is not tried before)"
             )
             yield Step("attach", f"XDP program on {interface.name}: {takes}")
+        if wanted in (AUTO, XDP):
+            what = f"{FRAMES} frames out of {interface.name}, from and to {format_mac(interface.mac)}"
+            yield Step("test", f"{what}, EtherType 0x{EXPERIMENTAL:x}: does it send what XDP redirects to it")
         if wanted == AUTO:
             yield Step("or", f"where that cannot be, a packet socket on {interface.name}")
         if wanted == RAW:

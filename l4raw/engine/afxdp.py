@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -72,7 +73,7 @@ class AfXdpEngine:
         self.queues = common_queues([arm.name for arm in arms])
         self.zero_copy = False
         self._sample = sample
-        self._in_kernel, self._allowed = program is FORWARD, False
+        self._in_kernel, self._allowed, self._deciding = program is FORWARD, False, threading.Lock()
         sizes = replace(sizes, queues=self.queues, cpus=possible_cpus() if self._in_kernel else 0)
         self.redirect = Redirect(sizes, program)
         self._open.callback(self.redirect.close)
@@ -84,8 +85,7 @@ class AfXdpEngine:
         self._senders: list[socket.socket] = []
         """By arm: for what Python makes, which is rare and has no place in the UMEM."""
         self._umem: Umem | None = None
-        self._woken = -1
-        self._running = False
+        self._woken, self._running = -1, False
         self._seen = 0
         self._current: tuple[Worker, Missed] | None = None
         self._final: dict[str, Any] | None = None
@@ -198,15 +198,17 @@ class AfXdpEngine:
         return True
 
     def forward_in_kernel(self, allowed: bool) -> None:
-        """Whether the kernel path may send frames, if the program has one. At first it may not."""
-        self._allowed = allowed and self._in_kernel
-        self.tables.kernel_forwards(self._allowed and not self._sample)
+        """Whether the kernel path may send frames, if the program has one. At first not. From any thread."""
+        with self._deciding:
+            self._allowed = allowed and self._in_kernel
+            self.tables.kernel_forwards(self._allowed and not self._sample)
 
     def _sampled(self, left: int) -> None:
         """So many more are wanted; at 0 the queues decide what they can."""
-        self._sample = left
+        with self._deciding:
+            self._sample = left
+            self.tables.kernel_forwards(self._allowed and not left)
         if not left:
-            self.tables.kernel_forwards(self._allowed)
             for worker in self._workers:
                 worker.stop_sampling()
 

@@ -248,8 +248,12 @@ class SharedTables(Tables):
 
     def by_kernel(self) -> int:
         """Frames that the kernel path has sent; they are in the other counters too."""
+        return sum(self.verdicts_by_kernel())
+
+    def verdicts_by_kernel(self) -> list[int]:
+        """The same by verdict."""
         rows = self._queues()[self.layout.sizes.queues + 1 :]
-        return sum(int(sum(row.verdicts)) for row in rows)
+        return [sum(row.verdicts[i] for row in rows) for i in range(VERDICT_COUNT)]
 
     def misses(self) -> dict[str, int]:
         """Frames that the helper left to Python, by reason; each has a verdict of its own as well."""

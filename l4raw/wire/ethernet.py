@@ -29,6 +29,8 @@ ARP: Final = EtherType(0x0806)
 VLAN: Final = EtherType(0x8100)
 """No type: a tag, and the type after it."""
 IPV6: Final = EtherType(0x86DD)
+EXPERIMENTAL: Final = EtherType(0x88B5)
+"""IEEE Std 802, Local Experimental EtherType 1: of our test frames; no host has a use for it."""
 
 DST: Final = 0
 SRC: Final = 6

@@ -64,6 +64,8 @@ def test_it_begins_and_ends_with_gro_at_the_peers(network: Topology, tmp_path: P
     config = place.config(network.config_toml(dataplane="xdp", check=NO_CHECK, lb={"ring_seed": "a"}))
     up = Up(network.balancer, place, "-c", config).wait_ready()
     wait(lambda: up.err.count("warning: xdp: the kernel forwards nothing") == 1)
+    vanished = ", ".join(f"{name} dropped (test frames have vanished)" for name in network.interfaces)
+    assert f"  test: frames that XDP redirects to {vanished}\n" in up.err
     gro(network, "on")
     wait(lambda: up.err.count("xdp: the kernel forwards\n") == 1)
     ask(network)

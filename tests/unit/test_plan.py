@@ -58,3 +58,17 @@ def besides(mode: str, keys: str, folder: Path) -> list[str]:
 )
 def test_what_is_not_the_default_is_said(mode: str, keys: str, said: list[str], tmp_path: Path) -> None:
     assert besides(mode, keys, tmp_path) == said
+
+
+@pytest.mark.parametrize(("dataplane", "tests"), [("auto", 1), ("xdp", 1), ("af_xdp", 0), ("raw", 0)])
+def test_test_frames_are_planned_where_the_kernel_may_forward(
+    dataplane: str, tests: int, tmp_path: Path
+) -> None:
+    text = TEXT.format(mode="nat", keys="").replace("[[", f'dataplane = "{dataplane}"\n[[', 1)
+    config = parse(text, Path("l4raw.toml")).config
+    arm = Interface("eth0", 1, bytes.fromhex("020000000002"), True, 1500, ())
+    said = [what for kind, what in steps(config, [arm], "test", tmp_path, tmp_path) if kind == "test"]
+    assert said == tests * [
+        "4 frames out of eth0, from and to 02:00:00:00:00:02, EtherType 0x88b5:"
+        " does it send what XDP redirects to it"
+    ]
