@@ -12,6 +12,7 @@
  */
 #include "redirect.h"
 #include "admit.h"
+#include "plain.h"
 #include "../src/rewrite.h"
 #include "../src/traffic.h"
 
@@ -64,13 +65,26 @@ static __always_inline int to_owner(struct l4_context *context)
 	return owner && l4_reach(context, owner) == L4_FORWARD ? L4_FORWARD : L4_MISS;
 }
 
+/* A frame of the flow that was found. Its verdict if it is sent, or L4_MISS. */
+static __always_inline int of_flow(struct l4_context *context)
+{
+	struct l4_values entry;
+	int verdict;
+
+	if (!l4_recall(context, &entry) || is_beyond(context, &entry))
+		return L4_MISS;
+	verdict = l4_known(context, &entry);
+	if (verdict != L4_FORWARD && verdict != L4_REPLY)
+		return L4_MISS;
+	l4_note(context, &entry);
+	return verdict;
+}
+
 /* Steer a frame of a known flow. Its verdict if it is sent; L4_UNDECIDED if it may be a new flow's; or L4_MISS. */
 static __always_inline int steer(struct l4_context *context)
 {
 	struct l4_headers *headers = &context->headers;
-	struct l4_values entry;
 	uint32_t generation = 0;
-	int verdict;
 
 	if (read_headers(l4_program_of(context->tables), headers, context->arm) != L4_UNDECIDED || !headers->l4)
 		return L4_MISS;
@@ -79,13 +93,7 @@ static __always_inline int steer(struct l4_context *context)
 	if (context->flow == L4_NONE)
 		return to_owner(context);
 	context->entry = context->flow < 0 ? NULL : l4_flow_at(NULL, (uint32_t)context->flow);
-	if (!context->entry || !l4_recall(context, &entry) || is_beyond(context, &entry))
-		return L4_MISS;
-	verdict = l4_known(context, &entry);
-	if (verdict != L4_FORWARD && verdict != L4_REPLY)
-		return L4_MISS;
-	l4_note(context, &entry);
-	return verdict;
+	return context->entry ? of_flow(context) : L4_MISS;
 }
 
 static __always_inline struct l4_context context_of(struct xdp_md *xdp)
@@ -145,15 +153,19 @@ int l4raw_admit(struct xdp_md *xdp)
 	return context.verdict == L4_FORWARD ? send_apart(&context) : redirect_apart(xdp);
 }
 
+int l4raw_any(struct xdp_md *xdp);
+
+enum { ADMIT, ANY, PROGRAMS };
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, PROGRAMS);
 	__type(key, __u32);
 	__array(values, int(void *));
-} programs SEC(".maps") = { .values = { (void *)&l4raw_admit } };
+} programs SEC(".maps") = { .values = { [ADMIT] = (void *)&l4raw_admit, [ANY] = (void *)&l4raw_any } };
 
-/* An action of XDP, or -1: the frame is not steered here. */
-static __always_inline int forward(struct xdp_md *xdp)
+/* What steers a frame that is not plain, or whose flow is not found at once. An action of XDP; -1: it is not steered here. */
+static __always_inline int any(struct xdp_md *xdp)
 {
 	struct l4_context context = context_of(xdp);
 
@@ -161,14 +173,50 @@ static __always_inline int forward(struct xdp_md *xdp)
 	if (context.verdict == L4_FORWARD || context.verdict == L4_REPLY)
 		return send(&context);
 	if (context.verdict == L4_UNDECIDED)
-		bpf_tail_call(xdp, &programs, 0);
+		bpf_tail_call(xdp, &programs, ADMIT);
 	return -1;
+}
+
+/* The same of a plain frame. Each way has its own end: where ways meet, all that one of them knows has to be kept. */
+static __always_inline int plain(struct xdp_md *xdp)
+{
+	struct l4_context context = context_of(xdp);
+	uint32_t next = ANY;
+	int found;
+
+	if (!read_plain(context.data, context.end, context.arm, &context.headers)) {
+		bpf_tail_call(xdp, &programs, ANY);
+		return -1;
+	}
+	found = find_plain(&context);
+	if (found > 0) {
+		context.verdict = of_flow(&context);
+		return context.verdict == L4_MISS ? -1 : send(&context);
+	}
+	if (!found) {
+		context.verdict = to_owner(&context);
+		if (context.verdict == L4_FORWARD)
+			return send(&context);
+		if (context.verdict == L4_MISS)
+			return -1;
+		next = ADMIT;
+	}
+	bpf_tail_call(xdp, &programs, next);
+	return -1;
+}
+
+SEC("xdp")
+int l4raw_any(struct xdp_md *xdp)
+{
+	int action = any(xdp);
+
+	return action < 0 ? redirect(xdp) : action;
 }
 
 SEC("xdp")
 int l4raw_forward(struct xdp_md *xdp)
 {
-	int action = control.forwards ? forward(xdp) : -1;
+	int action = control.forwards ? plain(xdp) : -1;
 
 	return action < 0 ? redirect(xdp) : action;
 }

@@ -101,6 +101,13 @@ uint32_t l4_sum_of_frame(struct xdp_md *context, uint32_t offset, uint32_t size)
 #define l4_sum_far(tables, start, end, offset, size) \
 	((void)(start), (void)(end), l4_sum_of_frame(l4_program_of(tables), offset, size))
 
+/* A division is slow, and clang for BPF does not know how to do without. The sum is not 0, and of five words of 32 bits. */
+L4_INLINE bool l4_is_all_ones(uint64_t sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+	return (sum & 0xffff) + (sum >> 16) == 0xffff;
+}
+
 /* What it can be: no header of a frame that the helper takes begins later. A mask, as a bound is forgotten. */
 #define l4_offset(found) ((found) & 0x7ff)
 

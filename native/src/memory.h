@@ -68,6 +68,7 @@ L4_INLINE bool l4_exchange_both_if(uint64_t *to, uint64_t expected, uint64_t val
 }
 
 /* It will soon be written. */
+#define l4_is_all_ones(sum) ((sum) % 0xffff == 0)
 #define l4_prefetch(at) __builtin_prefetch(at, 1)
 
 /* Between two tries. */

@@ -83,17 +83,15 @@ struct l4_headers {
 	uint32_t length;           /* of the IP packet, its header included */
 };
 
-/* Sum of the pseudo-header of TCP (RFC 9293, section 3.1) and UDP (RFC 768; RFC 8200, section 8.1), folded. */
-L4_INLINE uint16_t l4_pseudo_header(const struct l4_headers *headers)
+/* Sum of the pseudo-header of TCP (RFC 9293, section 3.1) and UDP (RFC 768; RFC 8200, section 8.1), not folded. */
+L4_INLINE uint64_t l4_pseudo_header(const struct l4_headers *headers)
 {
 	uint64_t sum = l4_htons((uint16_t)headers->key.protocol) + l4_htons(headers->l4_length);
 
 	if (l4_unlikely(headers->v6))
-		sum += l4_sum64(headers->key.src[0]) + l4_sum64(headers->key.src[1]) + l4_sum64(headers->key.dst[0]) +
-		       l4_sum64(headers->key.dst[1]);
-	else
-		sum += (uint64_t)l4_second32(headers->key.src[1]) + l4_second32(headers->key.dst[1]);
-	return l4_fold(sum);
+		return sum + l4_sum64(headers->key.src[0]) + l4_sum64(headers->key.src[1]) +
+		       l4_sum64(headers->key.dst[0]) + l4_sum64(headers->key.dst[1]);
+	return sum + l4_second32(headers->key.src[1]) + l4_second32(headers->key.dst[1]);
 }
 
 /* Ports, flags and checksum of a segment of `room` bytes. Returns L4_UNDECIDED, or the verdict that is wrong with it. */
@@ -142,7 +140,7 @@ L4_INLINE bool l4_header_is_valid(const uint8_t *ip, const uint8_t *end, uint32_
 
 	if (l4_unlikely(length > fixed))
 		sum += l4_sum(ip + fixed, end, (length - fixed) & 63);
-	return sum % 0xffff == 0;
+	return l4_is_all_ones(sum);
 }
 
 /* ICMP, RFC 792, and ICMPv6, RFC 4443: a message that ends before its header does is none. */

@@ -53,7 +53,8 @@ L4_INLINE void l4_complete(struct l4_context *context)
 	struct l4_headers *headers = &context->headers;
 	if (headers->l4_check_be == 0 && headers->key.protocol == IPPROTO_UDP)
 		return;
-	if (headers->l4_check_be == l4_pseudo_header(headers))
+	/* A sum and the complement of what equals it are "all ones" together. */
+	if (l4_is_all_ones(l4_pseudo_header(headers) + (uint16_t)~headers->l4_check_be))
 		l4_finish(context);
 }
 

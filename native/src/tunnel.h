@@ -120,7 +120,7 @@ L4_INLINE uint64_t l4_sum_of_inside(const struct l4_context *context, uint32_t l
 
 	if (unsummed || headers->l4 + (uint32_t)headers->l4_length != headers->ip + length)
 		return l4_sum_far(context->tables, ip, context->end, headers->ip, length);
-	sum = (uint16_t)~l4_pseudo_header(headers);
+	sum = (uint16_t)~l4_fold(l4_pseudo_header(headers));
 	if (headers->v6)
 		sum += l4_sum_far(context->tables, ip, context->end, headers->ip, (uint32_t)headers->l4 - headers->ip);
 	return sum;
