@@ -35,6 +35,8 @@ START_MS = (1 << 32) - 20_000
 """The clock starts shortly before it wraps; later a leap takes it there again."""
 COMPARED_EVERY = 50
 """Rounds between two comparisons of all tables."""
+TURNS = 50
+"""Of each of the two tables in a run."""
 
 
 class Difference(AssertionError):
@@ -87,28 +89,33 @@ class Run:
         self._others: list[Executor] = [
             Helper(make_world(Helper.new, memory), module, margin),
             Bursts(make_world(Bursts.new, memory), module, margin),
-            OverShared(make_world(OverShared.new, memory)),
         ]
-        if ROOT and module is native:
-            self._others.append(Kernel(make_world(Kernel.new, memory)))
+        if module is native:  # in these another helper has no part
+            self._others.append(OverShared(make_world(OverShared.new, memory)))
+            if ROOT:
+                self._others.append(Kernel(make_world(Kernel.new, memory)))
         # Time passes slowly where the table is to be full.
         self._streams = 0.05 if memory == MEMORY else 0.048
         self._completed = self._answered = 0
+        self._verdicts: Counter[int] = Counter()
+        self._rounds = 0
         self._install(self._policies[0])
         for tables in self._all_tables():
             tables.now = START_MS
 
-    def run(self, frames: int) -> Tally:
-        """Steer `frames` frames or a few more on all of them. Raises `Difference`."""
-        verdicts: Counter[int] = Counter()
-        rounds = 0
-        while verdicts.total() < frames:
-            verdicts.update(self._burst(self._random.choice((1, 2, 5, 17, BURST))))
+    def until(self, frames: int) -> None:
+        """Steer on all of them until it was so many frames, or a few more. Raises `Difference`."""
+        while self._verdicts.total() < frames:
+            self._verdicts.update(self._burst(self._random.choice((1, 2, 5, 17, BURST))))
             self._event()
-            rounds += 1
-            if rounds % COMPARED_EVERY == 0:
+            self._rounds += 1
+            if self._rounds % COMPARED_EVERY == 0:
                 self._compare_tables()
+
+    def end(self) -> Tally:
+        """What it consisted of. Raises `Difference` if the tables are not the same."""
         self._compare_tables()
+        verdicts = self._verdicts
         # As the tables have them: a fragment that waits has its verdict later, from no frame of its own.
         named = Counter(dict(zip(VERDICT_NAMES, self._reference.tables.verdicts, strict=True)))
         sent, helper = verdicts[FORWARD] + verdicts[REPLY], self._others[0].tables
@@ -195,9 +202,15 @@ class Run:
 
 
 def run(seed: int, frames: int, module: Any = native, margin: bytes | None = None) -> Tally:
-    """A third of `frames` frames over a flow table that seldom evicts, the others over one that is full."""
-    rare = Run(seed, MEMORY, module, margin).run(frames // 3)
-    return rare.with_other(Run(seed, TIGHT, module, margin).run(frames - frames // 3))
+    """A third of `frames` frames over a flow table that seldom evicts, the others over one that is full.
+
+    By turns, so that what only a full table shows is found early too.
+    """
+    rare, full = (Run(seed, memory, module, margin) for memory in (MEMORY, TIGHT))
+    for turn in range(1, TURNS + 1):
+        rare.until(frames // 3 * turn // TURNS)
+        full.until((frames - frames // 3) * turn // TURNS)
+    return rare.end().with_other(full.end())
 
 
 def name_of(verdict: int) -> str:

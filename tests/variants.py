@@ -88,15 +88,28 @@ def build(folder: Path, patches: Iterable[Patch] = (), flags: Sequence[str] = ("
     """Compile a changed copy of native/ into `folder`. The path of the extension module."""
     changed(folder, (*patches, NOT_INLINED) if "-O0" in flags else patches)
     target = folder / "_native.so"
-    include = [f"-I{folder / place}" for place in INCLUDE_DIRS]
-    command = [*compiler(), "-shared", "-fPIC", "-w", *COMPILE_ARGS, *flags, *include, *sources(folder)]
-    _run([*command, str(_border()), "-o", str(target)])
+    options = (*compiler(), "-fPIC", "-w", *COMPILE_ARGS, *flags)
+    include = [f"-I{place}" for place in INCLUDE_DIRS]
+    # By their names in `folder`, so that a text that was not changed is the same text.
+    texts = [_run([*options, *include, "-E", source], folder) for source in HELPER.sources]
+    objects = [_object(options, text) for text in texts]
+    _run([*options, "-shared", *map(str, objects), str(_border()), "-o", str(target)])
     return target
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+@functools.cache
+def _object(options: tuple[str, ...], text: str) -> Path:
+    """This text compiled: once, as most changes leave most of the files as they were."""
+    handle, path = tempfile.mkstemp(".o", dir=_border().parent)
+    os.close(handle)
+    _run([*options, "-c", "-x", "cpp-output", "-", "-o", path], text=text)
+    return Path(path)
+
+
+def _run(command: list[str], folder: Path = ROOT, text: str = "") -> str:
+    done = subprocess.run(command, cwd=folder, input=text, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def load(path: Path, name: str = "_native") -> ModuleType:
