@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,14 +29,16 @@ from l4raw.core.states import expire
 from l4raw.core.steer import steer
 from l4raw.core.tables import Arm, compile_policy
 from l4raw.core.timeouts import Timeouts
+from l4raw.engine import native
 from l4raw.engine.layout import Sizes
 from l4raw.engine.shared import SharedTables
 from l4raw.wire import tcp
 from l4raw.wire.abi import FLOW_HALF_OPEN, FLOW_UDP_NEW, STRIPES
-from tests.crafted import TCP, Tuple5, build
+from tests.crafted import TCP, Tuple5
+from tests.crafted import build as make_frame
 from tests.noise import KEY
 from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, counted, ip, service
-from tests.variants import COMPILE_ARGS, INCLUDE_DIRS, Patch, changed, load, sources
+from tests.variants import COMPILE_ARGS, INCLUDE_DIRS, ROOT, build, load
 
 QUEUES = 3
 MEMORY = 1 << 17
@@ -57,6 +59,20 @@ SHIM = r"""
 #include "memory.h"
 #include "share.h"
 #include "helper.h"
+
+/* Those of the helper that is tested. */
+static __typeof__(l4_steer_burst) *steer_burst;
+static __typeof__(l4_count) *count_frame;
+static __typeof__(l4_online) *online;
+static __typeof__(l4_offline) *offline;
+
+static void use(void *burst, void *count, void *on, void *off)
+{
+	steer_burst = burst;
+	count_frame = count;
+	online = on;
+	offline = off;
+}
 
 /* As who has seen the flow half-open, at this place, a moment ago. */
 int evict(const struct l4_tables *tables, uint32_t index, uint32_t generation, uint32_t place)
@@ -101,7 +117,7 @@ static void churn(const struct l4_tables *tables, const uint8_t *frames, uint32_
 	struct l4_result results[L4_BURST];
 	uint32_t at = step, j;
 
-	l4_online(tables);
+	online(tables);
 	while (!__atomic_load_n(stop, __ATOMIC_RELAXED)) {
 		for (j = 0; j < L4_BURST; j++) {
 			at = (at + step) % count;
@@ -109,9 +125,9 @@ static void churn(const struct l4_tables *tables, const uint8_t *frames, uint32_
 			memcpy(buffers[j], from[j], 64);
 			burst[j] = (struct l4_frame){ .data = buffers[j], .size = SIZE, .arm = at % FRAMES == 2 };
 		}
-		l4_steer_burst(tables, burst, L4_BURST, results);
+		steer_burst(tables, burst, L4_BURST, results);
 		for (j = 0; j < L4_BURST; j++) {
-			l4_count(tables, &results[j], SIZE);
+			count_frame(tables, &results[j], SIZE);
 			if (results[j].verdict >= L4_SENT) {
 				seen->missed += results[j].verdict == L4_MISS;
 				seen->other += results[j].verdict != L4_MISS;
@@ -121,32 +137,35 @@ static void churn(const struct l4_tables *tables, const uint8_t *frames, uint32_
 			seen->wrong += !is_right(from[j], buffers[j], results[j].verdict);
 		}
 	}
-	l4_offline(tables);
+	offline(tables);
 }
 """
+USED = ("l4_steer_burst", "l4_count", "l4_online", "l4_offline")
+"""As use() takes them."""
 DECLARED = """
+    void use(void *, void *, void *, void *);
     int evict(const void *, uint32_t, uint32_t, uint32_t);
     struct seen { uint64_t sent, missed, other, wrong; };
     void churn(const void *, const uint8_t *, uint32_t, uint32_t, const int *, struct seen *);
 """
 
 
-def shim(folder: Path, flags: tuple[str, ...] = (), patches: Iterable[Patch] = ()) -> Any:
-    """The shim, with the helper compiled into it."""
-    changed(folder, patches)
-
+def shim(folder: Path, helper: Any = native, flags: tuple[str, ...] = ()) -> Any:
+    """The shim, whose queues are steered by this helper: the installed one, or another build of it."""
     ffi = FFI()
     ffi.cdef(DECLARED)
     ffi.set_source(
         "churn_shim",
         SHIM,
-        sources=sources(folder),
-        include_dirs=[str(folder / place) for place in INCLUDE_DIRS],
+        include_dirs=[str(ROOT / place) for place in INCLUDE_DIRS],
         extra_compile_args=[*COMPILE_ARGS, "-w", *flags],
         extra_link_args=list(flags),
     )
     ffi.compile(tmpdir=str(folder))
-    return load(next(folder.glob("churn_shim*.so")), "churn_shim")
+    module = load(next(folder.glob("churn_shim*.so")), "churn_shim")
+    functions = (helper.ffi.addressof(helper.lib, name) for name in USED)
+    module.lib.use(*(ffi.cast("void *", int(helper.ffi.cast("uintptr_t", each))) for each in functions))
+    return module
 
 
 def fresh() -> SharedTables:
@@ -173,9 +192,9 @@ def make_frames(clients: int) -> bytes:
         mac = bytes([2, 0, 0, 0, 7, number % 24])
         there, back = (OUR_MACS[0], mac), (OUR_MACS[1], CLIENT_MAC)
         backend = random.choice(backends()).address
-        frames.append(build(Tuple5(src, sport, VIP, 80, TCP), there, tcp.SYN))
-        frames.append(build(Tuple5(src, sport, VIP, 81, TCP), there, tcp.SYN))
-        frames.append(build(Tuple5(backend, PORT, src, sport, TCP), back, tcp.ACK))
+        frames.append(make_frame(Tuple5(src, sport, VIP, 80, TCP), there, tcp.SYN))
+        frames.append(make_frame(Tuple5(src, sport, VIP, 81, TCP), there, tcp.SYN))
+        frames.append(make_frame(Tuple5(backend, PORT, src, sport, TCP), back, tcp.ACK))
     return b"".join(bytes(frame).ljust(64, b"\0") for frame in frames)
 
 
@@ -287,7 +306,8 @@ def main() -> None:
     """Run, and print what was seen."""
     seconds, flags = float(sys.argv[1]), tuple(sys.argv[2:])
     with tempfile.TemporaryDirectory(prefix="l4raw-churn.") as folder:
-        module = shim(Path(folder), flags)
+        helper = load(build(Path(folder), (), ("-O2", *flags))) if flags else native
+        module = shim(Path(folder), helper, flags)
         for clients in (CROWD, FEW):
             print(clients, dict(run(module, seconds, clients)))
 

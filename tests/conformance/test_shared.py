@@ -61,7 +61,8 @@ from tests.tables import (
     service,
     shared,
 )
-from tests.variants import Patch
+from tests.variants import NOT_INLINED, Patch, load
+from tests.variants import build as compiled
 
 pytestmark = pytest.mark.native
 
@@ -359,7 +360,7 @@ WITHOUT = {
 
 @pytest.mark.parametrize("what", WITHOUT)
 def test_the_race_is_noticed_without(what: str, tmp_path: Path) -> None:
-    module = shim(tmp_path, (), WITHOUT[what])
+    module = shim(tmp_path, load(compiled(tmp_path, (NOT_INLINED, *WITHOUT[what]), ("-O2",))))
     with pytest.raises((AssertionError, RuntimeError)):
         for _ in range(20):
             for clients in (CROWD, FEW):
