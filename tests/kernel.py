@@ -83,12 +83,14 @@ def of_sizes(arms: tuple[Arm, ...], key: HashKey, sizes: Sizes) -> KernelTables:
     return tables
 
 
-def made_by_kernel(tables: Tables) -> int:
-    """Flows that programs have put into the table."""
+def made_by_kernel(tables: Tables, service: str = "") -> int:
+    """Flows that programs have put into the table, of all services or of one, by its name."""
     assert isinstance(tables, SharedTables)
     sizes, rows = tables.layout.sizes, tables.layout.at["traffic"]
     first = (sizes.queues + 1) * sizes.backends
-    return sum(rows[first + backend].flows for backend in range(sizes.backends))
+    wanted = [each.number for each in tables.policy.by_number if each and each.service.name == service]
+    members = {each.number for each in tables.policy.backends if each and each.service in wanted}
+    return sum(rows[first + i].flows for i in range(sizes.backends) if not service or i in members)
 
 
 class Kernel(Helper):

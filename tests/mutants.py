@@ -12,7 +12,7 @@ REUSE, KNOWN, TRAFFIC = "src/reuse.h", "src/known.h", "src/traffic.h"
 SCREEN = "src/screen.h"
 ACL, MSS, COUNTS = "src/acl.h", "src/mss.h", "src/counts.h"
 AFFINITY, FULL = "src/affinity.h", "src/full.h"
-FLOWS, INSERT, HOPS = "src/flows.h", "src/insert.h", "src/hops.h"
+FLOWS, INSERT, PAIR, HOPS = "src/flows.h", "src/insert.h", "src/pair.h", "src/hops.h"
 TOUCH, SHARE, TURNS, FREE = "src/touch.h", "src/share.h", "src/turns.h", "src/free.h"
 PACKET, CHECKSUM, HELPER, TUNNEL = "src/packet.h", "src/checksum.h", "src/helper.c", "src/tunnel.h"
 
@@ -74,14 +74,14 @@ MUTANTS = {
         KNOWN, "context->ports_be << 16 | context->ports_be >> 16", "context->ports_be"
     ),
     "backend's port": Patch(
-        ADMIT,
-        "uint16_t port_be = backend->port_be ? backend->port_be : l4_second16(headers->key.ports);",
-        "uint16_t port_be = l4_second16(headers->key.ports);",
+        PAIR,
+        "uint16_t port_be = backend->port_be ? backend->port_be : l4_second16(key->ports);",
+        "uint16_t port_be = l4_second16(key->ports);",
     ),
     "source of fullnat": Patch(
         ADMIT,
-        "*reply_key = l4_reply_key(context, backend, address, port_be);",
-        "*reply_key = l4_reply_key(context, backend, context->headers.key.src, port_be);",
+        "&context->headers.key, backend, address, port_be);",
+        "&context->headers.key, backend, context->headers.key.src, port_be);",
     ),
     "same port twice": Patch(ADMIT, "else if (index >= 0)\n\t\t\t\tindex = L4_REPLY_TAKEN;", ""),
     "step of the walk": Patch(
@@ -253,7 +253,7 @@ MUTANTS = {
     "MSS past the options": Patch(MSS, "|| at + option[1] > length)", "|| 0)"),
     "MSS of another length": Patch(MSS, "option[1] == L4_MSS_LENGTH ? at + 2 : 0", "at + 2"),
     "another free hop": Patch(
-        HOPS, "if (index && hop) {\n\t\tcontrol", "if (index && hop && 0) {\n\t\tcontrol"
+        HOPS, "if (index && hop) {\n\t\tl4_store(&control", "if (index && hop && 0) {\n\t\tl4_store(&control"
     ),
     "bytes of replies": Patch(
         TRAFFIC, "&traffic->bytes : &traffic->reply_bytes", "&traffic->bytes : &traffic->bytes"

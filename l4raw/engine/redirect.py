@@ -36,10 +36,10 @@ FORWARD: Final = Program(
     (
         *REDIRECT.tables,
         *("next_hops", "services", "backends", "rings", "ranges", "queue", "traffic"),
-        *("stripes", "cursors", "usage"),
+        *("stripes", "cursors", "usage", "heads"),
     ),
 )
-"""The kernel path: frames of known flows, and most of new ones under DSR, are sent by the program itself."""
+"""The kernel path: frames of known flows, and most of new ones under DSR and NAT, are sent by itself."""
 
 
 def possible_cpus() -> int:
@@ -57,6 +57,7 @@ class Redirect:
             "flows": -(-sizes.flow_memory // _FLOW),
             "places": HALVES * (sizes.places + PROBES - 1),
             "next_hops": sizes.next_hops + 1,
+            "heads": -(-sizes.next_hops // WORDS_EACH),
             "services": HALVES * sizes.services,
             "backends": HALVES * sizes.backends,
             "rings": -(-HALVES * sizes.ring_slots // SLOTS_EACH),

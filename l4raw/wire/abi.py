@@ -171,6 +171,7 @@ FULL: Final = -2
 BUSY: Final = -3
 TAKEN: Final = -4
 REPLY_TAKEN: Final = -5
+NO_HOP: Final = -6
 
 # enum l4_mode
 DSR_L2: Final = 0

@@ -56,6 +56,7 @@ static __always_inline int to_owner(struct l4_context *context)
 	if (!service)
 		return L4_MISS;
 	/* A SYN may be the first frame of a flow that is remembered. */
+	context->nat = l4_is_nat(service->mode);
 	if (!service->owners || (context->headers.flags & L4_TCP_SYN))
 		return is_for_tables(context, service) ? L4_UNDECIDED : L4_MISS;
 	context->service = (uint32_t)number;
@@ -140,29 +141,47 @@ static __attribute__((noinline)) int redirect_apart(struct xdp_md *xdp)
 	return redirect(xdp);
 }
 
-/* A frame that may begin a flow: a program of its own, as there is a stack of its own for it. */
-SEC("xdp")
-int l4raw_admit(struct xdp_md *xdp)
+static __always_inline int begin_flow(struct xdp_md *xdp, bool is_nat)
 {
 	struct l4_context context = context_of(xdp);
 
 	if (read_headers(xdp, &context.headers, context.arm) == L4_UNDECIDED && context.headers.l4)
-		context.verdict = admit(&context);
+		context.verdict = admit(&context, is_nat);
 	else
 		context.verdict = L4_MISS;
 	return context.verdict == L4_FORWARD ? send_apart(&context) : redirect_apart(xdp);
 }
 
+/* A frame that may begin a flow: a program of its own, as there is a stack of its own for it. */
+SEC("xdp")
+int l4raw_admit(struct xdp_md *xdp)
+{
+	return begin_flow(xdp, false);
+}
+
+/* The same under NAT. */
+SEC("xdp")
+int l4raw_admit_nat(struct xdp_md *xdp)
+{
+	return begin_flow(xdp, true);
+}
+
 int l4raw_any(struct xdp_md *xdp);
 
-enum { ADMIT, ANY, PROGRAMS };
+enum { ADMIT, ADMIT_NAT, ANY, PROGRAMS };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
 	__uint(max_entries, PROGRAMS);
 	__type(key, __u32);
 	__array(values, int(void *));
-} programs SEC(".maps") = { .values = { [ADMIT] = (void *)&l4raw_admit, [ANY] = (void *)&l4raw_any } };
+} programs SEC(".maps") = {
+	.values = {
+		[ADMIT] = (void *)&l4raw_admit,
+		[ADMIT_NAT] = (void *)&l4raw_admit_nat,
+		[ANY] = (void *)&l4raw_any,
+	},
+};
 
 /* What steers a frame that is not plain, or whose flow is not found at once. An action of XDP; -1: it is not steered here. */
 static __always_inline int any(struct xdp_md *xdp)
@@ -172,7 +191,9 @@ static __always_inline int any(struct xdp_md *xdp)
 	context.verdict = steer(&context);
 	if (context.verdict == L4_FORWARD || context.verdict == L4_REPLY)
 		return send(&context);
-	if (context.verdict == L4_UNDECIDED)
+	if (context.verdict == L4_UNDECIDED && context.nat)
+		bpf_tail_call(xdp, &programs, ADMIT_NAT);
+	else if (context.verdict == L4_UNDECIDED)
 		bpf_tail_call(xdp, &programs, ADMIT);
 	return -1;
 }
@@ -199,7 +220,7 @@ static __always_inline int plain(struct xdp_md *xdp)
 			return send(&context);
 		if (context.verdict == L4_MISS)
 			return -1;
-		next = ADMIT;
+		next = context.nat ? ADMIT_NAT : ADMIT;
 	}
 	bpf_tail_call(xdp, &programs, next);
 	return -1;

@@ -28,6 +28,7 @@ struct l4_two_words {
 };
 
 L4_SHARED(next_hops, struct l4_next_hop);
+L4_SHARED(heads, struct l4_two_words);
 L4_SHARED(services, struct l4_service);
 L4_SHARED(backends, struct l4_backend);
 L4_SHARED(queue, struct l4_queue);
@@ -40,7 +41,8 @@ L4_SHARED(usage, struct l4_usage);
 
 #define l4_add(to, value) __sync_fetch_and_add(to, value)
 #define l4_exchange_one(to) __sync_val_compare_and_swap(to, 0, 1)
-#define l4_prefetch(at) ((void)(at))
+/* What it would be is not even looked up. */
+#define l4_prefetch(at) ((void)sizeof(at))
 
 /* Places of half-open flows, and lines of them: they follow the tags, in the map of flows. */
 enum { L4_PLACES_IN_LINE = sizeof(struct l4_flow) / 4 };
@@ -63,6 +65,15 @@ L4_INLINE struct l4_next_hop *l4_next_hop_at(const struct l4_tables *tables, uin
 {
 	(void)tables;
 	return bpf_map_lookup_elem(&next_hops, &index);
+}
+
+L4_INLINE uint32_t *l4_head_at(const struct l4_tables *tables, uint32_t index)
+{
+	uint32_t two = index / L4_WORDS_EACH;
+	struct l4_two_words *found = index < control.head_limit ? bpf_map_lookup_elem(&heads, &two) : NULL;
+
+	(void)tables;
+	return found ? &found->words[index % L4_WORDS_EACH] : NULL;
 }
 
 L4_INLINE const struct l4_service *l4_service_at(const struct l4_tables *tables, uint32_t half, uint32_t number)

@@ -170,6 +170,7 @@ enum l4_none {
 	L4_BUSY = -3,              /* another thread holds the lock; nothing was changed */
 	L4_TAKEN = -4,             /* the key is in the table */
 	L4_REPLY_TAKEN = -5,       /* that of the other direction is */
+	L4_NO_HOP = -6,            /* no room for one more next hop of a client */
 };
 
 enum l4_mode { L4_DSR_L2, L4_NAT, L4_FULLNAT, L4_DSR_IPIP, L4_DSR_GUE };

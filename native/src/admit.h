@@ -3,9 +3,8 @@
  * A new flow gets its backend and its entry, or a verdict says why not: the
  * twin of l4raw/core/admit.py. Nothing is half done: whatever is refused, or
  * missed, leaves flows and next hops as they were; of a cursor, a turn is lost if
- * another thread took one too, and of a client's hop a reference, and of its flows
- * one, if the lock of that was held all the time. But a half-open flow that made
- * room for it is gone.
+ * another thread took one too, and of a client's flows one is, if the lock of that
+ * was held all the time. But a half-open flow that made room for it is gone.
  *
  * Include memory.h first, or BPF's equivalent.
  */
@@ -23,75 +22,21 @@ L4_INLINE int64_t l4_insert_one(struct l4_context *context, const struct l4_back
 {
 	struct l4_values values = l4_values_of(context->tables, &context->headers.key, backend->service, number);
 
-	return l4_enter(context->tables, context, &context->headers.key, &values);
+	return l4_enter(context->tables, context, &context->headers.key, &values, NULL, NULL, 0);
 }
 
-/* The key of a NAT flow's replies: from the backend, at the port it listens on, to the source that it saw. */
-L4_INLINE struct l4_key l4_reply_key(const struct l4_context *context, const struct l4_backend *backend,
-				     const uint64_t *source, uint16_t sport_be)
-{
-	const struct l4_headers *headers = &context->headers;
-	uint16_t port_be = backend->port_be ? backend->port_be : l4_second16(headers->key.ports);
-
-	const uint64_t from[2] = { l4_read64(backend->address), l4_read64(backend->address + 8) };
-
-	return l4_make_key(&l4_control_of(context->tables)->key, from, source, l4_ports(port_be, sport_be),
-			   headers->key.protocol);
-}
-
-/* Between l4_begin() and l4_end() of a NAT flow. `verdict` says what index < 0 means, if it is not L4_BUSY. */
-L4_INLINE int64_t l4_insert_reserved(struct l4_context *context, const struct l4_key *reply_key, struct l4_values *values,
-				     struct l4_values *reply, int *verdict)
-{
-	const struct l4_tables *tables = context->tables;
-	const uint8_t *mac = context->data + offsetof(struct ethhdr, h_source);
-	int64_t hop, index;
-	uint32_t tries;
-
-	if (!l4_has(context->data, context->end, sizeof(struct ethhdr)))
-		return L4_BUSY;
-	hop = l4_learn(tables, mac, context->arm, L4_HOPS_IN_LIST);
-	if (hop <= 0) {
-		*verdict = L4_DROP_NEXT_HOPS_FULL;
-		return hop ? hop : L4_FULL;
-	}
-	reply->next_hop = (uint16_t)hop;
-	index = l4_insert(tables, &context->headers.key, values, reply_key, reply);
-	if (index < 0) {
-		for (tries = 0; tries < L4_TRIES; tries++)
-			if (l4_release(tables, (uint32_t)hop, L4_HOPS_IN_LIST))
-				break;
-	}
-	return index;
-}
-
-/*
- * Remember a NAT flow: an entry for each direction; replies go where this
- * frame came from. As l4_insert_one(); or L4_REPLY_TAKEN.
- */
+/* Remember a NAT flow, whose replies go where this frame came from: l4_enter(). */
 L4_INLINE int64_t l4_insert_pair(struct l4_context *context, const struct l4_backend *backend, uint32_t number,
-				 const struct l4_key *reply_key, int *verdict)
+				 const struct l4_key *reply_key)
 {
 	const struct l4_tables *tables = context->tables;
-	struct l4_values values = l4_values_of(context->tables, &context->headers.key, backend->service, number);
+	struct l4_values values = l4_values_of(tables, &context->headers.key, backend->service, number);
 	struct l4_values reply = l4_values_of(tables, reply_key, backend->service, number);
-	int64_t index = l4_begin(tables, &context->headers.key, reply_key);
+	uint64_t origin = l4_origin_of(context);
 
-	if (index)
-		return index;
-	values.packets = 1;
-	/* Python makes ports at rest give way first. */
-	index = l4_waits_for_rest(tables, 2) ? L4_FULL : l4_reserve_for(context, 2);
-	if (!index) {
-		values.sequence = l4_take_place(tables);
-		index = values.sequence ? l4_insert_reserved(context, reply_key, &values, &reply, verdict) : L4_BUSY;
-		if (index < 0) {
-			l4_drop_place(tables, values.sequence);
-			l4_unreserve(tables, 2);
-		}
-	}
-	l4_end(tables, &context->headers.key, reply_key);
-	return index;
+	if (!origin)
+		return L4_BUSY;
+	return l4_enter(tables, context, &context->headers.key, &values, reply_key, &reply, origin);
 }
 
 /* The address and port of a pool that have this number: Pool.end() in l4raw/core/snat.py. */
@@ -121,8 +66,7 @@ L4_INLINE bool l4_source_at(const struct l4_context *context, const struct l4_se
  * L4_REPLY_TAKEN: it is none of the first L4_PORT_TRIES.
  */
 L4_INLINE int64_t l4_insert_from_pool(struct l4_context *context, const struct l4_service *service,
-				      const struct l4_backend *backend, uint32_t number, struct l4_key *reply_key,
-				      int *verdict)
+				      const struct l4_backend *backend, uint32_t number, struct l4_key *reply_key)
 {
 	uint64_t value = l4_spread(context->headers.key.hash), address[2];
 	uint32_t at = l4_scale(value >> 32, service->snat_modulus);
@@ -135,11 +79,11 @@ L4_INLINE int64_t l4_insert_from_pool(struct l4_context *context, const struct l
 		if (at < service->snat_ports) {
 			if (!l4_source_at(context, service, at, address, &port_be))
 				return L4_BUSY;
-			*reply_key = l4_reply_key(context, backend, address, port_be);
+			*reply_key = l4_reply_key(context->tables, &context->headers.key, backend, address, port_be);
 			/* Without its stripe first, as most are taken when the pool fills. */
 			index = l4_find(context->tables, reply_key, &generation);
 			if (index == L4_NONE)
-				index = l4_insert_pair(context, backend, number, reply_key, verdict);
+				index = l4_insert_pair(context, backend, number, reply_key);
 			else if (index >= 0)
 				index = L4_REPLY_TAKEN;
 			if (index != L4_REPLY_TAKEN)
@@ -154,19 +98,20 @@ L4_INLINE int64_t l4_insert_from_pool(struct l4_context *context, const struct l
 
 /* Remember a new flow as the mode of its service has it. `reply_key` is set where replies pass here too. */
 L4_INLINE int64_t l4_remember(struct l4_context *context, const struct l4_service *service,
-			      const struct l4_backend *backend, uint32_t number, struct l4_key *reply_key,
-			      int *verdict)
+			      const struct l4_backend *backend, uint32_t number, struct l4_key *reply_key)
 {
+	const struct l4_key *key = &context->headers.key;
+
 	if (service->mode == L4_FULLNAT)
-		return l4_insert_from_pool(context, service, backend, number, reply_key, verdict);
+		return l4_insert_from_pool(context, service, backend, number, reply_key);
 	if (service->mode != L4_NAT)
 		return l4_insert_one(context, backend, number);
-	*reply_key = l4_reply_key(context, backend, context->headers.key.src, l4_first16(context->headers.key.ports));
-	return l4_insert_pair(context, backend, number, reply_key, verdict);
+	*reply_key = l4_reply_key(context->tables, key, backend, key->src, l4_first16(key->ports));
+	return l4_insert_pair(context, backend, number, reply_key);
 }
 
 /* The verdict for an entry that could not be made. */
-L4_INLINE int l4_refuse(struct l4_context *context, const struct l4_service *service, int64_t why, int when_full)
+L4_INLINE int l4_refuse(struct l4_context *context, const struct l4_service *service, int64_t why)
 {
 	if (why == L4_BUSY)
 		return l4_miss_as(context, L4_MISS_BUSY);
@@ -174,18 +119,11 @@ L4_INLINE int l4_refuse(struct l4_context *context, const struct l4_service *ser
 		return l4_miss_as(context, L4_MISS_CHANGED);
 	if (why == L4_REPLY_TAKEN)
 		return service->mode == L4_FULLNAT ? l4_miss_as(context, L4_MISS_PORTS) : L4_DROP_REPLY_KEY_TAKEN;
-	if (when_full == L4_DROP_FLOWS_FULL && l4_load(&l4_control_of(context->tables)->resting))
+	if (why == L4_NO_HOP)
+		return L4_DROP_NEXT_HOPS_FULL;
+	if (l4_load(&l4_control_of(context->tables)->resting))
 		return l4_miss_as(context, L4_MISS_REST);
-	return when_full;
-}
-
-/* What NAT makes of the frame of a new flow: the reply's key with source and destination exchanged. */
-L4_INLINE void l4_nat_to(struct l4_context *context, const struct l4_key *reply_key)
-{
-	context->nat = true;
-	l4_copy(context->dst, reply_key->src, sizeof(context->dst));
-	l4_copy(context->src, reply_key->dst, sizeof(context->src));
-	context->ports_be = reply_key->ports << 16 | reply_key->ports >> 16;
+	return L4_DROP_FLOWS_FULL;
 }
 
 /* The new flow did not come about. */
@@ -248,7 +186,7 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 	struct l4_key reply_key;
 	int64_t index;
 	bool remembers = true;
-	int when_full = L4_DROP_FLOWS_FULL, refused = L4_MISS;
+	int refused = L4_MISS;
 
 	if (!service || !cursor)
 		return l4_miss_as(context, L4_MISS_CHANGED);
@@ -278,9 +216,9 @@ L4_INLINE int l4_admit(struct l4_context *context, uint32_t service_number)
 		l4_leave_turn(service, &affinity, cursor, turn);
 		return l4_miss_as(context, L4_MISS_BUSY);
 	}
-	index = l4_remember(context, service, backend, number, &reply_key, &when_full);
+	index = l4_remember(context, service, backend, number, &reply_key);
 	if (index < 0) {
-		int verdict = l4_refuse(context, service, index, when_full);
+		int verdict = l4_refuse(context, service, index);
 
 		l4_uncount(context, service_number, verdict == L4_MISS ? L4_LEVEL_OF_FLOW : 0);
 		if (verdict == L4_MISS)

@@ -81,7 +81,7 @@ L4_INLINE int l4_insert_choice(const struct l4_tables *tables, const struct l4_k
 		if (why)
 			return why;
 		if (l4_reserve(tables, 1)) {
-			index = l4_insert(tables, key, values, NULL, NULL);
+			index = l4_insert(tables, key, values);
 			if (index < 0)
 				l4_unreserve(tables, 1);
 		}

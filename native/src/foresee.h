@@ -39,8 +39,8 @@ L4_INLINE struct l4_choice l4_foresee_reply(const struct l4_context *context, ui
 	struct l4_choice buckets = { 0, 0 };
 
 	if (backend) {
-		struct l4_key key = l4_reply_key(context, backend, context->headers.key.src,
-						 l4_first16(context->headers.key.ports));
+		const struct l4_key *of = &context->headers.key;
+		struct l4_key key = l4_reply_key(context->tables, of, backend, of->src, l4_first16(of->ports));
 
 		buckets = l4_buckets_of(context->tables, key.hash);
 	}

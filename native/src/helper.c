@@ -116,7 +116,7 @@ L4_INLINE bool prefetch_entry(struct abreast *one)
 		return false;
 	}
 	one->index = L4_NONE;
-	l4_prefetch_free(context->tables, one->bucket);
+	l4_prefetch(l4_next_free(context->tables, one->bucket));
 	return true;
 }
 
@@ -165,7 +165,7 @@ L4_APART void foresee(const struct abreast *all, uint32_t count)
 	}
 	for (i = 0; i < count; i++)
 		if (slots[i])
-			l4_prefetch_free(tables, replies[i]);
+			l4_prefetch(l4_next_free(tables, replies[i]));
 }
 
 static inline void steer_abreast(const struct l4_tables *tables, const struct l4_frame *frames, uint32_t count,

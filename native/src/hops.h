@@ -53,7 +53,7 @@ L4_INLINE uint32_t l4_take_hop(const struct l4_tables *tables)
 	struct l4_next_hop *hop = l4_next_hop_at(tables, index);
 
 	if (index && hop) {
-		control->hop_free = hop->next;
+		l4_store(&control->hop_free, hop->next);
 		l4_store(&control->hop_freed, control->hop_freed - 1);
 		return index;
 	}
@@ -63,51 +63,85 @@ L4_INLINE uint32_t l4_take_hop(const struct l4_tables *tables)
 	return control->hop_count;
 }
 
-/*
- * One reference more for the hop of a client behind `arm`, with `hop_lock`
- * held. Its index; 0: all are in use; or L4_BUSY for a list that is too long
- * for this, which a caller that may take its time (`most`) does not see.
- */
-L4_INLINE int64_t l4_learn_locked(const struct l4_tables *tables, const uint8_t *mac, uint32_t arm, uint32_t most)
+/* Whether an index is free. */
+L4_INLINE bool l4_has_hop(const struct l4_tables *tables)
 {
-	uint64_t word = l4_where_word(mac, arm, 1);
-	uint32_t *head = l4_list_of(tables, word);
-	uint32_t index = head ? *head : 0, i;
-	struct l4_next_hop *hop;
+	const struct l4_control *control = l4_control_of(tables);
+
+	return l4_load(&control->hop_free) || l4_load(&control->hop_count) < control->hop_limit;
+}
+
+/*
+ * The learned hop that is where `word` says, with `hop_lock` held. Its index; 0: there is none; or L4_BUSY for a list
+ * that is too long for this, which a caller that may take its time (`most`) does not see.
+ */
+L4_INLINE int64_t l4_hop_in(const struct l4_tables *tables, const uint32_t *head, uint64_t word, uint32_t most)
+{
+	uint32_t index = *head, i;
 
 	for (i = 0; i < most && index; i++) {
-		hop = l4_next_hop_at(tables, index);
+		struct l4_next_hop *hop = l4_next_hop_at(tables, index);
+
 		if (!hop)
 			return L4_BUSY;
-		if (l4_load(l4_where_of(hop)) == word) {
-			l4_store(&hop->references, hop->references + 1);
+		if (l4_load(l4_where_of(hop)) == word)
 			return index;
-		}
 		index = hop->next;
 	}
-	if (index || !head)
+	return index ? L4_BUSY : 0;
+}
+
+/* One reference more for the hop of a client, with `hop_lock` held. Its index; 0: all are in use; or L4_BUSY. */
+L4_INLINE int64_t l4_learn_locked(const struct l4_tables *tables, uint64_t word, uint32_t most)
+{
+	uint32_t *head = l4_list_of(tables, word), index;
+	int64_t found = head ? l4_hop_in(tables, head, word, most) : L4_BUSY;
+	struct l4_next_hop *hop;
+
+	if (!head || found < 0)
 		return L4_BUSY;
-	index = l4_take_hop(tables);
+	index = found ? (uint32_t)found : l4_take_hop(tables);
 	hop = l4_next_hop_at(tables, index);
 	if (!index || !hop)
 		return 0;
-	hop->next = *head;
-	*head = index;
+	if (found) {
+		l4_store(&hop->references, hop->references + 1);
+		return index;
+	}
+	l4_store(&hop->next, *head);
+	l4_store(head, index);
 	l4_store(&hop->references, 1u);
 	l4_store_release(l4_where_of(hop), word);
 	return index;
 }
 
-L4_INLINE int64_t l4_learn(const struct l4_tables *tables, const uint8_t *mac, uint32_t arm, uint32_t most)
+L4_INLINE int64_t l4_learn(const struct l4_tables *tables, uint64_t word, uint32_t most)
 {
 	struct l4_control *control = l4_control_of(tables);
 	int64_t index;
 
 	if (!l4_try_lock(&control->hop_lock))
 		return L4_BUSY;
-	index = l4_learn_locked(tables, mac, arm, most);
+	index = l4_learn_locked(tables, word, most);
 	l4_unlock(&control->hop_lock);
 	return index;
+}
+
+/* Whether l4_learn() would find no index, as far as can be told before. */
+L4_INLINE bool l4_lacks_hop(const struct l4_tables *tables, uint64_t word, uint32_t most)
+{
+	struct l4_control *control = l4_control_of(tables);
+	uint32_t *head;
+	int64_t found;
+
+	if (l4_has_hop(tables))
+		return false;
+	head = l4_list_of(tables, word);
+	if (!head || !l4_try_lock(&control->hop_lock))
+		return false;
+	found = l4_hop_in(tables, head, word, most);
+	l4_unlock(&control->hop_lock);
+	return !found;
 }
 
 /* Take a learned hop that nobody names any more out of its list, with `hop_lock` held. */

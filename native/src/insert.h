@@ -61,13 +61,12 @@ L4_INLINE int64_t l4_free_of(const struct l4_tables *tables, struct l4_choice bu
 	return l4_first_of(bucket, of_second ? (uint64_t)second << 32 : first);
 }
 
-/* That entry, on its way into the cache. */
-L4_INLINE void l4_prefetch_free(const struct l4_tables *tables, struct l4_choice bucket)
+/* That entry, or NULL. */
+L4_INLINE struct l4_flow *l4_next_free(const struct l4_tables *tables, struct l4_choice bucket)
 {
 	int64_t index = l4_free_of(tables, bucket);
 
-	if (index >= 0)
-		l4_prefetch(l4_flow_at(tables, (uint32_t)index));
+	return index < 0 ? NULL : l4_flow_at(tables, (uint32_t)index);
 }
 
 /* Take that entry, and tag it. Its index, L4_FULL or L4_BUSY. */
@@ -172,21 +171,12 @@ L4_INLINE int64_t l4_take_overflow(const struct l4_tables *tables, uint64_t hash
 	return index;
 }
 
-/* Take a free entry for a key and fill it; it stays locked. Its index, L4_FULL or L4_BUSY. */
-L4_INLINE int64_t l4_place(const struct l4_tables *tables, const struct l4_key *key, const struct l4_values *values)
+/* Take a free entry for a key with this hash; it stays locked. Its index, L4_FULL or L4_BUSY. */
+L4_INLINE int64_t l4_take_for(const struct l4_tables *tables, uint64_t hash)
 {
-	int64_t index = l4_take_free(tables, key->hash);
-	struct l4_flow *entry;
+	int64_t index = l4_take_free(tables, hash);
 
-	if (index == L4_FULL && L4_OVERFLOWS)
-		index = l4_take_overflow(tables, key->hash);
-	if (index < 0)
-		return index;
-	entry = l4_flow_at(tables, (uint32_t)index);
-	if (!entry)
-		return L4_FULL;
-	l4_fill(entry, key, values);
-	return index;
+	return index == L4_FULL && L4_OVERFLOWS ? l4_take_overflow(tables, hash) : index;
 }
 
 /* Count `entries` more as in use, if there is room. They are given back by l4_unreserve(). */
@@ -247,16 +237,22 @@ L4_INLINE void l4_uncount_overflow(const struct l4_tables *tables, uint32_t entr
 }
 
 /*
- * Free an entry that l4_place() filled and nobody has seen. One in the
- * overflow area was counted; should its lock be held, the count stays one too
- * high, so marks are kept that could go: it costs look-ups, and nothing else.
+ * Give back an entry that l4_take_for() took, as it was. One in the overflow
+ * area was counted; should its lock be held, the count stays one too high, so
+ * marks are kept that could go: it costs look-ups, and nothing else.
  */
-L4_INLINE void l4_take_back(const struct l4_tables *tables, uint32_t index, struct l4_flow *entry)
+L4_INLINE void l4_take_back(const struct l4_tables *tables, uint32_t index)
 {
 	struct l4_control *control = l4_control_of(tables);
+	struct l4_flow *entry = l4_flow_at(tables, index);
+	bool beyond = L4_OVERFLOWS && index >= control->buckets * L4_SLOTS;
+	uint8_t *tag = beyond ? NULL : l4_tag_at(tables, index);
 
-	l4_empty(tables, index, entry);
-	if (index >= control->buckets * L4_SLOTS && l4_try_lock(&control->overflow_lock)) {
+	if (tag)
+		l4_store(tag, (uint8_t)0);
+	if (entry)
+		l4_store_release(&entry->lock, l4_load(&entry->lock) & ~1u);
+	if (beyond && l4_try_lock(&control->overflow_lock)) {
 		l4_uncount_overflow(tables, 1);
 		l4_unlock(&control->overflow_lock);
 	}
@@ -301,7 +297,7 @@ L4_INLINE int l4_begin(const struct l4_tables *tables, const struct l4_key *key,
 	other = reply ? l4_find(tables, reply, &generation) : L4_NONE;
 	if (found == L4_NONE && other == L4_NONE) {
 		if (reply)
-			l4_prefetch_free(tables, l4_buckets_of(tables, reply->hash));
+			l4_prefetch(l4_next_free(tables, l4_buckets_of(tables, reply->hash)));
 		return 0;
 	}
 	l4_end(tables, key, reply);
@@ -319,38 +315,58 @@ L4_INLINE void l4_name_place(const struct l4_tables *tables, const struct l4_val
 		l4_store_release(place, index + 1);
 }
 
-/*
- * Fill and publish the entry of a flow and, for NAT, that of its other
- * direction, between l4_begin() and l4_end(), when there is room reserved.
- * Index of the first; or L4_FULL or L4_BUSY, and nothing is left of it.
- */
-L4_INLINE int64_t l4_insert(const struct l4_tables *tables, const struct l4_key *key, const struct l4_values *values,
-			    const struct l4_key *reply_key, struct l4_values *reply)
+/* What an entry says of a new flow with this key. */
+L4_INLINE struct l4_values l4_values_of(const struct l4_tables *tables, const struct l4_key *key, uint32_t service,
+					uint32_t backend)
 {
-	struct l4_flow *entry, *peer;
-	int64_t index, other;
+	return (struct l4_values){
+		.ports = key->ports,
+		.protocol = (uint8_t)key->protocol,
+		.state = key->protocol == IPPROTO_TCP ? L4_FLOW_HALF_OPEN : L4_FLOW_UDP_NEW,
+		.service = (uint16_t)service,
+		.backend = (uint16_t)backend,
+		.last_seen = l4_load(&l4_control_of(tables)->now),
+	};
+}
 
-	index = l4_place(tables, key, values);
-	if (index < 0)
-		return index;
-	entry = l4_flow_at(tables, (uint32_t)index);
-	if (!entry)
-		return L4_FULL;
-	if (!reply_key || !reply) {
-		l4_name_place(tables, values, (uint32_t)index);
-		l4_publish(entry);
-		return index;
-	}
-	reply->peer = (uint32_t)index + 1;
-	other = l4_place(tables, reply_key, reply);
-	peer = other < 0 ? NULL : l4_flow_at(tables, (uint32_t)other);
-	if (!peer) {
-		l4_take_back(tables, (uint32_t)index, entry);
-		return other < 0 ? other : L4_FULL;
-	}
-	l4_store(&entry->peer, (uint32_t)other + 1);
-	l4_name_place(tables, values, (uint32_t)index);
+/* Fill and publish both entries of a NAT flow, which are taken. `index`: the first one's. */
+L4_INLINE void l4_fill_both(const struct l4_tables *tables, uint32_t index, struct l4_flow *entry,
+			    const struct l4_key *key, const struct l4_values *values, struct l4_flow *peer,
+			    const struct l4_key *reply_key, const struct l4_values *reply)
+{
+	l4_fill(entry, key, values);
+	l4_fill(peer, reply_key, reply);
+	l4_name_place(tables, values, index);
 	l4_publish(peer);
+	l4_publish(entry);
+}
+
+/* The same: each names the other, and so says where it is. False: they are none of the table's. */
+L4_INLINE bool l4_put_both(const struct l4_tables *tables, const struct l4_key *key, const struct l4_values *values,
+			   const struct l4_key *reply_key, const struct l4_values *reply)
+{
+	uint32_t index = reply->peer - 1;
+	struct l4_flow *entry = l4_flow_at(tables, index), *peer = l4_flow_at(tables, values->peer - 1);
+
+	if (!entry || !peer)
+		return false;
+	l4_fill_both(tables, index, entry, key, values, peer, reply_key, reply);
+	return true;
+}
+
+/*
+ * Fill and publish the entry of a flow of one direction, between l4_begin() and l4_end(), when there is room
+ * reserved. Its index; or L4_FULL or L4_BUSY, and nothing is left of it.
+ */
+L4_INLINE int64_t l4_insert(const struct l4_tables *tables, const struct l4_key *key, const struct l4_values *values)
+{
+	int64_t index = l4_take_for(tables, key->hash);
+	struct l4_flow *entry = index < 0 ? NULL : l4_flow_at(tables, (uint32_t)index);
+
+	if (!entry)
+		return index < 0 ? index : L4_FULL;
+	l4_fill(entry, key, values);
+	l4_name_place(tables, values, (uint32_t)index);
 	l4_publish(entry);
 	return index;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A DSR flow gets its entry: the part of l4raw/core/admit.py that comes last,
- * where one direction passes here. The kernel does it too; it has its own
+ * A new flow gets its entry, or two of them under NAT: the part of
+ * l4raw/core/admit.py that comes last. The kernel does it too; it has its own
  * l4_reserve_for() and l4_take_place(), which end no other flow.
  *
  * Include memory.h and full.h first, or BPF's equivalents.
@@ -9,22 +9,8 @@
 #ifndef L4RAW_SRC_REMEMBER_H
 #define L4RAW_SRC_REMEMBER_H
 
-#include "context.h"
+#include "pair.h"
 #include "turns.h"
-
-/* What an entry says of a new flow with this key. */
-L4_INLINE struct l4_values l4_values_of(const struct l4_tables *tables, const struct l4_key *key, uint32_t service,
-					uint32_t backend)
-{
-	return (struct l4_values){
-		.ports = key->ports,
-		.protocol = (uint8_t)key->protocol,
-		.state = key->protocol == IPPROTO_TCP ? L4_FLOW_HALF_OPEN : L4_FLOW_UDP_NEW,
-		.service = (uint16_t)service,
-		.backend = (uint16_t)backend,
-		.last_seen = l4_load(&l4_control_of(tables)->now),
-	};
-}
 
 /* Whether there is no room for so many entries, and ports at rest have some. */
 L4_INLINE bool l4_waits_for_rest(const struct l4_tables *tables, uint32_t entries)
@@ -35,28 +21,35 @@ L4_INLINE bool l4_waits_for_rest(const struct l4_tables *tables, uint32_t entrie
 }
 
 /*
- * Give a flow of one direction its entry. `context`: of its frame, for who makes room. The entry's index, or L4_FULL
- * or L4_BUSY or L4_TAKEN.
+ * Give a flow its entry and, for NAT, that of its replies; see l4_insert_both(). `context`: of its frame, for who
+ * makes room. The entry's index, or L4_FULL, L4_BUSY, L4_TAKEN, L4_REPLY_TAKEN or L4_NO_HOP.
  */
 L4_INLINE int64_t l4_enter(const struct l4_tables *tables, const struct l4_context *context, const struct l4_key *key,
-			   struct l4_values *values)
+			   struct l4_values *values, const struct l4_key *reply_key, struct l4_values *reply,
+			   uint64_t origin)
 {
-	int64_t index = l4_begin(tables, key, NULL);
+	uint32_t entries = reply_key ? 2 : 1;
+	int64_t index = l4_begin(tables, key, reply_key);
 
 	if (index)
 		return index;
 	values->packets = 1;
 	/* Python makes ports at rest give way first. */
-	index = l4_waits_for_rest(tables, 1) ? L4_FULL : l4_reserve_for(context, 1);
+	index = l4_waits_for_rest(tables, entries) ? L4_FULL : l4_reserve_for(context, entries);
 	if (!index) {
 		values->sequence = l4_take_place(tables);
-		index = values->sequence ? l4_insert(tables, key, values, NULL, NULL) : L4_BUSY;
+		if (!values->sequence)
+			index = L4_BUSY;
+		else if (reply_key)
+			index = l4_insert_both(tables, key, values, reply_key, reply, origin);
+		else
+			index = l4_insert(tables, key, values);
 		if (index < 0) {
 			l4_drop_place(tables, values->sequence);
-			l4_unreserve(tables, 1);
+			l4_unreserve(tables, entries);
 		}
 	}
-	l4_end(tables, key, NULL);
+	l4_end(tables, key, reply_key);
 	return index;
 }
 

@@ -12,6 +12,7 @@
 #include "memory.h"
 #include "affinity.h"
 #include "counts.h"
+#include "pair.h"
 #include "share.h"
 #include "helper.h"
 
@@ -93,7 +94,8 @@ static int64_t put(const struct l4_tables *tables, const struct l4_key *key, con
 	else
 		index = l4_reserve(tables, entries) ? 0 : L4_FULL;
 	if (!index) {
-		index = l4_insert(tables, key, &values, reply_key, reply ? &other : NULL);
+		index = reply ? l4_insert_both(tables, key, &values, reply_key, &other, 0) :
+				l4_insert(tables, key, &values);
 		if (index < 0)
 			l4_unreserve(tables, entries);
 	}
@@ -201,7 +203,7 @@ int64_t l4_hop_learn(const struct l4_tables *tables, uint32_t arm, const uint8_t
 {
 	int64_t index;
 
-	PATIENTLY(index, L4_BUSY, l4_learn(tables, mac, arm, tables->control->hop_limit));
+	PATIENTLY(index, L4_BUSY, l4_learn(tables, l4_where_word(mac, arm, 1), tables->control->hop_limit));
 	return index;
 }
 
