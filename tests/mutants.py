@@ -9,6 +9,7 @@ from tests.variants import Patch
 
 STEER, ADMIT, REWRITE, CONTEXT = "src/steer.h", "src/admit.h", "src/rewrite.h", "src/context.h"
 REUSE, KNOWN, TRAFFIC = "src/reuse.h", "src/known.h", "src/traffic.h"
+LOOKUP = "src/lookup.h"
 SCREEN = "src/screen.h"
 ACL, MSS, COUNTS = "src/acl.h", "src/mss.h", "src/counts.h"
 AFFINITY, FULL = "src/affinity.h", "src/full.h"
@@ -67,6 +68,7 @@ MUTANTS = {
     ),
     "TTL of replies": Patch(KNOWN, "if (context->headers.ttl <= 1) /*", "if (context->headers.ttl < 1) /*"),
     "martian class E": Patch(SCREEN, "first >= 224", "first >= 240"),
+    "nothing is ours": Patch(LOOKUP, "& 63) & 1;", "& 63) & 0;"),
     "martian own address": Patch(SCREEN, "source, 0, L4_IS_OWN", "source, 0, L4_IS_VIP"),
     "SYN and FIN opens": Patch(KNOWN, "L4_TCP_ACK | L4_TCP_FIN | L4_TCP_RST", "L4_TCP_ACK | L4_TCP_RST"),
     "port 0 first": Patch(CONTEXT, "if (number >= 0)\n\t\treturn number;", ""),

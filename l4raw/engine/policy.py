@@ -8,12 +8,13 @@ Numbers of services and backends are the policy's own.
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from l4raw.core.acl import Ranges
 from l4raw.core.flows import flow_key
-from l4raw.core.hashing import HashKey, flow_hash, hash_key, mapped, scale
+from l4raw.core.hashing import HashKey, flow_hash, hash_key, mapped, scale, spread
 from l4raw.core.model import Full, Mode, Service
 from l4raw.core.tables import BackendEntry, Ends, Policy, ServiceEntry
 from l4raw.engine import native
@@ -232,6 +233,7 @@ def _write_addresses(layout: Layout, half: int, addresses: list[Address]) -> Non
     header = layout.at["policies"][half]
     header.places = sizes.places
     write_key(header.lookup_key, key)
+    header.ours = _ours(addresses, key)
     stride = sizes.places + PROBES - 1
     start = layout.at["places"] + half * stride
     size = native.ffi.sizeof("struct l4_place") * stride
@@ -241,6 +243,18 @@ def _write_addresses(layout: Layout, half: int, addresses: list[Address]) -> Non
         to.address = mapped(each.address)
         to.port_be = socket.htons(each.port)
         to.protocol, to.service, to.used = each.use, each.service, 1
+
+
+def _ours(addresses: list[Address], key: HashKey) -> list[int]:
+    """The 256 bits that l4_may_be_ours() in native/src/lookup.h asks."""
+    words = [0] * 4
+    for each in addresses:
+        if each.use in (IS_VIP, IS_SNAT, IS_OWN):
+            whole = mapped(each.address)
+            halves = (int.from_bytes(half, sys.byteorder) for half in (whole[:8], whole[8:]))
+            bit = spread((sum(halves) + key.k[0]) % (1 << 64)) >> 56
+            words[bit >> 6] |= 1 << (bit & 63)
+    return words
 
 
 def _placed(addresses: list[Address], key: HashKey, places: int) -> dict[int, Address] | None:

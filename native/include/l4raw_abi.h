@@ -33,7 +33,7 @@ typedef long long int64_t;
 #endif
 
 /* Raised whenever a struct, a limit or the verdict list changes. */
-enum { L4_ABI_VERSION = 23 };
+enum { L4_ABI_VERSION = 24 };
 
 enum l4_limit {
 	L4_BURST = 64,             /* frames taken from one arm before the next has its turn */
@@ -388,7 +388,9 @@ struct l4_policy {
 	uint32_t places;           /* a hash is scaled to this; L4_PROBES - 1 more follow */
 	uint32_t services;         /* numbers below it are used */
 	uint32_t backends;         /* likewise */
-	uint32_t reserved[13];
+	uint32_t reserved;
+	uint64_t ours[4];          /* a bit for each VIP, SNAT address and address of our own: see l4_may_be_ours() */
+	uint64_t reserved2[2];
 };
 L4_ASSERT(sizeof(struct l4_policy) == 256, "policy")
 

@@ -44,6 +44,8 @@ L4_INLINE bool l4_is_martian(const struct l4_context *context)
 	if ((mac[0] & 1) || (!l4_read32(mac) && !l4_read16(mac + 4)) ||
 	    l4_same_mac(mac, l4_own_mac(context->tables, context->arm)))
 		return true;
+	if (!l4_may_be_ours(context->tables, context->half, source))
+		return false;
 	return l4_address_is(context->tables, context->half, source, 0, L4_IS_VIP) >= 0 ||
 	       l4_address_is(context->tables, context->half, source, 0, L4_IS_SNAT) >= 0 ||
 	       l4_address_is(context->tables, context->half, source, 0, L4_IS_OWN) >= 0;
