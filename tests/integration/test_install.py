@@ -104,9 +104,25 @@ def versions(installed: Installed) -> dict[str, str]:
     return {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
 
 
+def tools(folder: Path, missing: str = "") -> str:
+    """A PATH that has everything of /usr/bin but this, and a compiler that does not optimise.
+
+    What is looked at is which parts are there. Optimised, which takes four times as long, `make build`
+    has compiled them.
+    """
+    path = folder / "bin"
+    path.mkdir()
+    for program in Path("/usr/bin").iterdir():
+        if program.name not in (missing, "cc"):
+            (path / program.name).symlink_to(program)
+    (path / "cc").write_text('#!/bin/sh\nexec /usr/bin/cc "$@" -O0\n')
+    (path / "cc").chmod(0o755)
+    return str(path)
+
+
 def test_without_libxdp_it_says_so(tmp_path: Path) -> None:
     """And the native part, which does not need it, is built; and so is the BPF program."""
-    installed = install(tmp_path, "env", "PKG_CONFIG_LIBDIR=/nonexistent", path=os.environ["PATH"])
+    installed = install(tmp_path, "env", "PKG_CONFIG_LIBDIR=/nonexistent", path=tools(tmp_path))
     assert "the AF_XDP part was NOT built: the headers of libxdp or libbpf are missing" in installed.said
     found = versions(installed)
     assert found["xdp"].startswith("not built: the headers of libxdp or libbpf are missing (Debian")
@@ -135,13 +151,7 @@ except XdpError as error:
 
 @pytest.mark.parametrize("missing", ["pkg-config", "clang", "llvm-strip"])
 def test_without_a_tool_it_says_so(tmp_path: Path, missing: str) -> None:
-    """On a PATH that has everything of /usr/bin but this."""
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for program in Path("/usr/bin").iterdir():
-        if program.name != missing:
-            (tools / program.name).symlink_to(program)
-    installed = install(tmp_path, path=str(tools))
+    installed = install(tmp_path, path=tools(tmp_path, missing))
     found = versions(installed)
     part, other = ("xdp", "bpf") if missing == "pkg-config" else ("bpf", "xdp")
     assert found[part].startswith(f"not built: {missing} was not found (Debian, Ubuntu: apt install ")
@@ -153,7 +163,7 @@ def test_without_a_tool_it_says_so(tmp_path: Path, missing: str) -> None:
 
 
 def test_with_everything_all_is_in_the_wheel(tmp_path: Path) -> None:
-    installed = install(tmp_path, path=os.environ["PATH"])
+    installed = install(tmp_path, path=tools(tmp_path))
     assert "NOT built" not in installed.said
     assert {versions(installed)[part].split(",")[0] for part in ("native", "xdp", "bpf")} == {"built"}
     assert installed.run("python", "-c", PROGRAM) == ""
