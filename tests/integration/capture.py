@@ -42,10 +42,13 @@ class Capture:
     mac: str
     """Of the host's interface."""
     frames: list[bytes] = field(default_factory=list)
+    _dissected: list[Ether] = field(default_factory=list)
 
     def packets(self) -> list[Ether]:
-        """All frames, dissected."""
-        return [Ether(frame) for frame in self.frames]
+        """All frames, dissected; the same each time, as that takes a while."""
+        if len(self._dissected) != len(self.frames):
+            self._dissected = [Ether(frame) for frame in self.frames]
+        return list(self._dissected)
 
     def between(self, source: str, destination: str) -> list[Ether]:
         """Frames from one address to another."""
@@ -150,8 +153,9 @@ def checksums_are_right(frame: Ether) -> bool:
     for layer in (IP, TCP, UDP):
         if layer in again:
             del again[layer].chksum
-    again = Ether(bytes(again))
+    made = bytes(again)
     # Zero has two forms (RFC 1071 section 1), and Linux writes this one also for TCP when it finishes a sum.
-    if TCP in again and (again[TCP].chksum, frame[TCP].chksum) == (0, 0xFFFF):
+    if TCP in frame and frame[TCP].chksum == 0xFFFF and Ether(made)[TCP].chksum == 0:
         again[TCP].chksum = 0xFFFF
-    return bytes(again) == bytes(frame)
+        made = bytes(again)
+    return made == bytes(frame)
