@@ -1,9 +1,10 @@
-"""A UDP datagram in fragments, in an order of our choice, and its answer: a script inside a host.
+"""UDP datagrams in fragments, in orders of our choice, and their answers: a script inside a host.
 
-    python -m tests.integration.pieces ROLE ORDER INTERFACE SRC_MAC DST_MAC SRC SPORT DST DPORT
+    python -m tests.integration.pieces ROLE ORDERS INTERFACE SRC_MAC DST_MAC SRC SPORT DST DPORT
 
 ROLE client: sends 30 kB from SRC to DST, and waits for as much. ROLE server: waits for it, then answers, from
-SRC to DST. What is received is received by the kernel's own UDP socket. ORDER: ordered, reversed, shuffled.
+SRC to DST. Once for each of ORDERS, with commas between: ordered, reversed, shuffled. What is received is
+received by the kernel's own UDP socket.
 """
 
 from __future__ import annotations
@@ -34,15 +35,18 @@ def pieces(ether: Packet, src: str, sport: int, dst: str, dport: int, body: byte
     return [bytes(ether / part) for part in parts]
 
 
+def in_order(frames: list[bytes], order: str) -> list[bytes]:
+    """The frames as they are to be sent."""
+    if order == "shuffled":
+        return random.Random(3).sample(frames, len(frames))
+    return frames[::-1] if order == "reversed" else frames
+
+
 def main() -> None:
     """See above; ends with 0 if what came is what should."""
-    role, order, interface, src_mac, dst_mac, src, sport, dst, dport = sys.argv[1:]
+    role, orders, interface, src_mac, dst_mac, src, sport, dst, dport = sys.argv[1:]
     body, wanted = (QUESTION, ANSWER) if role == "client" else (ANSWER, QUESTION)
     frames = pieces(Ether(src=src_mac, dst=dst_mac), src, int(sport), dst, int(dport), body)
-    if order == "reversed":
-        frames.reverse()
-    elif order == "shuffled":
-        random.Random(3).shuffle(frames)
     family = socket.AF_INET6 if ":" in src else socket.AF_INET
     with (
         socket.socket(family, socket.SOCK_DGRAM) as receiver,
@@ -53,12 +57,13 @@ def main() -> None:
         receiver.settimeout(DEADLINE)
         sender.bind((interface, 0))
         print("ready", flush=True)
-        if role == "server":
-            assert receiver.recv(1 << 16) == wanted
-        for frame in frames:
-            sender.send(frame)
-        if role == "client":
-            assert receiver.recv(1 << 16) == wanted
+        for order in orders.split(","):
+            if role == "server":
+                assert receiver.recv(1 << 16) == wanted
+            for frame in in_order(frames, order):
+                sender.send(frame)
+            if role == "client":
+                assert receiver.recv(1 << 16) == wanted
     print("done", flush=True)
 
 
