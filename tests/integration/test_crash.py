@@ -149,17 +149,18 @@ def test_50_rounds_leak_nothing(tmp_path: Path) -> None:
 
 
 def rounds(folder: Path, build: Build, forward: bool) -> None:
-    """Up, kill -9, and at once up again, stopped in peace."""
+    """Up, then again and again kill -9 and at once the next one; the last is stopped in peace."""
     folder.mkdir()
     place = Place(folder)
     with build(backends=1, ip_forward=forward, log=Log(silent=True)) as network:
         before = place.look(network.balancer)
+        running = up(network, place).wait_ready()
         for _ in range(ROUNDS):
-            victim = up(network, place).wait_ready()
+            victim = running
             victim.kill()
-            heir = up(network, place).wait_ready()
-            assert ended(f"eth0@{network.balancer.inode}", victim) in heir.err
-            heir.stop()
+            running = up(network, place).wait_ready()
+            assert ended(f"eth0@{network.balancer.inode}", victim) in running.err
+        running.stop()
         assert_as_before(before, lambda: place.look(network.balancer))
 
 
