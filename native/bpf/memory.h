@@ -35,9 +35,10 @@ enum { L4_OVERFLOWS = 0 };
 #define l4_load(from) (*(const volatile __typeof__(*(from)) *)(from))
 #define l4_load_acquire(from) l4_load(from)
 #define l4_store(to, value) (*(volatile __typeof__(*(to)) *)(to) = (value))
-#define l4_store_release(to, value) l4_store(to, value)
-#define l4_fence_acquire() __asm__ __volatile__("" ::: "memory")
-#define l4_fence_release() __asm__ __volatile__("" ::: "memory")
+/* x86 keeps the order of stores; the barrier is for the compiler, which keeps that of volatile ones alone. */
+#define l4_store_release(to, value) (l4_fence_release(), l4_store(to, value))
+#define l4_fence_acquire() ({ __asm__ __volatile__("" ::: "memory"); })
+#define l4_fence_release() ({ __asm__ __volatile__("" ::: "memory"); })
 #define l4_relax() ((void)0)
 
 /* A map of its own, reached without a look-up; the process has it mapped too. */

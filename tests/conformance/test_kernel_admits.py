@@ -225,6 +225,6 @@ def test_the_kernel_queues_and_python_are_at_work_at_once(clients: int, tmp_path
     assert seen["sent"] > 10_000
     made = made_by_kernel(tables)
     under_nat = made_by_kernel(tables, "nat")
-    # Few clients' flows are there as a rule: a queue was faster.
-    assert min(made - under_nat, under_nat) > 100 or clients == churn.FEW
-    assert tables.by_kernel() - made > 100
+    # That it took part: how often is a matter of load. Few clients' flows are there as a rule.
+    assert min(made - under_nat, under_nat) > 10 or clients == churn.FEW
+    assert tables.by_kernel() - made > 10
