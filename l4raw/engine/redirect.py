@@ -39,7 +39,7 @@ FORWARD: Final = Program(
         *("stripes", "cursors", "usage", "heads"),
     ),
 )
-"""The kernel path: frames of known flows, and most of new ones under DSR and NAT, are sent by itself."""
+"""The kernel path: it sends frames of known flows itself, and most of new ones under DSR and NAT."""
 
 
 def possible_cpus() -> int:

@@ -55,8 +55,8 @@ static __always_inline int to_owner(struct l4_context *context)
 
 	if (!service)
 		return L4_MISS;
-	/* A SYN may be the first frame of a flow that is remembered. */
 	context->nat = l4_is_nat(service->mode);
+	/* A SYN may be the first frame of a flow that is remembered. */
 	if (!service->owners || (context->headers.flags & L4_TCP_SYN))
 		return is_for_tables(context, service) ? L4_UNDECIDED : L4_MISS;
 	context->service = (uint32_t)number;
@@ -183,6 +183,13 @@ struct {
 	},
 };
 
+/* On to the program that begins flows. Comes back, with what says that the frame is not steered here, only if it cannot. */
+static __always_inline int begin_elsewhere(struct xdp_md *xdp, bool is_nat)
+{
+	bpf_tail_call(xdp, &programs, is_nat ? ADMIT_NAT : ADMIT);
+	return -1;
+}
+
 /* What steers a frame that is not plain, or whose flow is not found at once. An action of XDP; -1: it is not steered here. */
 static __always_inline int any(struct xdp_md *xdp)
 {
@@ -191,39 +198,26 @@ static __always_inline int any(struct xdp_md *xdp)
 	context.verdict = steer(&context);
 	if (context.verdict == L4_FORWARD || context.verdict == L4_REPLY)
 		return send(&context);
-	if (context.verdict == L4_UNDECIDED && context.nat)
-		bpf_tail_call(xdp, &programs, ADMIT_NAT);
-	else if (context.verdict == L4_UNDECIDED)
-		bpf_tail_call(xdp, &programs, ADMIT);
-	return -1;
+	return context.verdict == L4_UNDECIDED ? begin_elsewhere(xdp, context.nat) : -1;
 }
 
 /* The same of a plain frame. Each way has its own end: where ways meet, all that one of them knows has to be kept. */
 static __always_inline int plain(struct xdp_md *xdp)
 {
 	struct l4_context context = context_of(xdp);
-	uint32_t next = ANY;
-	int found;
 
-	if (!read_plain(context.data, context.end, context.arm, &context.headers)) {
+	if (!read_plain(context.data, context.end, context.arm, &context.headers) || !find_plain(&context)) {
 		bpf_tail_call(xdp, &programs, ANY);
 		return -1;
 	}
-	found = find_plain(&context);
-	if (found > 0) {
+	if (context.flow != L4_NONE) {
 		context.verdict = of_flow(&context);
 		return context.verdict == L4_MISS ? -1 : send(&context);
 	}
-	if (!found) {
-		context.verdict = to_owner(&context);
-		if (context.verdict == L4_FORWARD)
-			return send(&context);
-		if (context.verdict == L4_MISS)
-			return -1;
-		next = context.nat ? ADMIT_NAT : ADMIT;
-	}
-	bpf_tail_call(xdp, &programs, next);
-	return -1;
+	context.verdict = to_owner(&context);
+	if (context.verdict == L4_FORWARD)
+		return send(&context);
+	return context.verdict == L4_UNDECIDED ? begin_elsewhere(xdp, context.nat) : -1;
 }
 
 SEC("xdp")

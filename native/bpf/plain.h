@@ -56,23 +56,19 @@ static __always_inline bool read_plain(const uint8_t *data, const uint8_t *end, 
 	return true;
 }
 
-/* l4_find(): 1: the flow is in the context; 0: there is none; -1: it takes more to tell. */
-static __always_inline int find_plain(struct l4_context *context)
+/* l4_look(): the flow, or that there is none, in the context. False: it takes more to tell. */
+static __always_inline bool find_plain(struct l4_context *context)
 {
 	const struct l4_key *key = &context->headers.key;
 	struct l4_choice bucket = l4_buckets_of(NULL, key->hash);
 	uint64_t candidates = l4_candidates(NULL, bucket, key->hash);
 
 	if (!candidates)
-		return l4_is_marked(NULL, bucket.first) && l4_is_marked(NULL, bucket.second) ? -1 : 0;
+		return !l4_is_marked(NULL, bucket.first) || !l4_is_marked(NULL, bucket.second);
 	context->flow = l4_first_of(bucket, candidates);
 	context->entry = l4_flow_at(NULL, (uint32_t)context->flow);
-	if (!context->entry)
-		return -1;
-	context->generation = l4_load_acquire(&context->entry->lock);
-	if ((context->generation & 1) || !l4_same_key(context->entry, key))
-		return -1;
-	return l4_unchanged(context->entry, context->generation) ? 1 : -1;
+	return context->entry &&
+	       l4_is_at(context->entry, (uint32_t)context->flow, key, &context->generation) >= 0;
 }
 
 #endif

@@ -67,8 +67,10 @@ L4_INLINE bool l4_exchange_both_if(uint64_t *to, uint64_t expected, uint64_t val
 	return __atomic_compare_exchange_n(to, &expected, value, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
-/* It will soon be written. */
+/* Whether a one's complement sum that is not 0 is "all ones": zero modulo 2^16 - 1. */
 #define l4_is_all_ones(sum) ((sum) % 0xffff == 0)
+
+/* It will soon be written. */
 #define l4_prefetch(at) __builtin_prefetch(at, 1)
 
 /* Between two tries. */
