@@ -41,6 +41,7 @@ from tests.tables import CLIENT_MAC, OUR_MACS, SEED, VIP, backends, counted, ip,
 from tests.variants import COMPILE_ARGS, INCLUDE_DIRS, ROOT, build, load
 
 QUEUES = 3
+MOST_S = 60.0
 MEMORY = 1 << 17
 HOPS = 40
 ARMS = tuple(Arm(f"eth{i}", OUR_MACS[i]) for i in range(2))
@@ -204,11 +205,12 @@ def run(
     clients: int,
     tables: SharedTables | None = None,
     beside: Beside | None = None,
+    enough: Callable[[], bool] = lambda: True,
 ) -> Counter[str]:
     """Let them all work. What the queues saw, and Python; raises `AssertionError` for what must not be.
 
     `tables`: empty ones, if it is not this process alone that has them; `beside`: who else is at work on
-    them, in a thread of its own.
+    them, in a thread of its own. After `seconds` it goes on until it is `enough`, for MOST_S at most.
     """
     ffi, lib = module.ffi, module.lib
     tables, frames, stop = tables or fresh(), make_frames(clients), ffi.new("int *")
@@ -227,7 +229,7 @@ def run(
     total: Counter[str] = Counter()
     started = time.monotonic()
     try:
-        while (spent := time.monotonic() - started) < seconds:
+        while (spent := time.monotonic() - started) < seconds or (spent < MOST_S and not enough()):
             # Much faster than it is, as every flow is seen each few ms, or each few us.
             tables.now = int(spent * (100_000 if clients == CROWD else 20_000_000)) & 0xFFFF_FFFF
             total["expired"] += expire(tables, 400)

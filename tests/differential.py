@@ -123,9 +123,7 @@ class Run:
         seen = self._completed, self._answered
         kernels = [each for each in self._others if isinstance(each, Kernel)]
         by_kernel = sum(each.forwarded for each in kernels), sum(each.admitted for each in kernels)
-        return Tally(
-            named, sent, verdicts.total(), *seen, helper.misses(), helper.total_events(), *by_kernel
-        )
+        return Tally(named, sent, verdicts.total(), *seen, helper.misses(), helper.total_events(), *by_kernel)
 
     def _burst(self, size: int) -> list[int]:
         given: list[Given] = []

@@ -221,10 +221,13 @@ def test_the_kernel_queues_and_python_are_at_work_at_once(clients: int, tmp_path
                 program.run(syn[:47] + bytes([tcp.ACK]) + syn[48:])
             number = (number + 7) % (len(frames) // 192)
 
-    seen = churn.run(churn.shim(tmp_path), 2.0, clients, tables, steered)
+    def least() -> int:
+        """Of what the program does: frames of known flows, and flows begun of either kind."""
+        made, under_nat = made_by_kernel(tables), made_by_kernel(tables, "nat")
+        # Few clients' flows are there as a rule: a queue was faster.
+        begun = [made - under_nat, under_nat] if clients == churn.CROWD else []
+        return min([tables.by_kernel() - made, *begun])
+
+    seen = churn.run(churn.shim(tmp_path), 2.0, clients, tables, steered, lambda: least() > 100)
     assert seen["sent"] > 10_000
-    made = made_by_kernel(tables)
-    under_nat = made_by_kernel(tables, "nat")
-    # That it took part: how often is a matter of load. Few clients' flows are there as a rule.
-    assert min(made - under_nat, under_nat) > 10 or clients == churn.FEW
-    assert tables.by_kernel() - made > 10
+    assert least() > 100

@@ -45,7 +45,7 @@ class Capture:
     _dissected: list[Ether] = field(default_factory=list)
 
     def packets(self) -> list[Ether]:
-        """All frames, dissected; the same each time, as that takes a while."""
+        """All frames, dissected; the same objects each time, as that takes a while: not to be changed."""
         if len(self._dissected) != len(self.frames):
             self._dissected = [Ether(frame) for frame in self.frames]
         return list(self._dissected)

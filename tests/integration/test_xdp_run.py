@@ -58,7 +58,7 @@ def test_the_sink_looks_behind_the_headers_of_a_tunnel(sink: XdpProgram) -> None
 
 @pytest.mark.parametrize("delay", [9, 11, 13, 15])
 def test_the_sink_knows_a_time_to_a_sixteenth(sink: XdpProgram, delay: int) -> None:
-    """Seconds in the four buckets of one octave, 2^33 to 2^34 ns."""
+    """Seconds in one octave, 2^33 to 2^34 ns."""
     sink.maps[".data.config"].put(KEY, CONFIG.pack(0, True, False))
     sent_at = time.monotonic_ns() - delay * 10**9 & (1 << 48) - 1
     sink.run(FRAME.frame[:54] + sent_at.to_bytes(6, sys.byteorder))
