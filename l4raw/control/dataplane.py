@@ -117,8 +117,12 @@ def _af_xdp(
         engine = AfXdpEngine(arms, key, sizes, sample, program).open()
     except OSError as error:
         raise _refusal(error) from error
-    # Some drivers send what is redirected once a program is attached.
-    egress = Egress(interfaces) if name == XDP else None
+    try:
+        # Some drivers send what is redirected once a program is attached.
+        egress = Egress(interfaces) if name == XDP else None
+    except BaseException:
+        engine.close()
+        raise
     return Dataplane(name, engine, engine.tables, _mode(engine), egress)
 
 
@@ -181,9 +185,7 @@ def _refusal(error: OSError) -> L4Error:
     return L4Error(code, what=what, where=where, why=_WHY, fix=fix)
 
 
-def checks(
-    made: Dataplane, tell: Callable[[Forwards], None], until: ExitStack
-) -> list[Callable[[], None]]:
+def checks(made: Dataplane, tell: Callable[[Forwards], None], until: ExitStack) -> list[Callable[[], None]]:
     """What a running dataplane wants to be called each second; `until`: the end of it.
 
     Raises what ends the balancer. `tell` is told in which state the kernel path is, now and, by a thread,

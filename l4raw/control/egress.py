@@ -18,9 +18,9 @@ from l4raw.control.netlink import Interface
 FRAMES: Final = 4
 _COUNTED_S: Final = 0.05
 """So soon a driver has counted what it took; a veth at once."""
-_TAKEN: Final = re.compile(r"tx.*xdp_(xmit|tx)")
+_TAKEN: Final = "xdp_(xmit|tx)"
 """By ethtool, frames that came by a redirect: `xdp_xmit` of veth and mlx5, `xdp_tx` of virtio_net."""
-_REFUSED: Final = re.compile(r"tx.*xdp_(xmit_errors|tx_drops|full|err)")
+_REFUSED: Final = "xdp_(xmit_errors|tx_drops|full|err)"
 """Those for which there was no room, likewise: a load that is too high, and no fault of the interface."""
 
 
@@ -70,14 +70,23 @@ class DriverCounters:
             found = self._ethtool.get_statistics()
         except (EthtoolError, OSError):  # a driver without any
             found = []
-        taken = [value for name, value in found if _TAKEN.fullmatch(name)]
-        if taken:
-            return Counts(sum(taken), sum(value for name, value in found if _REFUSED.fullmatch(name)), True)
-        return Counts(_sent(self._name), 0, False)
+        taken = _named(found, _TAKEN)
+        if taken is None:
+            return Counts(_sent(self._name), 0, False)
+        return Counts(taken, _named(found, _REFUSED) or 0, True)
 
     def close(self) -> None:
         """Close the socket."""
         self._ethtool.close()
+
+
+def _named(statistics: Sequence[tuple[str, int]], what: str) -> int | None:
+    """The sum of what is counted under such names: as the driver has it of all queues, else of each."""
+    for pattern in (f"tx_{what}", f"tx.*_{what}"):
+        found = [value for name, value in statistics if re.fullmatch(pattern, name)]
+        if found:
+            return sum(found)
+    return None
 
 
 def _sent(name: str) -> int:

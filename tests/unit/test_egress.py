@@ -35,7 +35,17 @@ VETH = {
     "tx_queue_1_xdp_xmit_errors": 300,
 }
 VIRTIO = {"rx_queue_0_xdp_tx": 1, "tx_queue_0_xdp_tx": 7, "tx_queue_0_xdp_tx_drops": 5}
-MLX5 = {"rx_xdp_tx_xmit": 1, "tx_xdp_xmit": 9, "tx_xdp_full": 3, "tx_xdp_err": 1, "tx_xdp_cqes": 50}
+MLX5 = {
+    "rx_xdp_tx_xmit": 1,
+    "tx_xdp_xmit": 9,
+    "tx_xdp_full": 3,
+    "tx_xdp_err": 1,
+    "tx_xdp_cqes": 50,
+    "tx0_xdp_xmit": 4,
+    "tx1_xdp_xmit": 5,
+    "tx0_xdp_full": 3,
+    "tx1_xdp_err": 1,
+}
 OTHERS = {"tx_packets": 5, "rx_xdp_drop": 6}
 
 
