@@ -35,7 +35,6 @@ _PACKET: Final = LENGTH - ethernet.LENGTH
 _L4: Final = _PACKET - ipv4.LENGTH
 _TTL: Final = 64
 _WINDOW: Final = 65535
-_TCP: Final = struct.Struct("!HHIIBBHHH")
 _WORDS_LONG: Final = 5 << 4
 
 
@@ -67,23 +66,21 @@ def segment(ends: Ends, flags: int, kind: int = KNOWN) -> Template:
     """TCP: a SYN, or what the client sends after the server's SYN-ACK, which it acknowledges."""
     first = bool(flags & tcp.SYN)
     numbers = (SYN_SEQUENCE, 0) if first else (SYN_SEQUENCE + 1, SERVER_SEQUENCE + 1)
-    return _template(
-        ends, kind, ipv4.TCP, _TCP.pack(0, ends.port, *numbers, _WORDS_LONG, flags, _WINDOW, 0, 0)
-    )
+    header = tcp.WHOLE_HEADER.pack(0, ends.port, *numbers, _WORDS_LONG, flags, _WINDOW, 0, 0)
+    return _template(ends, kind, ipv4.TCP, header)
 
 
 def _template(ends: Ends, kind: int, protocol: ipv4.IpProto, header: bytes) -> Template:
     """Zeros after the header; time comes into the last six."""
-    mark = (MARK + kind).to_bytes(2, sys.byteorder)
-    ip = bytearray(
-        ipv4.HEADER.pack(ipv4.VERSION_4_NO_OPTIONS, _PACKET, 0, _TTL, protocol, 0, bytes(4), ends.dst)
+    mark = int.from_bytes((MARK + kind).to_bytes(2, sys.byteorder))
+    ip = ipv4.WHOLE_HEADER.pack(
+        ipv4.VERSION_4_NO_OPTIONS, 0, _PACKET, mark, 0, _TTL, protocol, 0, bytes(4), ends.dst
     )
-    ip[4:6] = mark
     l4 = header.ljust(_L4, b"\0")
     pseudo = pseudo_header(bytes(4), ends.dst, protocol, _L4)
     frame = ethernet.HEADER.pack(ends.dst_mac, ends.src_mac, ethernet.IPV4) + ip + l4
     return Template(frame, _words(ip), _words(l4 + pseudo.to_bytes(2, "big")))
 
 
-def _words(data: bytes | bytearray) -> int:
+def _words(data: bytes) -> int:
     return sum(struct.unpack(f"={len(data) // 2}H", data))

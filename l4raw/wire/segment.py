@@ -7,16 +7,12 @@ Lives here: the bytes. When one is sent is decided in control/vip_probe.py.
 
 from __future__ import annotations
 
-from struct import Struct
 from typing import Final, NamedTuple
 
-from l4raw.wire import ethernet, ipv4, tcp
+from l4raw.wire import ethernet, ipv4, ipv6, tcp
 from l4raw.wire.checksum import checksum, pseudo_header
 from l4raw.wire.headers import parse
 
-_IPV4: Final = Struct("!BBHHHBBH4s4s")
-_IPV6: Final = Struct("!IHBB16s16s")
-_TCP: Final = Struct("!HHIIBBHHH")
 _DONT_FRAGMENT: Final = 0x4000
 _VERSION_6: Final = 6 << 28
 _TTL: Final = 64
@@ -41,11 +37,11 @@ def build(segment: Segment, *, src: bytes, dst: bytes) -> bytes:
     """An Ethernet frame with it, every checksum complete; `src` and `dst` are MAC addresses."""
     length = tcp.LENGTH + len(segment.options)
     ports = segment.sport, segment.dport, segment.seq, segment.ack, length // 4 << 4, segment.flags
-    header = _TCP.pack(*ports, _WINDOW, 0, 0) + segment.options
+    header = tcp.WHOLE_HEADER.pack(*ports, _WINDOW, 0, 0) + segment.options
     total = checksum(header, pseudo_header(segment.src, segment.dst, ipv4.TCP, length))
-    header = _TCP.pack(*ports, _WINDOW, total, 0) + segment.options
+    header = tcp.WHOLE_HEADER.pack(*ports, _WINDOW, total, 0) + segment.options
     if len(segment.src) == 16:
-        ip = _IPV6.pack(_VERSION_6, length, ipv4.TCP, _TTL, segment.src, segment.dst)
+        ip = ipv6.WHOLE_HEADER.pack(_VERSION_6, length, ipv4.TCP, _TTL, segment.src, segment.dst)
         return ethernet.HEADER.pack(dst, src, ethernet.IPV6) + ip + header
     ip = _ipv4(segment, ipv4.LENGTH + length, 0)
     ip = _ipv4(segment, ipv4.LENGTH + length, checksum(ip))
@@ -55,7 +51,7 @@ def build(segment: Segment, *, src: bytes, dst: bytes) -> bytes:
 def _ipv4(segment: Segment, length: int, total: int) -> bytes:
     """The IPv4 header; RFC 6864, section 4.1: with DF set, the identification means nothing."""
     first, ends = ipv4.VERSION_4_NO_OPTIONS, (segment.src, segment.dst)
-    return _IPV4.pack(first, 0, length, 0, _DONT_FRAGMENT, _TTL, ipv4.TCP, total, *ends)
+    return ipv4.WHOLE_HEADER.pack(first, 0, length, 0, _DONT_FRAGMENT, _TTL, ipv4.TCP, total, *ends)
 
 
 def read(frame: bytes | bytearray | memoryview) -> Segment | None:
@@ -66,5 +62,5 @@ def read(frame: bytes | bytearray | memoryview) -> Segment | None:
     headers = parse(frame)
     if isinstance(headers, int) or not headers.l4 or headers.protocol != ipv4.TCP:
         return None
-    sport, dport, seq, ack, _, flags, *_ = _TCP.unpack_from(frame, headers.l4)
+    sport, dport, seq, ack, _, flags, *_ = tcp.WHOLE_HEADER.unpack_from(frame, headers.l4)
     return Segment(headers.src, headers.dst, sport, dport, seq, ack, flags)
