@@ -7,9 +7,10 @@ candidates take turns (turns.py), and what is made of the figures.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,21 +20,24 @@ from l4raw.bench.load import Load, alone_on, generator_of, run
 from l4raw.bench.sink import Sink
 from l4raw.bench.subject import Subject
 from l4raw.bench.wires import BACKENDS, SNATS, one_wire, wires
+from l4raw.control.dataplane import AF_XDP, RAW, XDP
 from l4raw.core.model import Mode
 from l4raw.core.room import buckets_in, capacity_of
 from l4raw.netns import Topology
-from l4raw.wire import ipv4
+from l4raw.wire import gue, ipv4
 
-GENERATOR_CPU, BALANCER_CPU = 0, 1
-XDP, AF_XDP, RAW = DATAPLANES = "xdp", "af_xdp", "raw"
+GENERATOR_CPU, BALANCER_CPU = (2 * sorted(os.sched_getaffinity(0)))[:2]
+"""The first two that this process may have; measure.py refuses to measure on one."""
 PROTOCOLS: Final = {"udp": ipv4.UDP, "tcp": ipv4.TCP}
-IN_FRONT: Final = {Mode.DSR_IPIP: 20, Mode.DSR_GUE: 32}
+IN_FRONT: Final = {Mode.DSR_IPIP: ipv4.LENGTH, Mode.DSR_GUE: ipv4.LENGTH + gue.LENGTH}
 """Bytes of a tunnel's headers."""
 ALL, CHANGES = "track", "track-changes"
 """Which flows have an entry: the key `flows` of a service."""
+MOST_FULLNAT: Final = len(SNATS) * len(BACKENDS) * (65_536 - 1024)
+"""Flows that have ports."""
 _MIB: Final = 1 << 20
 _FILL_RATE: Final = 400_000
-"""Frames/s of new flows under NAT, which are the helper's."""
+"""Frames/s of new flows, where a flood would be too fast: not the kernel path begins them all."""
 _FILL_FLOOD: Final = 800_000
 """Flows/s that a flood begins at least; on a slower machine it takes more rounds."""
 _ROUNDS: Final = 60
@@ -121,14 +125,17 @@ class Bed:
     network: Topology
     sink: Sink
     generator: Generator
-    sinks: list[Sink] = field(default_factory=list)
-    """All of them; one more at the client, for what comes back, where that is another end."""
     _next: int = 0
     """The flow that the next flood begins with: the one after the last one's last."""
 
-    def run(self, order: Order) -> Load:
-        """Offer a load."""
-        return run(self.network, self.sink, self.generator, order)
+    def run(self, order: Order, bare: bool = False) -> Load:
+        """Offer a load. `bare`: to the bare program, which puts nothing in front of a frame."""
+        return run(self.network, self.sink, self.generator, order, 0 if bare else self.shift)
+
+    @property
+    def shift(self) -> int:
+        """Bytes in front of a frame that the balancer has sent."""
+        return IN_FRONT.get(self.setting.mode, 0)
 
     def flood(self, seconds: float) -> Load:
         """As much as the generator can, of known flows; it goes on where the last flood ended."""
@@ -137,15 +144,9 @@ class Bed:
         self._next = (self._next + load.sent.known) % self.setting.flows
         return load
 
-    def go_round(self, seconds: float = 0.5) -> None:
-        """Floods, until each known flow has had a frame, and one more."""
-        sent = 0
-        while sent < 2 * self.setting.flows:
-            sent += self.flood(seconds).sent.known
-
-    def known(self, rate: float, seconds: float) -> Load:
-        """So many frames/s of known flows, with time stamps."""
-        return self.run(Order([Stream(KNOWN, rate, self.setting.flows)], seconds, False, self.protocol))
+    def known(self, rate: float, seconds: float, bare: bool = False) -> Load:
+        """So many frames/s of known flows, with time stamps. `bare`: see `run`."""
+        return self.run(Order([Stream(KNOWN, rate, self.setting.flows)], seconds, False, self.protocol), bare)
 
     def new(self, seconds: float, start: int = 0) -> Load:
         """As many new flows as the generator can, two frames each: of UDP datagrams, of TCP a SYN and an ACK.
@@ -165,7 +166,7 @@ class Bed:
 
         By the generator: each flow's first two frames, answered under NAT. Raises FillError.
         """
-        setting = self.setting
+        setting, before = self.setting, -1
         for _ in range(_ROUNDS):
             if setting.mode.is_nat:
                 self._offer_with_answers()
@@ -179,7 +180,10 @@ class Bed:
             words = subject.count()
             if words["flows"] >= setting.entries and self._all_are_known(subject):
                 return words
-        raise FillError(f"{words['flows']:,} of {setting.entries:,} entries after {_ROUNDS} rounds")
+            if words["flows"] == before < setting.entries:
+                break  # no more will come
+            before = words["flows"]
+        raise FillError(f"the flow table got {words['flows']:,} of {setting.entries:,} entries")
 
     def _paced(self, stream: Stream) -> None:
         rate = _FILL_RATE if self.setting.dataplane != RAW else _FILL_RATE // 20
@@ -211,13 +215,11 @@ def bed(setting: Setting, cpu: int = GENERATOR_CPU) -> Iterator[Bed]:
         build = one_wire if setting.arms == 1 else wires
         network = stack.enter_context(build(setting.mode))
         receive_what_is_redirected(network)
-        sink = stack.enter_context(Sink(network.backends[0], shift=IN_FRONT.get(setting.mode, 0)))
-        sinks = [sink]
-        if network.client is not network.backends[0]:
-            sinks.append(stack.enter_context(Sink(network.client)))
-            sinks[1].reset(timed=False)
+        sink = stack.enter_context(Sink(network.backends[0]))
+        if network.client is not network.backends[0]:  # what comes back ends somewhere too
+            stack.enter_context(Sink(network.client)).reset(timed=False)
         generator = stack.enter_context(generator_of(network, cpu))
-        yield Bed(setting, network, sink, generator, sinks)
+        yield Bed(setting, network, sink, generator)
 
 
 def receive_what_is_redirected(network: Topology) -> None:

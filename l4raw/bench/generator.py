@@ -38,6 +38,7 @@ from l4raw.bench.frames import (
     datagram,
     segment,
 )
+from l4raw.engine.readable import readable
 from l4raw.wire import ipv4, tcp
 from l4raw.wire.ethernet import parse_mac
 from l4raw.xdp import XdpProgram
@@ -192,6 +193,11 @@ class Generator:
         with suppress(BrokenPipeError):  # its last words say why
             print(json.dumps(order), file=self._process.stdin, flush=True)
 
+    @property
+    def done(self) -> bool:
+        """Whether what was begun has ended."""
+        return bool(readable(self._process.stdout.fileno(), timeout=0))
+
     def finish(self) -> Sent:
         """Wait until it is done."""
         if not (said := self._process.stdout.readline()):
@@ -211,10 +217,13 @@ class Generator:
 def main() -> None:
     """Parse the command line; take orders until there are no more."""
     interface, dst_mac, dst, port = sys.argv[1:]
-    with Sender(interface, parse_mac(dst_mac), IPv4Address(dst).packed, int(port)) as sender:
-        for line in sys.stdin:
-            streams, *more = json.loads(line)
-            print(json.dumps(sender.send(Order([Stream(*each) for each in streams], *more))), flush=True)
+    try:
+        with Sender(interface, parse_mac(dst_mac), IPv4Address(dst).packed, int(port)) as sender:
+            for line in sys.stdin:
+                streams, *more = json.loads(line)
+                print(json.dumps(sender.send(Order([Stream(*each) for each in streams], *more))), flush=True)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

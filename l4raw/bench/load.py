@@ -11,15 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from l4raw.bench.frames import KNOWN, NEW, PORT
-from l4raw.bench.generator import BURST, Generator, Order, Sent, Stream
+from l4raw.bench.frames import PORT
+from l4raw.bench.generator import Generator, Order, Sent
 from l4raw.bench.sink import QUIET_S, Arrived, Sink
 
 if TYPE_CHECKING:
     from l4raw.netns import Host, Topology
 
-UNPACED: Final = 20_000_000
-"""Frames/s: more than the generator can make with a time stamp in each."""
 FLOOD_QUIET_S: Final = 0.02
 
 
@@ -79,21 +77,16 @@ def alone_on(cpu: int) -> list[str]:
     return ["nice", "-n", "-20", "taskset", "-c", str(cpu)]
 
 
-def run(network: Topology, sink: Sink, generator: Generator, order: Order) -> Load:
-    """Have it sent, and wait until the sink is quiet. Raises RuntimeError with the generator's last words."""
-    sink.reset(timed=not order.flood)
+def run(network: Topology, sink: Sink, generator: Generator, order: Order, shift: int = 0) -> Load:
+    """Have it sent, and wait until the sink is quiet. Raises RuntimeError with the generator's last words.
+
+    `shift`: bytes in front of a frame when it arrives.
+    """
+    sink.reset(timed=not order.flood, shift=shift)
     before = rx_packets(network.balancer)
     sent = generator.send(order)
     known, new = sink.read_when_quiet(FLOOD_QUIET_S if order.flood else QUIET_S)
     return Load(sent, rx_packets(network.balancer) - before, known, new)
-
-
-def two_streams(
-    rate: float, seconds: float, flows: int, new_rate: float = 0, burst: int = BURST, new_frames: int = 1
-) -> Order:
-    """`rate` frames/s of known flows, and `new_rate` of new ones, `new_frames` of each; a rate may be 0."""
-    streams = [Stream(KNOWN, rate, flows), Stream(NEW, new_rate, frames=new_frames)]
-    return Order([stream for stream in streams if stream.rate], seconds, burst=burst)
 
 
 def rx_packets(host: Host, interface: str = "eth0") -> int:

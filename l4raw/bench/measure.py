@@ -1,26 +1,26 @@
 """One setting, measured: saturation in turns with the bare program, the highest rate without loss, latency.
 
 Lives here: the order of things, and what each figure is made of. Must not live here: how they are printed
-(table.py), and what a file of them looks like (result.py).
+(cli/bench.py), and what a file of them looks like (result.py).
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 from l4raw.bench import swaps as swapping
-from l4raw.bench.bed import AF_XDP, RAW, XDP, Bed, Setting, bed, subject_of
+from l4raw.bench.bed import Bed, Setting, bed, subject_of
 from l4raw.bench.generator import Order, Stream
-from l4raw.bench.histogram import BUCKETS, Histogram
+from l4raw.bench.histogram import Histogram
 from l4raw.bench.load import Load
 from l4raw.bench.search import highest
 from l4raw.bench.subject import BARE, OURS, Subject
 from l4raw.bench.turns import Pair, spread
+from l4raw.control.dataplane import AF_XDP, RAW, XDP
 from l4raw.control.errors import L4Error
 from l4raw.netns import NamespaceError
 from l4raw.netns.process import temporary_folder
@@ -109,15 +109,15 @@ def _saturated(turns: list[Pair]) -> dict[str, Any]:
 
 def _alone(found: Bed, subject: Subject, load_s: float) -> dict[str, Any]:
     """A flood of its own, for what is counted: drops by reason, the kernel's share, CPU."""
-    before, begin = subject.use(OURS), time.monotonic()
+    before = subject.use(OURS)
     load = found.flood(load_s)
-    after, wall = subject.count(), time.monotonic() - begin
+    after = subject.count()
     return {
         "offered": load.offered_rate,
         "lost": load.lost,
         "drops": drops(load, before, after),
         "by_kernel": _more(before, after, "kernel_forwarded") / max(1, load.arrived),
-        "cpu": (after["cpu_ns"] - before["cpu_ns"]) / 1e9 / wall,
+        "cpu": (after["cpu_ns"] - before["cpu_ns"]) / 1e9 / load.sent.seconds,
     }
 
 
@@ -148,15 +148,14 @@ def _without_loss(found: Bed, most: float, load_s: float) -> float:
 
 
 def _latency(found: Bed, subject: Subject, share: float, rate: float, load_s: float) -> dict[str, Any]:
-    """In turns with the bare program, at the same load; all turns together. In us."""
-    ours, theirs = [Histogram([0] * BUCKETS)], [Histogram([0] * BUCKETS)]
+    """In turns with the bare program, at the same load: the median of the turns, in us."""
+    ours: list[Histogram] = []
+    theirs: list[Histogram] = []
     found.known(rate, load_s)
     for _ in range(LATENCY_TURNS):
         for who, histograms in ((OURS, ours), (BARE, theirs)):
             subject.use(who)
-            shift, found.sink.shift = found.sink.shift, found.sink.shift if who == OURS else 0
-            histograms.append(found.known(rate, load_s).known.delays)
-            found.sink.shift = shift
+            histograms.append(found.known(rate, load_s, bare=who == BARE).known.delays)
     subject.use(OURS)
     figures = {name: (_us(ours, part), _us(theirs, part)) for name, part in PERCENTILES.items()}
     return {
@@ -170,4 +169,4 @@ def _latency(found: Bed, subject: Subject, share: float, rate: float, load_s: fl
 
 def _us(histograms: list[Histogram], share: float) -> float:
     """The median over the turns: one disturbed turn is not the answer."""
-    return median(each.percentile(share) / 1e3 for each in histograms[1:])
+    return median(each.percentile(share) / 1e3 for each in histograms)

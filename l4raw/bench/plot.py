@@ -11,19 +11,22 @@ class NoMatplotlib(Exception):
     """It is not installed. The text says how to get it."""
 
 
-def require() -> None:
-    """Raises NoMatplotlib: better before minutes of measuring than after."""
+def require(path: Path) -> None:
+    """Raises NoMatplotlib, or ValueError for a kind of file that it does not write."""
     try:
-        import matplotlib  # noqa: F401
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError as error:
         raise NoMatplotlib(
             "--plot needs matplotlib: pip install 'l4raw[bench]', or apt install python3-matplotlib"
         ) from error
+    kinds = sorted(FigureCanvasAgg.get_supported_filetypes())
+    if path.suffix.removeprefix(".") not in kinds:
+        raise ValueError(f"no such kind of picture; there are: {', '.join(kinds)}")
 
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
     """Rates with quartiles, and latency at both loads. Raises NoMatplotlib, OSError, ValueError."""
-    require()
+    require(path)
     import matplotlib
 
     matplotlib.use("Agg")

@@ -67,6 +67,9 @@ def read(path: Path) -> dict[str, Any]:
     missing = {"machine", "kernel", "setting", "saturated", "no_loss", "latency"} - set(found)
     if missing:
         raise ResultError(f"{path}: incomplete: no {', '.join(sorted(missing))}")
+    for part in ("machine", "setting"):
+        if not isinstance(found[part], dict):
+            raise ResultError(f"{path}: incomplete: {part} has no fields")
     return found
 
 
@@ -82,8 +85,8 @@ class Change(NamedTuple):
 
     @property
     def percent(self) -> float | None:
-        """None where there was none before."""
-        return 100 * (self.after / self.before - 1) if self.before else None
+        """None where there was none before, or less: what is added can be."""
+        return 100 * (self.after / self.before - 1) if self.before > 0 else None
 
     @property
     def beyond_quartiles(self) -> bool:

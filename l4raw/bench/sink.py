@@ -39,11 +39,10 @@ class Arrived(NamedTuple):
 class Sink:
     """Drops, or answers, and counts the generator's frames on an interface. A context manager.
 
-    `shift`: bytes of the headers in front of a frame that comes through a tunnel. Raises ValueError when the
-    interface has several RX queues, `XdpError` when it cannot be attached.
+    Raises ValueError when the interface has several RX queues, `XdpError` when it cannot be attached.
     """
 
-    def __init__(self, host: Host, interface: str = "eth0", shift: int = 0) -> None:
+    def __init__(self, host: Host, interface: str = "eth0") -> None:
         with host.enter():
             if (queues := rx_queues(interface)) not in (None, 1):
                 raise ValueError(f"{interface} has {queues} RX queues; the sink counts on one")
@@ -54,17 +53,20 @@ class Sink:
                 self._program.close()
                 raise
         self._map, self._config = (self._program.maps[f".data.{name}"] for name in ("classes", "config"))
-        self.shift, self.answers = shift, False
-        """`answers`: from the next reset() on, a frame comes back from the backend, a SYN as a SYN-ACK."""
+        self.answers = False
+        """From the next reset() on, a frame comes back from the backend, a SYN as a SYN-ACK."""
         self.reset()
 
-    def reset(self, timed: bool = True) -> None:
-        """All counters to 0. `timed`: gaps and delays too, which takes longer than to count."""
-        self.expect(self.shift, timed)
+    def reset(self, timed: bool = True, shift: int = 0) -> None:
+        """All counters to 0. `timed`: gaps and delays too, which takes longer than to count.
+
+        `shift`: bytes of the headers in front of a frame, which comes through a tunnel.
+        """
+        self.expect(shift, timed)
         self._map.put(_KEY, bytes(self._map.value_size))
 
     def expect(self, shift: int, timed: bool = False) -> None:
-        """From now on, frames with so many bytes in front; counters stay."""
+        """From now on, frames with so many bytes in front, as for reset(); counters stay."""
         self._config.put(_KEY, CONFIG.pack(shift, timed, self.answers))
 
     def read(self) -> tuple[Arrived, Arrived]:

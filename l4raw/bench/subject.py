@@ -15,6 +15,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from l4raw.bench.bare import bare
 from l4raw.control.balancer import Balancer
 from l4raw.control.config import load
+from l4raw.control.errors import L4Error
 from l4raw.control.inspection import inspect
 from l4raw.engine.afxdp import AfXdpEngine
 from l4raw.engine.readable import readable
@@ -78,20 +80,15 @@ class _Place:
 
 def _counters(balancer: Balancer) -> dict[str, Any]:
     verdicts = zip(VERDICT_NAMES, balancer.tables.total_verdicts(), strict=True)
-    ran, *_ = Path("/proc/self/schedstat").read_text().split()
     return {
         "flows": len(balancer.tables.flows),
         "capacity": balancer.tables.flows.capacity,
         "verdicts": {name: count for name, count in verdicts if count},
         "engine": balancer.engine.statistics(),
-        "cpu_ns": sum(_ran(task) for task in Path("/proc/self/task").iterdir()) or int(ran),
+        "cpu_ns": time.process_time_ns(),
         "note": balancer.dataplane_note,
         "forwards_in_kernel": [str(each) for each in balancer.kernel_path],
     }
-
-
-def _ran(task: Path) -> int:
-    return int((task / "schedstat").read_text().split()[0])
 
 
 def serve(config: Path, backend_mac: bytes, cpu: int | None) -> None:
@@ -148,11 +145,6 @@ class Subject:
         self.started = self._answer()
         """Its counters at the start."""
 
-    @property
-    def pid(self) -> int:
-        """The process."""
-        return int(self._process.pid)
-
     def use(self, who: str) -> dict[str, Any]:
         """OURS, BARE or NONE have the interfaces from now on; the counters of the balancer."""
         return self._ask(who)
@@ -191,7 +183,10 @@ class Subject:
 def main() -> None:
     """Parse the command line."""
     config, backend_mac, *cpu = sys.argv[1:]
-    serve(Path(config), parse_mac(backend_mac), int(cpu[0]) if cpu else None)
+    try:
+        serve(Path(config), parse_mac(backend_mac), int(cpu[0]) if cpu else None)
+    except (L4Error, OSError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

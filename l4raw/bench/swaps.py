@@ -35,15 +35,15 @@ def swaps(
 ) -> list[Pair]:
     """So many pairs of turns under the flood `order`, whose seconds do not count.
 
-    Raises RuntimeError where nothing arrives.
+    Raises RuntimeError where nothing arrives, or not until the end.
     """
     sink, generator = bed.sink, bed.generator
-    sink.reset(timed=False)
+    sink.reset(timed=False, shift=bed.shift)
 
     def turn(who: str) -> Callable[[], float]:
         def take() -> float:
             subject.use(who)
-            sink.expect(sink.shift if who == OURS else 0)
+            sink.expect(bed.shift if who == OURS else 0)
             frames, begin = sink.frames, time.monotonic()
             time.sleep(turn_s)
             return (sink.frames - frames) / (time.monotonic() - begin)
@@ -58,7 +58,10 @@ def swaps(
             if time.monotonic() > deadline:
                 raise RuntimeError("nothing arrives at the backend")
             time.sleep(_LOOK_S)
-        return take_turns(turn(OURS), turn(BARE), pairs, each)
+        taken = take_turns(turn(OURS), turn(BARE), pairs, each)
+        if generator.done:
+            raise RuntimeError("the flood ended before the last turn: the machine is too slow for such turns")
+        return taken
     finally:
         generator.finish()
         subject.use(OURS)

@@ -1,6 +1,6 @@
 """Two candidates in turns, so that both meet the same noise: the order, and what pairs of turns tell.
 
-Lives here: pure functions over whatever takes a turn. Must not live here: what a turn does (bed.py).
+Lives here: pure functions over whatever takes a turn. Must not live here: what a turn does (swaps.py).
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from statistics import median, quantiles
 from typing import Final, NamedTuple
 
 PAIRS: Final = 10
-SECONDS: Final = 0.25
-"""Of a turn that has a load of its own."""
 
 Turn = Callable[[], float]
 """Takes the place of the other, and returns frames/s."""

@@ -30,27 +30,48 @@ SNATS = tuple(f"10.78.0.{number}" for number in range(201, 209))
 
 @contextmanager
 def wires(mode: Mode = Mode.DSR_L2) -> Iterator[Topology]:
-    """Build it, yield it, take it down. The backend cannot answer in either mode: it has the sink."""
+    """Build it, yield it, take it down. The backend has the sink, which answers if it is told to."""
     begin = time.monotonic()
-    with ExitStack() as stack:
-        hosts = {name: Host(name, Log(silent=True)) for name in ("client", "balancer", "b1")}
-        for host in hosts.values():
-            stack.callback(host.close)
-        for host in hosts.values():
-            host.wait_ready().sysctl("net.ipv6.conf.all.disable_ipv6", 1)
-        client, balancer, backend = hosts.values()
+    with _hosts("client", "balancer", "b1") as (client, balancer, backend):
         _wire(client, CLIENT, balancer, OUTER)
         _wire(balancer, INNER, backend, BACKEND)
-        yield Topology(
-            name="wires",
-            mode=mode,
-            client=client,
-            balancer=balancer,
-            backends=[backend],
-            interfaces=[OUTER.interface, INNER.interface],
-            hosts=list(hosts.values()),
-            build_seconds=time.monotonic() - begin,
-        )
+        yield _topology("wires", mode, [client, balancer, backend], begin)
+
+
+@contextmanager
+def one_wire(mode: Mode = Mode.DSR_L2) -> Iterator[Topology]:
+    """Client and balancer alone: what the balancer sends goes back to the client, who is the backend too."""
+    begin = time.monotonic()
+    with _hosts("client", "balancer") as (client, balancer):
+        _wire(client, CLIENT, balancer, OUTER)
+        yield _topology("one-wire", mode, [client, balancer], begin)
+
+
+@contextmanager
+def _hosts(*names: str) -> Iterator[list[Host]]:
+    """They start side by side."""
+    with ExitStack() as stack:
+        hosts = [Host(name, Log(silent=True)) for name in names]
+        for host in hosts:
+            stack.callback(host.close)
+        for host in hosts:
+            host.wait_ready().sysctl("net.ipv6.conf.all.disable_ipv6", 1)
+        yield hosts
+
+
+def _topology(name: str, mode: Mode, hosts: list[Host], begin: float) -> Topology:
+    """The backend is the last one, or the client."""
+    client, balancer, *backends = hosts
+    return Topology(
+        name=name,
+        mode=mode,
+        client=client,
+        balancer=balancer,
+        backends=backends or [client],
+        interfaces=[link.interface for link in balancer.links],
+        hosts=hosts,
+        build_seconds=time.monotonic() - begin,
+    )
 
 
 def _wire(host: Host, link: Link, peer: Host, peer_link: Link) -> None:
@@ -62,27 +83,4 @@ def _wire(host: Host, link: Link, peer: Host, peer_link: Link) -> None:
         each.ip(
             *(f"addr add {address} dev {its.interface}" for address in its.addresses),
             f"link set {its.interface} up",
-        )
-
-
-@contextmanager
-def one_wire(mode: Mode = Mode.DSR_L2) -> Iterator[Topology]:
-    """Client and balancer alone: what the balancer sends goes back to the client, who is the backend too."""
-    begin = time.monotonic()
-    with ExitStack() as stack:
-        client, balancer = (Host(name, Log(silent=True)) for name in ("client", "balancer"))
-        for host in (client, balancer):
-            stack.callback(host.close)
-        for host in (client, balancer):
-            host.wait_ready().sysctl("net.ipv6.conf.all.disable_ipv6", 1)
-        _wire(client, CLIENT, balancer, OUTER)
-        yield Topology(
-            name="one-wire",
-            mode=mode,
-            client=client,
-            balancer=balancer,
-            backends=[client],
-            interfaces=[OUTER.interface],
-            hosts=[client, balancer],
-            build_seconds=time.monotonic() - begin,
         )

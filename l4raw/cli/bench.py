@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,13 +51,11 @@ def command(state: State, /, json_file: Path | None, plot_file: Path | None, **w
     if click.get_current_context().invoked_subcommand:
         return
     from l4raw.bench import measure, plot, result
-    from l4raw.bench.bed import ALL, CHANGES, Setting
+    from l4raw.bench.bed import ALL, CHANGES, MOST_FULLNAT, Setting
 
     mode = Mode(what["mode"])
     if what["changes"] and (what["protocol"] != "tcp" or mode.is_nat):
         raise click.UsageError("--changes is for TCP under DSR: --protocol tcp, and neither nat nor fullnat")
-    if plot_file:
-        _plainly(plot.require)
     setting = Setting(
         mode,
         what["dataplane"],
@@ -65,15 +64,26 @@ def command(state: State, /, json_file: Path | None, plot_file: Path | None, **w
         what["arms"] or (2 if mode.is_nat else 1),
         CHANGES if what["changes"] else ALL,
     )
+    if mode is Mode.FULLNAT and setting.flows > MOST_FULLNAT:
+        raise click.UsageError(f"--flows: {MOST_FULLNAT:,} at most with fullnat, whose ports they need")
     pairs = what["pairs"] or (10 if setting.dataplane == "raw" else 50)
+    # What cannot be written is told before minutes of measuring.
+    if plot_file:
+        _write(lambda: plot.require(plot_file), plot_file)
+    for file in filter(None, (json_file, plot_file)):
+        if not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise click.ClickException(f"{output.visible(str(file))}: it cannot be written")
     measure.require()
     figures = _with_progress(state, lambda tell: measure.measure(setting, pairs, what["seconds"], tell))
     found = result.result(setting, pairs, figures)
+    if state.json:
+        output.print_json(result.SCHEMA, found)
+    else:
+        _print(state, _table(found))
     if json_file:
         _write(lambda: json_file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8"), json_file)
     if plot_file:
         _write(lambda: plot.plot(found, plot_file), plot_file)
-    _print(state, _table(found))
 
 
 @command.command()

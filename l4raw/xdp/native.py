@@ -19,7 +19,7 @@ _REASON_FILE = _PACKAGE / "xdp_not_built.txt"
 _BPF_REASON_FILE = _PACKAGE / "bpf_not_built.txt"
 """Written by setup.py when it could not compile."""
 BPF_PROGRAMS = ("pass_to_socket", "redirect", "forward", "egress")
-"""What the product attaches; the others belong to its benchmarks."""
+"""What `up` loads; the others belong to the benchmarks."""
 
 
 def _load() -> tuple[Any, Any, str]:

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from l4raw.bench.bed import CHANGES, Bed, Setting, bed, subject_of
 from l4raw.bench.generator import Order, Stream
-from l4raw.bench.nftables import translating
 from l4raw.bench.subject import Subject
 from l4raw.bench.swaps import swaps
 from l4raw.bench.turns import Pair, spread, take_turns
 from l4raw.core.model import Mode
+from tests.bench.nftables import tracked, translating
 
 SECONDS = 0.25
 FLOWS = (1_000, 100_000, 1_000_000)
@@ -109,9 +109,18 @@ def both_ways(folder: Path) -> Iterator[Row]:
             setting = Setting(mode, flows=flows)
             with filled(setting, folder) as (ours, _), bed(setting) as theirs:
                 with translating(theirs.network, setting.protocol):
-                    theirs.go_round()
+                    _go_round(theirs)
+                    if (known := tracked(theirs.network)) < flows:
+                        raise RuntimeError(f"the kernel tracks {known:,} of {flows:,} connections")
                     pairs = take_turns(lambda: ours.flood(SECONDS).rate, lambda: theirs.flood(SECONDS).rate)
             yield of_pairs(f"{mode}, two arms, UDP, {flows:,} flows, of nftables DNAT", pairs, bound)
+
+
+def _go_round(found: Bed, seconds: float = 0.5) -> None:
+    """Floods, until each known flow has had a frame, and one more."""
+    sent = 0
+    while sent < 2 * found.setting.flows:
+        sent += found.flood(seconds).sent.known
 
 
 def new_flows(folder: Path) -> Iterator[Row]:

@@ -18,9 +18,10 @@ from l4raw.netns.clients import iperf3
 from l4raw.netns.process import environment, tool
 from l4raw.netns.servers import iperf3_server
 
-from l4raw.bench.bed import AF_XDP, XDP, Bed, Setting, bed
+from l4raw.bench.bed import Bed, Setting, bed
 from l4raw.bench.measure import measure
 from l4raw.bench.turns import take_turns
+from l4raw.control.dataplane import AF_XDP, XDP
 from l4raw.core.model import Mode
 from tests.bench.kernel_cases import SECONDS, Row, filled, of_pairs
 from tests.bench.testbed import HERE, running, testbed, up

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from l4raw.netns import Topology
 
-from l4raw.bench.generator import BURST
-from l4raw.bench.load import UNPACED, Load, generator_of, run, two_streams
+from l4raw.bench.frames import KNOWN, NEW
+from l4raw.bench.generator import BURST, Order, Stream
+from l4raw.bench.load import Load, generator_of, run
 from l4raw.bench.sink import Sink
 from tests.bench.testbed import GENERATOR_CPU
 
 __all__ = ["ROOT", "UNPACED", "Load", "offer"]
 
+UNPACED: Final = 20_000_000
+"""Frames/s: more than the generator can make with a time stamp in each."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -33,3 +37,11 @@ def offer(
     order = two_streams(rate, seconds, flows, new_rate, burst, new_frames)
     with generator_of(network, GENERATOR_CPU) as generator:
         return run(network, sink, generator, order)
+
+
+def two_streams(
+    rate: float, seconds: float, flows: int, new_rate: float = 0, burst: int = BURST, new_frames: int = 1
+) -> Order:
+    """`rate` frames/s of known flows, and `new_rate` of new ones, `new_frames` of each; a rate may be 0."""
+    streams = [Stream(KNOWN, rate, flows), Stream(NEW, new_rate, frames=new_frames)]
+    return Order([stream for stream in streams if stream.rate], seconds, burst=burst)

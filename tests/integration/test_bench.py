@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -25,18 +26,19 @@ def bench(file: Path, *args: str) -> dict[str, Any]:
     return read(file)
 
 
-def forwarders() -> list[str]:
-    """The benchmark's processes, which hold its programs and, with the networks' own, all else."""
+def processes_of(folder: Path) -> list[str]:
+    """Those with this folder for temporary files: the benchmark's, and those that are its networks."""
+    wanted = b"TMPDIR=" + os.fsencode(folder)
     return [
         path.name
         for path in Path("/proc").iterdir()
-        if path.name.isdigit() and b"l4raw.bench" in (_cmdline(path) or b"")
+        if path.name.isdigit() and wanted in _environment(path).split(b"\0")
     ]
 
 
-def _cmdline(path: Path) -> bytes:
+def _environment(path: Path) -> bytes:
     try:
-        return (path / "cmdline").read_bytes()
+        return (path / "environ").read_bytes()
     except OSError:
         return b""
 
@@ -74,18 +76,21 @@ def test_raw_is_measured_too(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_when_it_is_killed(tmp_path: Path) -> None:
-    before = set(forwarders())
     process = subprocess.Popen(
-        [*BENCH, "--pairs", "5000"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        [*BENCH, "--pairs", "5000"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
     )
     assert process.stderr is not None
     while "saturated" not in process.stderr.readline():
         assert process.poll() is None
-    assert set(forwarders()) - before, "there is something to be left"
+    assert len(processes_of(tmp_path)) > 3, "itself, generator, balancer and hosts"
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stderr.close()
-    wait_for(lambda: not set(forwarders()) - before, "its processes are gone")
+    wait_for(lambda: not processes_of(tmp_path), "its processes are gone")
 
 
 def test_what_was_raised_is_put_back_after_a_kill(tmp_path: Path) -> None:
@@ -94,7 +99,7 @@ def test_what_was_raised_is_put_back_after_a_kill(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from l4raw.bench.nftables import raised
+from tests.bench.nftables import raised
 with raised(Path({str(file)!r}), 9):
     print("raised", flush=True)
     sys.stdin.read()

@@ -15,14 +15,13 @@ from l4raw.netns import Topology
 from scapy.layers.l2 import Ether
 
 from l4raw.bench.frames import NEW_PORTS
-from l4raw.bench.load import two_streams
 from l4raw.bench.sink import Sink
 from l4raw.bench.wires import wires
 from l4raw.wire.checksum import add, header_is_valid, pseudo_header
 from l4raw.xdp.host import attached
 from tests.bench.testbed import HERE, running
 from tests.bench.xdp_baseline import run
-from tests.bench.xdp_load import offer
+from tests.bench.xdp_load import offer, two_streams
 from tests.integration.capture import capturing, checksums_are_right
 
 pytestmark = [pytest.mark.root, pytest.mark.xdp]

@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from l4raw.bench.bed import CHANGES, Setting, memory_for
+from l4raw.bench.bed import CHANGES, MOST_FULLNAT, Setting, memory_for
 from l4raw.bench.frames import Ends, datagram
 from l4raw.bench.generator import Order, Sent, Stream, pack
 from l4raw.bench.histogram import BITS, BUCKETS, Histogram, upper_bound
 from l4raw.bench.load import Load
 from l4raw.bench.measure import drops
-from l4raw.bench.nftables import raised
-from l4raw.bench.result import SCHEMA, ResultError, compare, machine, read, result
+from l4raw.bench.result import SCHEMA, Change, ResultError, compare, machine, read, result
 from l4raw.bench.search import highest
 from l4raw.bench.sink import Arrived
 from l4raw.bench.turns import Pair, spread, take_turns
@@ -27,6 +26,7 @@ from l4raw.cli.main import cli
 from l4raw.control.errors import L4Error
 from l4raw.core.model import Mode
 from l4raw.core.room import buckets_in, capacity_of
+from tests.bench.nftables import raised
 
 SPREAD = {"median": 5e6, "low": 4e6, "high": 6e6}
 FIGURES: dict[str, Any] = {
@@ -217,6 +217,7 @@ def run(*args: str) -> Result:
         ('{"schema": "l4raw.check/1"}', "no result of"),
         (f'{{"schema": "{SCHEMA}"}}', "incomplete"),
         (json.dumps(EMPTY), "incomplete"),
+        (json.dumps(EMPTY | {"machine": [], "setting": 1}), "has no fields"),
     ],
 )
 def test_a_file_that_is_none_is_a_plain_message(tmp_path: Path, text: str, words: str) -> None:
@@ -275,3 +276,26 @@ def test_what_was_raised_is_put_back(tmp_path: Path) -> None:
         assert file.read_text() == "9\n"
         raise KeyError
     assert file.read_text() == "7\n"
+
+
+def test_what_cannot_be_raised_is_an_error(tmp_path: Path) -> None:
+    for file in (tmp_path / "missing", tmp_path):
+        with pytest.raises(OSError, match="could not be written"), raised(file, 9):
+            pass
+
+
+def test_what_was_nothing_or_less_has_no_percentage() -> None:
+    assert Change("added latency", "us", -0.5, 1.0).percent is None
+    assert Change("added latency", "us", 0.0, 1.0).percent is None
+    assert Change("added latency", "us", 0.5, 1.0).percent == pytest.approx(100)
+
+
+def test_what_cannot_be_written_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "missing" / "a.json"
+    done = run("--json", str(file))
+    assert done.exit_code == 1 and str(file) in done.stderr and not file.parent.exists()
+
+
+def test_more_flows_than_there_are_ports_are_refused() -> None:
+    assert MOST_FULLNAT == 2_064_384
+    assert run("--mode", "fullnat", "--flows", str(MOST_FULLNAT + 1)).exit_code == 2
