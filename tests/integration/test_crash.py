@@ -202,7 +202,9 @@ def test_the_demo_leaves_no_namespace_process_or_folder(mode: str, ending: str, 
         machine, before = snapshot(None), place.look(host)
         demo = Up(host, place, "--demo", mode).wait_ready()
         family = descendants(demo.process.pid)
-        namespaces = {inode for pid in family if (inode := namespace(pid))} - {host.inode}
+        held = [os.open(f"/proc/{pid}/ns/net", os.O_RDONLY) for pid in family if namespace(pid)]
+        # While they are held, no other test's namespace gets one of these numbers.
+        namespaces = {os.fstat(each).st_ino for each in held} - {host.inode}
         assert len(namespaces) == 6  # client, balancer, three backends, switch
         assert list(place.temporary.iterdir())
         demo.wait_for(lambda: "in another terminal" in demo.err, "what to try")
@@ -218,13 +220,20 @@ def test_the_demo_leaves_no_namespace_process_or_folder(mode: str, ending: str, 
             while left := {**residents(namespaces), **{pid: "ours" for pid in family if alive(pid)}}:
                 assert time.monotonic() < until, f"processes are left: {left}"
                 time.sleep(0.01)
+            release(held)
             assert_as_before(kernel(before, place), lambda: kernel(place.look(host), place))
             assert "ended without cleaning up; done now" in run(host, place, "down").stderr
         else:
             demo.stop()
             assert residents(namespaces) == {}
+            release(held)
         assert_as_before(before, lambda: place.look(host), 0.0)
         assert_as_before(machine, lambda: snapshot(None))
+
+
+def release(held: list[int]) -> None:
+    for each in held:
+        os.close(each)
 
 
 def descendants(pid: int) -> list[int]:
