@@ -48,7 +48,8 @@ LOST: Final = ("receive_lost", "passed", "miss_overflow", "return_dropped")
 def require() -> None:
     """Raises L4R-301 for others than root, L4R-304 where XDP is not to be had, L4R-306 with one CPU."""
     if os.geteuid() != 0:
-        raise L4Error("L4R-301", what="the benchmark makes network namespaces and loads BPF programs")
+        what = "the benchmark makes network namespaces and loads BPF programs"
+        raise L4Error("L4R-301", what=what, fix="run it as root of this host: sudo l4raw bench")
     if not available():
         what = f"the generator is a BPF program, and l4raw.xdp is not there: {status()}"
         raise L4Error("L4R-304", what=what, fix="build l4raw with libxdp, libbpf and clang: docs/xdp.md")
@@ -87,12 +88,16 @@ def _measure(found: Bed, subject: Subject, pairs: int, turn_s: float, tell: Tell
     tell("the highest rate without loss", 0.4)
     no_loss = _without_loss(found, spread([pair.ours for pair in turns]).high, load_s)
     latencies = []
-    for number, share in enumerate(LOADS):
+    for number, share in enumerate(LOADS if no_loss else ()):
         tell(f"latency at {share:.0%} of {no_loss:,.0f} frames/s", 0.7 + 0.15 * number)
-        if no_loss:
-            latencies.append(_latency(found, subject, share, no_loss * share, load_s))
+        latencies.append(_latency(found, subject, share, no_loss * share, load_s))
     tell("done", 1.0)
-    return {"saturated": saturated, "no_loss": no_loss, "latency": latencies, "note": subject.started["note"]}
+    return {
+        "saturated": saturated,
+        "no_loss": no_loss or None,
+        "latency": latencies,
+        "note": subject.started["note"],
+    }
 
 
 def _saturated(turns: list[Pair]) -> dict[str, Any]:

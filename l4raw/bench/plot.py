@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ def require(path: Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError as error:
         raise NoMatplotlib(
-            "--plot needs matplotlib: pip install 'l4raw[bench]', or apt install python3-matplotlib"
+            f"--plot needs matplotlib, where l4raw is: {sys.executable} -m pip install matplotlib"
         ) from error
     kinds = sorted(FigureCanvasAgg.get_supported_filetypes())
     if path.suffix.removeprefix(".") not in kinds:
@@ -39,7 +40,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     middles = [each["median"] / 1e6 for each in spreads]
     low = [(each["median"] - each["low"]) / 1e6 for each in spreads]
     high = [(each["high"] - each["median"]) / 1e6 for each in spreads]
-    rates.bar([*names, "l4raw, without loss"], [*middles, result["no_loss"] / 1e6])
+    rates.bar([*names, "l4raw, without loss"], [*middles, (result["no_loss"] or 0) / 1e6])
     rates.errorbar(names, middles, yerr=[low, high], fmt="none", ecolor="black", capsize=4)
     rates.set_ylabel("million frames/s; whiskers: quartiles")
     for each in result["latency"]:

@@ -55,13 +55,15 @@ def _plain(value: object) -> object:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A file of `l4raw bench --json`. Raises ResultError."""
+    """A file of `l4raw bench --json FILE`, or what `l4raw --json bench` printed. Raises ResultError."""
     try:
         found = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ResultError(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise ResultError(f"{path}: no JSON: {error}") from error
+    if isinstance(found, dict) and isinstance(found.get("data"), dict):
+        found = found["data"]
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise ResultError(f"{path}: no result of `l4raw bench --json` (its schema would be {SCHEMA})")
     missing = {"machine", "kernel", "setting", "saturated", "no_loss", "latency"} - set(found)
@@ -119,7 +121,8 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Ch
         one, other = before["saturated"][key], after["saturated"][key]
         quartiles = ((one["low"] / by, one["high"] / by), (other["low"] / by, other["high"] / by))
         yield Change(name, unit, one["median"] / by, other["median"] / by, quartiles)
-    yield Change("without loss", "Mpps", before["no_loss"] / 1e6, after["no_loss"] / 1e6)
+    if before["no_loss"] and after["no_loss"]:
+        yield Change("without loss", "Mpps", before["no_loss"] / 1e6, after["no_loss"] / 1e6)
     for one, other in zip(before["latency"], after["latency"], strict=False):
         for name in one["added_us"]:
             what = f"added latency at {one['load']:.0%} load, {name}"

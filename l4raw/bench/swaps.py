@@ -60,7 +60,9 @@ def swaps(
             time.sleep(_LOOK_S)
         taken = take_turns(turn(OURS), turn(BARE), pairs, each)
         if generator.done:
-            raise RuntimeError("the flood ended before the last turn: the machine is too slow for such turns")
+            raise RuntimeError(
+                "the load ended before the last turn: candidates change too slowly; take longer --seconds"
+            )
         return taken
     finally:
         generator.finish()

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from l4raw.bench.result import Change
 
 _DATAPLANES = ("xdp", "af_xdp", "raw")
+_NOT_FOUND = (
+    "no rate without loss was found, so there is no latency: at each rate frames were lost or late, or"
+    " the generator did not keep it up, as when other jobs have its CPU"
+)
 
 
 @click.group(invoke_without_command=True)
@@ -71,11 +75,13 @@ def command(state: State, /, json_file: Path | None, plot_file: Path | None, **w
     if plot_file:
         _write(lambda: plot.require(plot_file), plot_file)
     for file in filter(None, (json_file, plot_file)):
-        if not os.access(file if file.exists() else file.parent, os.W_OK):
+        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
             raise click.ClickException(f"{output.visible(str(file))}: it cannot be written")
     measure.require()
     figures = _with_progress(state, lambda tell: measure.measure(setting, pairs, what["seconds"], tell))
     found = result.result(setting, pairs, figures)
+    if found["no_loss"] is None:
+        click.echo(f"warning: {_NOT_FOUND}", err=True)
     if state.json:
         output.print_json(result.SCHEMA, found)
     else:
@@ -172,7 +178,7 @@ def _table(found: Mapping[str, Any]) -> Table:
     rate, bare, ratio = top["rate"], top["bare"], top["ratio"]
     table.add_row("saturated, Mpps", _spread(rate, 1e6), _spread(bare, 1e6), f"ratio {_spread(ratio)}")
     table.add_row("ns a frame, load and sink included", f"{top['ns']:.0f}", f"{top['bare_ns']:.0f}")
-    table.add_row("without loss, Mpps", f"{found['no_loss'] / 1e6:.2f}")
+    table.add_row("without loss, Mpps", f"{found['no_loss'] / 1e6:.2f}" if found["no_loss"] else "not found")
     for each in found["latency"]:
         for name, own in each["us"].items():
             what = f"latency at {each['load']:.0%} of that, {name}, us"

@@ -260,7 +260,7 @@ def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     done = run("--plot", str(tmp_path / "a.png"))
-    assert done.exit_code == 1 and "pip install 'l4raw[bench]'" in done.stderr
+    assert done.exit_code == 1 and "-m pip install matplotlib" in done.stderr
 
 
 def test_options_that_do_not_fit_are_refused() -> None:
@@ -299,3 +299,15 @@ def test_what_cannot_be_written_is_told_before_anything_is_measured(tmp_path: Pa
 def test_more_flows_than_there_are_ports_are_refused() -> None:
     assert MOST_FULLNAT == 2_064_384
     assert run("--mode", "fullnat", "--flows", str(MOST_FULLNAT + 1)).exit_code == 2
+
+
+def test_a_rate_without_loss_that_was_not_found_is_said_to_be_none(found: dict[str, Any]) -> None:
+    none = deepcopy(found) | {"no_loss": None, "latency": []}
+    assert "without loss" not in {change.name for change in compare(found, none)}
+    assert command._table(none).row_count == command._table(found).row_count - 3
+
+
+def test_what_json_printed_is_a_result_too(found: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps({"schema": SCHEMA, "data": found, "warnings": []}))
+    assert read(file) == found
